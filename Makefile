@@ -1,0 +1,32 @@
+# make demo | test | lab: each builds .venv from settings.ini first, and only when settings.ini or setup.py changed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test lab clean
+help:  ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/'
+
+$(VENV)/.installed: settings.ini setup.py
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --no-compile -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) install --quiet --no-compile -e ".[dev]"
+	@touch $@
+
+demo: $(VENV)/.installed  ## install, draw garments, train FashionERN, show what it retrieves (about 5 minutes on 2 cores)
+	$(BIN)/ern_demo
+
+test: $(VENV)/.installed-dev  ## install the development extras and run every check; pytest's summary comes last
+	$(BIN)/python tests/check_in_step.py
+	$(BIN)/nbdev_test --n_workers 2
+	$(BIN)/python -m pytest -q tests
+
+lab: $(VENV)/.installed-dev  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab nbs
+
+clean:  ## remove the environment and everything that was made
+	rm -rf $(VENV) build dist *.egg-info _docs _proc

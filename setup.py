@@ -1,0 +1,31 @@
+"""Reads `settings.ini`, the one place where the package is described, and hands it to setuptools."""
+import shlex
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+parser = ConfigParser(delimiters=["="])
+parser.read(here / "settings.ini", encoding="utf-8")
+cfg = parser["DEFAULT"]
+
+setup(
+    name=cfg["lib_name"],
+    version=cfg["version"],
+    description=cfg["description"],
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author=cfg["author"],
+    author_email=cfg["author_email"],
+    url=cfg["git_url"],
+    license="Apache-2.0",
+    keywords=cfg["keywords"],
+    packages=find_packages(include=["fashionern", "fashionern.*"]),
+    package_data={"fashionern": ["configs/*.json"]},
+    python_requires=f">={cfg['min_python']}",
+    install_requires=shlex.split(cfg["requirements"]),
+    extras_require={"dev": shlex.split(cfg["dev_requirements"])},
+    entry_points={"console_scripts": [line for line in cfg["console_scripts"].split("\n") if line.strip()]},
+    zip_safe=False,
+)
