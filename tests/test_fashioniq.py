@@ -1,0 +1,71 @@
+"Every count of FashionIQ against the real annotation files, and the loader over the layout of the public download."
+
+import pytest
+
+from fashionern.core import read_json
+from fashionern.data.fashioniq import CATEGORIES, DIFFERENT_IMAGES, EXPECTED, SPLIT_ENTRIES, SPLITS, counts, load_fashioniq, report
+
+SUMS = {"train": (46609, 18000), "val": (15536, 6016), "test": (15538, 6118)}
+NAMED_BY_VAL = {"dress": 2628, "shirt": 3089, "toptee": 2902}
+
+
+@pytest.fixture(scope="session")
+def fashioniq(shared):
+    folder = shared / "annotations" / "fashioniq"
+    if not folder.is_dir():
+        pytest.skip(f"the shared files hold no FashionIQ annotations: no folder {folder}")
+    return folder
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_images_and_triplets_of_every_category(fashioniq, split):
+    data = load_fashioniq(fashioniq, split)
+    assert counts(data) == {c: EXPECTED[c, split] for c in CATEGORIES}
+    assert (sum(map(len, data.split_images.values())), len(data)) == SUMS[split]
+    assert report(data).count("(as published)") == 3
+
+
+@pytest.mark.parametrize(
+    "category, split, images, triplets",
+    [
+        ("dress", "train", 11452, 5985),
+        ("shirt", "train", 19036, 5988),
+        ("toptee", "train", 16121, 6027),
+        ("dress", "val", 3817, 2017),
+        ("shirt", "val", 6346, 2038),
+        ("toptee", "val", 5373, 1961),
+        ("dress", "test", 3818, 2024),
+        ("shirt", "test", 6346, 2038),
+        ("toptee", "test", 5374, 2056),
+    ],
+)
+def test_the_files_themselves_hold_the_counts_of_the_table(fashioniq, category, split, images, triplets):
+    "Read without the loader, with numbers written out here: the loader and its table cannot be wrong together."
+    names = read_json(fashioniq / "image_splits" / f"split.{category}.{split}.json")
+    assert len(names) == len(set(names)) == images
+    assert len(read_json(fashioniq / "captions" / f"cap.{category}.{split}.json")) == triplets
+
+
+def test_split_entries_name_fewer_different_images(fashioniq):
+    names = [n for split in SPLITS for listed in load_fashioniq(fashioniq, split).split_images.values() for n in listed]
+    assert (len(names), len(set(names))) == (77_683, 74_381) == (SPLIT_ENTRIES, DIFFERENT_IMAGES)
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_val_images_named_by_a_val_triplet(fashioniq, category):
+    data = load_fashioniq(fashioniq, "val", (category,))
+    assert len(data.named_images()) == NAMED_BY_VAL[category]
+    assert set(data.named_images()) <= set(data.split_images[category])
+
+
+def test_ids_are_unique_and_say_where_a_triplet_stands(fashioniq):
+    for split in SPLITS:
+        data = load_fashioniq(fashioniq, split)
+        assert len({t.id for t in data.triplets}) == len(data)
+    triplet = next(t for t in load_fashioniq(fashioniq, "val").triplets if t.id == "shirt-val-17")
+    entry = read_json(fashioniq / "captions" / "cap.shirt.val.json")[17]
+    assert (triplet.reference, triplet.targets, triplet.captions) == (entry["candidate"], (entry["target"],), tuple(entry["captions"]))
+
+
+def test_test_split_holds_its_answers_back(fashioniq):
+    assert all(t.targets == () for t in load_fashioniq(fashioniq, "test").triplets)
