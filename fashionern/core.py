@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 # %% ../nbs/00_core.ipynb #fb3a6041
 CROPS = 13  # P: four quarters row by row, then nine ninths row by row
 
-# %% ../nbs/00_core.ipynb #2a539275
-class ErnError(ValueError):
+# %% ../nbs/00_core.ipynb #ac5af89f
+class ErnError(Exception):
     "A mistake in what the user gave: one sentence naming the file, the line or the option, and the mend."
 
 

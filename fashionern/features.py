@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ImageViews', 'FeatureStore', 'store_folder', 'extract_features']
 
-# %% ../nbs/22_features.ipynb #b04cfb90
+# %% ../nbs/22_features.ipynb #f878b3ef
 import hashlib
 from pathlib import Path
 from typing import Callable, Optional, Sequence
@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from .core import CROPS, ErnError, ImageFeatures, read_json, write_json
 from .data.core import ImageFinder, load_image
 from .data.transforms import Preprocess
+from .distributed import World
 from .encoders.clip import ClipEncoder
 
 # %% ../nbs/22_features.ipynb #88d0d3b8
@@ -35,16 +36,20 @@ class ImageViews(Dataset):
         image = load_image(self.images(self.names[i]))
         return i, self.preprocess.whole(image), self.preprocess.spread(image)
 
-# %% ../nbs/22_features.ipynb #350ad685
+# %% ../nbs/22_features.ipynb #c8b496a1
 class FeatureStore:
     "Features of many images by name, memory-mapped: `store[['a', 'b']]` is an `ImageFeatures`."
 
-    def __init__(self, folder: str | Path):  # of one store, as `extract_features` leaves it
+    def __init__(
+        self,
+        folder: str | Path,  # of one store, as `extract_features` leaves it
+        writable: bool = False,
+    ):
         self.folder = Path(folder)
         meta = read_json(self.folder / "store.json")
         self.key, self.names, self.dim = meta["key"], meta["names"], meta["dim"]
         self.row = {name: i for i, name in enumerate(self.names)}
-        self.whole, self.local, self.done = (np.load(self.folder / f"{k}.npy", mmap_mode="r+") for k in ("whole", "local", "done"))
+        self.whole, self.local, self.done = (np.load(self.folder / f"{k}.npy", mmap_mode="r+" if writable else "r") for k in ("whole", "local", "done"))
 
     def rows(self, names: Sequence[str]) -> Tensor:
         "The rows of these names; an `ErnError` for one that is not there."
@@ -54,8 +59,11 @@ class FeatureStore:
             raise ErnError(f"Image {e} has no features in {self.folder}; delete that folder to make them anew.") from None
 
     def __getitem__(self, names: Sequence[str]) -> ImageFeatures:
-        rows = self.rows(names).numpy()
-        return ImageFeatures(torch.from_numpy(self.whole[rows]), torch.from_numpy(self.local[rows]))
+        return self.at(self.rows(names))
+
+    def at(self, rows: Tensor) -> ImageFeatures:
+        "The features of these rows."
+        return ImageFeatures(*(torch.from_numpy(a[rows.numpy()]) for a in (self.whole, self.local)))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -65,14 +73,14 @@ class FeatureStore:
         "An empty store for these names, or the one that is already there."
         folder, names = Path(folder), list(names)
         if (folder / "store.json").exists():
-            return FeatureStore(folder)
+            return FeatureStore(folder, writable=True)
         folder.mkdir(parents=True, exist_ok=True)
         for kind, shape, dtype in (("whole", (dim,), "f4"), ("local", (CROPS, dim), "f4"), ("done", (), "u1")):
             np.lib.format.open_memmap(folder / f"{kind}.npy", mode="w+", dtype=dtype, shape=(len(names), *shape)).flush()
         write_json(folder / "store.json", {"key": key, "dim": dim, "names": names})
-        return FeatureStore(folder)
+        return FeatureStore(folder, writable=True)
 
-# %% ../nbs/22_features.ipynb #63d3e3c8
+# %% ../nbs/22_features.ipynb #8d2b8093
 def store_folder(
     root: str | Path,  # under which all stores lie
     clip: ClipEncoder,
@@ -83,7 +91,6 @@ def store_folder(
     return Path(root) / f"{clip.image_fingerprint()}-{listing}"
 
 
-@torch.inference_mode()
 def extract_features(
     clip: ClipEncoder,
     images: ImageFinder | Callable[[str], Path],  # name → path
@@ -91,31 +98,38 @@ def extract_features(
     root: str | Path,  # the store is made below
     batch_size: int = 32,  # images; the encoder sees 14 views of each
     workers: int = 2,  # processes that read and resize
-    rank: int = 0,
-    world: int = 1,
-    wait: Callable[[], None] = lambda: None,  # barrier between ranks
+    world: World = World(),  # all ranks encode, rank 0 alone writes
     amp: Optional[torch.dtype] = None,  # autocast to this dtype
 ) -> FeatureStore:
     "The store of these images, made as far as it is not there yet."
     names = list(dict.fromkeys(names))
     folder = store_folder(root, clip, names)
-    if rank == 0:
+    if world.main:
         FeatureStore.create(folder, clip.image_fingerprint(), names, clip.dim)
-    wait()
-    store = FeatureStore(folder)
-    todo = np.flatnonzero(store.done == 0)[rank::world]
-    views = ImageViews([store.names[i] for i in todo], images, clip.preprocess)
-    loader = DataLoader(views, batch_size, num_workers=workers if len(todo) > 256 else 0)
-    clip.eval()
-    with tqdm(total=len(todo), desc="image features", unit="img", disable=rank > 0 or not len(todo)) as bar:
-        for index, whole, canvas in loader:
-            with torch.autocast(clip.device.type, dtype=amp, enabled=amp is not None):
-                seen = clip.encode_views(whole.to(clip.device), canvas.to(clip.device))
-            at = todo[index.numpy()]
-            store.whole[at], store.local[at] = seen.whole.float().cpu().numpy(), seen.local.float().cpu().numpy()
-            store.done[at] = 1
-            bar.update(len(at))
-    for array in (store.whole, store.local, store.done):
-        array.flush()
-    wait()
+    world.wait()
+    store = FeatureStore(folder, writable=world.main)
+    todo = np.flatnonzero(store.done == 0)
+    total, todo = len(todo), np.append(todo, todo[-1:].repeat(-len(todo) % world.size))  # as many for each rank
+    with tqdm(total=total, desc="image features", unit="img", disable=not world.main or not total) as bar:
+        for rows, whole, local in _encode(clip, images, store.names, todo[world.rank :: world.size], batch_size, workers, amp):
+            rows, whole, local = (world.gather(t) for t in (rows, whole, local))
+            if world.main:
+                at = rows.cpu().numpy()
+                store.whole[at], store.local[at], store.done[at] = whole.cpu().numpy(), local.cpu().numpy(), 1
+                bar.update(min(len(at), total - bar.n))
+    if world.main:
+        for array in (store.whole, store.local, store.done):
+            array.flush()
+    world.wait()
     return store
+
+
+@torch.no_grad()
+def _encode(clip, images, names, rows, batch_size, workers, amp):
+    views = ImageViews([names[i] for i in rows], images, clip.preprocess)
+    loader = DataLoader(views, batch_size, num_workers=workers if len(rows) > 256 else 0)
+    clip.eval()
+    for index, whole, canvas in loader:
+        with torch.autocast(clip.device.type, dtype=amp, enabled=amp is not None):
+            seen = clip.encode_views(whole.to(clip.device), canvas.to(clip.device))
+        yield torch.from_numpy(rows[index.numpy()]).to(clip.device), seen.whole.float(), seen.local.float()

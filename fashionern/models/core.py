@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['COMPOSERS', 'TARGET_HEADS', 'TEXT_ENCODERS', 'ComposedRetriever']
 
-# %% ../../nbs/33_models.core.ipynb #79e86aec
+# %% ../../nbs/33_models.core.ipynb #44a6de22
 from typing import Optional, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ..core import ImageFeatures, Registry, TextFeatures
+from ..core import ErnError, ImageFeatures, Registry, TextFeatures
 from ..encoders.tme import Encoders
 from .dvr import DVR, TargetRefinement
 from .peers import Combiner, ImageOnly, Sum, TextOnly, Whole
@@ -24,7 +24,7 @@ for _name, _composer in {"image-only": ImageOnly, "text-only": TextOnly, "sum": 
 for _name, _head in {"whole": Whole, "refine": TargetRefinement}.items():
     TARGET_HEADS.register(_name)(_head)
 
-# %% ../../nbs/33_models.core.ipynb #cafb36df
+# %% ../../nbs/33_models.core.ipynb #00de9642
 class ComposedRetriever(nn.Module):
     "Reference + modifier → query; image → target; and how near the two are."
 
@@ -46,8 +46,10 @@ class ComposedRetriever(nn.Module):
     ) -> TextFeatures:
         "The modifier as this model reads it."
         tokens = sentences if isinstance(sentences, Tensor) else encoders.clip.tokenize(list(sentences))
-        if self.text_encoder == "clip" or encoders.tme is None:
+        if self.text_encoder == "clip":
             return encoders.clip.encode_text(tokens)
+        if encoders.tme is None:
+            raise ErnError(f"Model {self.name!r} needs encoders with TME; run --stages tme dvr, or give a --clip-path that stage 1 wrote.")
         return encoders.text(tokens, reference.local)
 
     def encode_query(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
