@@ -44,7 +44,7 @@ class Batches:
         order = torch.randperm(self.n, generator=gen)[: self.steps * self.size * self.world.size]
         return list(order.view(self.steps, self.world.size, self.size)[:, self.world.rank])
 
-# %% ../nbs/54_stages.ipynb #fc72fba6
+# %% ../nbs/54_stages.ipynb #e3a739dc
 def load_pixels(clip: ClipEncoder, data: TripletDataset, names: list[str], workers: int, progress: bool) -> Tensor:
     "(N, 3, S, S) bytes: the whole views of these images, in memory."
     loader = DataLoader(ImageViews(names, data.images, clip.preprocess), 64, num_workers=workers, collate_fn=_only_whole)
@@ -55,13 +55,20 @@ def _only_whole(items: list[tuple]) -> Tensor:
     return torch.stack([whole for _, whole, _ in items])
 
 
-def jitter(pixels: Tensor, seed: int, reach: int = 4) -> Tensor:
-    "Each image mirrored or not and moved by up to `reach` pixels, its border repeated."
-    gen, (B, _, S, _) = torch.Generator().manual_seed(seed), pixels.shape
-    pixels = torch.where(torch.rand(B, 1, 1, 1, generator=gen) < 0.5, pixels.flip(-1), pixels)
-    y, x = (torch.arange(S)[None] + torch.randint(-reach, reach + 1, (B, 1), generator=gen) for _ in range(2))
-    rows, columns = y.clamp(0, S - 1)[:, None, :, None], x.clamp(0, S - 1)[:, None, None, :]
-    return pixels[torch.arange(B)[:, None, None, None], torch.arange(3)[None, :, None, None], rows, columns]
+def jitter(
+    pixels: Tensor,  # (B, 3, S, S) bytes
+    seed: int,
+    least: float = 0.4,  # smallest share of the picture's area that is left
+) -> Tensor:  # (B, 3, S, S) float, 0 to 255
+    "Each image cut to a random square of `least` to all of its area, and mirrored or not."
+    gen, B = torch.Generator().manual_seed(seed), len(pixels)
+    side = (least + (1 - least) * torch.rand(B, generator=gen)).sqrt()
+    move = (torch.rand(B, 2, generator=gen) * 2 - 1) * (1 - side[:, None])
+    mirror = torch.where(torch.rand(B, generator=gen) < 0.5, -1.0, 1.0)
+    theta = torch.zeros(B, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = side * mirror, side, move
+    grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)
 
 
 class _WarmUp(nn.Module):

@@ -119,13 +119,14 @@ class Run:
                 save_model(model, folder / "last.safetensors", **best.about())
         return best.result()
 
-# %% ../nbs/55_train.ipynb #e9578ada
+# %% ../nbs/55_train.ipynb #504f74b3
 class Best:
     "Evaluates a model, remembers its best result, and keeps its best weights on disk."
 
     def __init__(self, model: ComposedRetriever, encoders: Encoders, run: Run, store: FeatureStore, folder: Path):
         self.model, self.encoders, self.run, self.store, self.folder = model, encoders, run, store, folder
         self.latest: Optional[Result] = None
+        self.best: Optional[Result] = None
 
     def _evaluate(self) -> Result:
         run, protocols = self.run, [self.run.cfg.protocol] if self.run.cfg.protocol else None
@@ -140,6 +141,7 @@ class Best:
         if self.run.cfg.save_training and self.latest.mean["mean"] > before:
             save_model(self.model, self.folder / "best.safetensors", epoch=epoch, **self.about())
             write_json(file, {"epoch": epoch, **self.latest.as_dict()})
+            self.best = self.latest
         return {"protocol": self.latest.protocol, **self.latest.mean}
 
     def about(self) -> dict:
@@ -152,10 +154,10 @@ class Best:
         "Of the best weights where they were kept, else of the last; None on other ranks than 0."
         if not self.run.world.main:
             return None
-        if (self.folder / "best.safetensors").exists():
+        if self.best is None and (self.folder / "best.safetensors").exists():
             load_model(self.model, self.folder / "best.safetensors")
             return self._evaluate()
-        return self.latest or self._evaluate()
+        return self.best or self.latest or self._evaluate()
 
 # %% ../nbs/55_train.ipynb #11d02242
 def train(cfg: TrainConfig, world: World = World()) -> list[Result]:

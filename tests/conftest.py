@@ -10,8 +10,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    "The folder of shared files: the environment variable FASHIONERN_SHARED, or ../shared beside the project; skips where there is none."
+    "The folder of shared files, FASHIONERN_SHARED or ../shared beside the project; skips where there is none."
     folder = (ROOT / os.environ.get("FASHIONERN_SHARED", "../shared")).resolve()
     if not folder.is_dir():
-        pytest.skip(f"the shared files are not on this machine: no folder {folder} (set FASHIONERN_SHARED to have this test run)")
+        pytest.skip(
+            f"the shared files are not on this machine: no folder {folder} (set FASHIONERN_SHARED to have this test run)"
+        )
     return folder

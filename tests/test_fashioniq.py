@@ -3,7 +3,16 @@
 import pytest
 
 from fashionern.core import read_json
-from fashionern.data.fashioniq import CATEGORIES, DIFFERENT_IMAGES, EXPECTED, SPLIT_ENTRIES, SPLITS, counts, load_fashioniq, report
+from fashionern.data.fashioniq import (
+    CATEGORIES,
+    DIFFERENT_IMAGES,
+    EXPECTED,
+    SPLIT_ENTRIES,
+    SPLITS,
+    counts,
+    load_fashioniq,
+    report,
+)
 
 SUMS = {"train": (46609, 18000), "val": (15536, 6016), "test": (15538, 6118)}
 NAMED_BY_VAL = {"dress": 2628, "shirt": 3089, "toptee": 2902}
@@ -64,7 +73,11 @@ def test_ids_are_unique_and_say_where_a_triplet_stands(fashioniq):
         assert len({t.id for t in data.triplets}) == len(data)
     triplet = next(t for t in load_fashioniq(fashioniq, "val").triplets if t.id == "shirt-val-17")
     entry = read_json(fashioniq / "captions" / "cap.shirt.val.json")[17]
-    assert (triplet.reference, triplet.targets, triplet.captions) == (entry["candidate"], (entry["target"],), tuple(entry["captions"]))
+    assert (triplet.reference, triplet.targets, triplet.captions) == (
+        entry["candidate"],
+        (entry["target"],),
+        tuple(entry["captions"]),
+    )
 
 
 def test_test_split_holds_its_answers_back(fashioniq):

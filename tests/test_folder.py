@@ -16,7 +16,8 @@ from fashionern.core import ErnError, write_json
 from fashionern.data import table as table_module
 from fashionern.data.core import ImageFinder
 from fashionern.data.factory import create_dataset
-from fashionern.data.folder import load_folder, read_products, unpack_images
+from fashionern.data.folder import load_folder, read_products
+from fashionern.data.photos import unpack_images
 from fashionern.data.table import one_change_triplets, read_table, select_products, split_products, triplets_from_table
 
 SCRIPT = Path(__file__).resolve().parent.parent / "data_scripts" / "catalogue" / "prepare.py"
@@ -35,12 +36,20 @@ def shop(tmp_path_factory) -> Path:
     "120 products in 4 colours, 3 kinds and 2 sleeves; 100 to 119 show the photos of 0 to 19 again, saved anew."
     root, rows = tmp_path_factory.mktemp("shop"), []
     for i in range(120):
-        rows.append((i, ("Red", "Navy Blue", "Green", "Black")[i % 4], ("Shirts", "Tops", "Dresses")[i % 3], ("short", "long")[i // 12 % 2], f"Garment {i}"))
+        rows.append(
+            (
+                i,
+                ("Red", "Navy Blue", "Green", "Black")[i % 4],
+                ("Shirts", "Tops", "Dresses")[i % 3],
+                ("short", "long")[i // 12 % 2],
+                f"Garment {i}",
+            )
+        )
         if i < 100:
             photo(root / "images" / f"{i}.jpg", i)
         else:
             with Image.open(root / "images" / f"{i - 100}.jpg") as first:
-                first.resize((120, 160)).save(root / "images" / f"{i}.jpg", quality=70)
+                first.resize((120, 160)).save(root / "images" / f"{i}.jpg", quality=90)
     frame = pd.DataFrame(rows, columns=["id", *ATTRIBUTES, "name"])
     frame.to_csv(root / "shop.csv", index=False)
     frame.to_parquet(root / "shop.parquet")
@@ -63,7 +72,16 @@ def sentence(call, *args, **options) -> str:
 
 
 def test_a_table_worked_by_hand(tmp_path):
-    rows = ["1,Red,Shirts,plain", "2,Blue,Shirts,plain", "3,Blue,Shirts,bold, with dots", "4,Blue,Shoes,x", "5,NA,Shirts,x", "6,Green,Hats,x", "7,Red", "9,Red,Shirts,x"]
+    rows = [
+        "1,Red,Shirts,plain",
+        "2,Blue,Shirts,plain",
+        "3,Blue,Shirts,bold, with dots",
+        "4,Blue,Shoes,x",
+        "5,NA,Shirts,x",
+        "6,Green,Hats,x",
+        "7,Red",
+        "9,Red,Shirts,x",
+    ]
     (tmp_path / "shop.csv").write_text("\n".join(["id,colour,kind,name", *rows]) + "\n")
     for i in range(1, 8):
         photo(tmp_path / "images" / f"{i}.jpg", i)
@@ -80,7 +98,10 @@ def test_a_table_worked_by_hand(tmp_path):
         ("2", "4", frozenset("4"), "kind"), ("3", "4", frozenset("4"), "kind"), ("4", "2", both, "kind"), ("4", "3", both, "kind"),
     }  # fmt: skip
     for e in entries:
-        old, new = ({p.image: p.values for p in products}[n]["colour kind".split().index(e["changed"])] for n in (e["candidate"], e["target"][0]))
+        old, new = (
+            {p.image: p.values for p in products}[n]["colour kind".split().index(e["changed"])]
+            for n in (e["candidate"], e["target"][0])
+        )
         assert new.lower() in e["captions"][0] and len(e["captions"][0].split()) <= 12 and old != new
 
 
@@ -104,7 +125,10 @@ def test_every_right_answer_is_listed_and_the_reference_is_none(shop, tmp_path):
         for t in data.triplets:
             old, new = products[t.reference]["attributes"], products[t.target]["attributes"]
             assert sum(old[a] != new[a] for a in ATTRIBUTES) == 1
-            assert set(t.targets) == {n for n, p in products.items() if p["attributes"] == new} and t.reference not in t.targets
+            assert (
+                set(t.targets) == {n for n, p in products.items() if p["attributes"] == new}
+                and t.reference not in t.targets
+            )
         references = [t.reference for t in data.triplets]
         assert max(map(references.count, references)) == per_product
         assert len({(t.reference, t.target) for t in data.triplets}) == len(data)
@@ -144,7 +168,9 @@ def test_unreadable_photos_and_equal_names_are_counted(shop, tmp_path):
     assert report["left out"] == {"photo unreadable": 1} and report["usable"]["products"] == 119
     frame = pd.read_csv(shop / "shop.csv").assign(name=lambda t: t["id"] // 40)
     frame.to_csv(tmp_path / "named.csv", index=False)
-    report = triplets_from_table(tmp_path / "named.csv", "id", ATTRIBUTES, tmp_path, "name", same_name=True, val=0.4, progress=False)
+    report = triplets_from_table(
+        tmp_path / "named.csv", "id", ATTRIBUTES, tmp_path, "name", same_name=True, val=0.4, progress=False
+    )
     assert report["usable"]["groups"] == 2  # 0–39 and 100–119 share photos, and 80–99 a name with these; 40–79 another
 
 
@@ -186,7 +212,9 @@ def test_wrong_tables_get_a_sentence(tmp_path, monkeypatch):
         said = sentence(read_table, tmp_path / name)
         assert name in said and word in said
     (tmp_path / "none.csv").write_text("id,colour\n")
-    assert "No product" in sentence(triplets_from_table, tmp_path / "none.csv", "id", ["colour"], tmp_path, progress=False)
+    assert "No product" in sentence(
+        triplets_from_table, tmp_path / "none.csv", "id", ["colour"], tmp_path, progress=False
+    )
 
     def lacks_pyarrow(path):
         raise ImportError("pyarrow")
@@ -245,11 +273,34 @@ def test_the_script_makes_the_folder_once(shop, tmp_path):
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as z:
         for path in (shop / "images").iterdir():
             z.write(path, f"photos/{path.name}")
-    command = [sys.executable, str(SCRIPT), "--table", str(shop / "shop.csv"), "--images", str(tmp_path / "photos.zip"), "--root", str(tmp_path / "data")]
-    command += ["--name-column", "name", "--attributes", *ATTRIBUTES, "--where", "kind=Shirts,Tops", "--train", "rest", "--val", "0.25"]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--table",
+        str(shop / "shop.csv"),
+        "--images",
+        str(tmp_path / "photos.zip"),
+        "--root",
+        str(tmp_path / "data"),
+    ]
+    command += [
+        "--name-column",
+        "name",
+        "--attributes",
+        *ATTRIBUTES,
+        "--where",
+        "kind=Shirts,Tops",
+        "--train",
+        "rest",
+        "--val",
+        "0.25",
+    ]
     first = subprocess.run(command, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
-    assert "left out: not asked for (where)" in first.stdout and len(create_dataset("folder", tmp_path / "data", "val")) > 0
+    assert (
+        "left out: not asked for (where)" in first.stdout
+        and len(create_dataset("folder", tmp_path / "data", "val")) > 0
+    )
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*")}
     assert subprocess.run(command, capture_output=True, text=True).returncode == 0
     assert times == {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*")}
@@ -258,7 +309,10 @@ def test_the_script_makes_the_folder_once(shop, tmp_path):
 
 
 def test_folder_entries_name_file_and_place(tmp_path):
-    write_json(tmp_path / "triplets.val.json", [{"candidate": "a", "target": ["b", "c"], "captions": ["is red"]}, {"candidate": "a", "captions": ["x"]}])
+    write_json(
+        tmp_path / "triplets.val.json",
+        [{"candidate": "a", "target": ["b", "c"], "captions": ["is red"]}, {"candidate": "a", "captions": ["x"]}],
+    )
     said = sentence(load_folder, tmp_path)
     assert "triplets.val.json, entry 2 (index 1)" in said and "'target'" in said
 
@@ -277,7 +331,9 @@ def test_counts_of_the_real_catalogue(shared):
     with zipfile.ZipFile(shared / "catalogue" / "images.zip") as z:
         photos = [Path(n).stem for n in z.namelist()]
     attributes = ("articleType", "baseColour", "gender", "usage")
-    frame, found = read_table(shared / "catalogue" / "styles.csv", ["id", *attributes, "masterCategory"], "productDisplayName")
+    frame, found = read_table(
+        shared / "catalogue" / "styles.csv", ["id", *attributes, "masterCategory"], "productDisplayName"
+    )
     assert (len(photos), len(frame), list(found.values())) == (35_615, 35_615, [35_615, 0, 0, 0])
     where = {"masterCategory": ["Apparel", "Footwear"]}
     products, left_out = select_products(frame, "id", attributes, Everywhere(photos), "productDisplayName", where)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from fashionern.core import ErnError
-from fashionern.data.folder import unpack_images
+from fashionern.data.photos import unpack_images
 from fashionern.data.table import triplets_from_table
 
 
@@ -22,7 +22,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--root", type=Path, default=Path("data/catalogue"), help="folder to write")
     p.add_argument("--id-column", default="id", help="column that names the photo")
     p.add_argument("--name-column", default="productDisplayName", help="column with the name for people; '' for none")
-    p.add_argument("--attributes", nargs="+", default=["articleType", "baseColour", "gender", "usage"], help="columns a query may change")
+    p.add_argument(
+        "--attributes",
+        nargs="+",
+        default=["articleType", "baseColour", "gender", "usage"],
+        help="columns a query may change",
+    )
     p.add_argument("--where", nargs="*", default=["masterCategory=Apparel,Footwear"], help="COLUMN=VALUE,VALUE to keep")
     p.add_argument("--train", type=amount, default=16000, help="products: a number, a share such as 0.8, or 'rest'")
     p.add_argument("--val", type=amount, default=3970, help="the same for validation")
@@ -46,7 +51,9 @@ def conditions(where: list[str]) -> dict[str, list[str]]:
 def rows(report: dict) -> list[tuple[str, object]]:
     "What was found, left out and made, a line each."
     lines = [(f"found: {k}", v) for k, v in report["found"].items()]
-    lines += [(f"left out: {k}", v) for k, v in report["left out"].items()] + [("photos without a row", report["photos without a row"])]
+    lines += [(f"left out: {k}", v) for k, v in report["left out"].items()] + [
+        ("photos without a row", report["photos without a row"])
+    ]
     lines += [(f"usable: {k}", v) for k, v in report["usable"].items()]
     for split, made in report["splits"].items():
         lines += [(f"{split}: {k}", made[k]) for k in ("products", "references", "triplets")]
@@ -62,7 +69,9 @@ def main(argv: list[str] | None = None) -> int:
         where = conditions(o.where)
         if o.images:
             found = unpack_images(o.images, o.root / "images", int(o.max_gb * 1e9))
-            print(f"{o.images.name}: {found['photos']:,} photos, {found['written']:,} unpacked now, {found['other files']:,} other files left")
+            print(
+                f"{o.images.name}: {found['photos']:,} photos, {found['written']:,} unpacked now, {found['other files']:,} other files left"
+            )
         report = triplets_from_table(
             o.table, o.id_column, o.attributes, o.root, o.name_column or None, where, o.train, o.val, o.test,
             o.per_product, o.queries, o.same_name, o.seed,
