@@ -83,7 +83,7 @@ def text_features(
     mask = torch.arange(tokens.shape[1], device=tokens.device) <= at[:, None] if ended else tokens != 0
     return TextFeatures(projected[rows, at], projected, mask, None if align is None else project_tokens(tower, align[rows, at]))
 
-# %% ../../nbs/20_encoders.clip.ipynb #e869e413
+# %% ../../nbs/20_encoders.clip.ipynb #0b9f3f8c
 class ClipEncoder(nn.Module):
     "An open_clip model that speaks in `ImageFeatures` and `TextFeatures`."
 
@@ -110,7 +110,8 @@ class ClipEncoder(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         "(B, 3, S, S) bytes → (B, D) unit vectors."
-        return F.normalize(self.model.encode_image(self.preprocess.normalise(pixels)).float(), dim=-1)
+        pixels = self.preprocess.normalise(pixels).contiguous(memory_format=torch.channels_last)
+        return F.normalize(self.model.encode_image(pixels).float(), dim=-1)
 
     def encode_views(
         self,
@@ -137,7 +138,7 @@ class ClipEncoder(nn.Module):
             digest.update(key.encode() + value.detach().cpu().float().numpy().tobytes())
         return digest.hexdigest()[:16]
 
-# %% ../../nbs/20_encoders.clip.ipynb #7ffe0b9a
+# %% ../../nbs/20_encoders.clip.ipynb #fb75d9cf
 def create_clip(
     name: str = "RN50x4",  # open_clip's model name, or 'ern-tiny'
     pretrained: Optional[str] = None,  # open_clip's tag, such as 'openai'; None starts at random
@@ -159,7 +160,7 @@ def create_clip(
     if clip_path:
         load_clip_weights(model, clip_path)
     encoder = ClipEncoder(model, open_clip.get_tokenizer(name), name, _preprocess_of(model, name))
-    return encoder.to(device).eval()
+    return encoder.to(device, memory_format=torch.channels_last).eval()
 
 
 def _preprocess_of(model: nn.Module, name: str) -> Preprocess:
