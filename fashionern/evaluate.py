@@ -194,18 +194,17 @@ def _result(model: ComposedRetriever, seen: Embedded, data: TripletDataset, prot
     result.mean["mean"] = sum(result.mean[h] for h in protocol.headline) / len(protocol.headline)
     return result
 
-# %% ../nbs/42_evaluate.ipynb #37c39e8d
+# %% ../nbs/42_evaluate.ipynb #d7720317
 def results_table(results: Sequence[Result], title: str = "") -> Table:
     "Models by row under one protocol: mean recalls and the dominance figures; rich text."
     protocol, first = results[0].protocol, results[0]
-    sizes = ", ".join(f"{c}: {n['queries']:,} queries over {n['gallery']:,} images" for c, n in first.counts.items())
+    sizes = "; ".join(f"{c}: {n['queries']:,} queries over {n['gallery']:,} images" for c, n in first.counts.items())
+    sizes += "\nref 1st: queries nearest to their own reference; ref > right: reference outranks the right image; Δcos: cos(q, ref) − cos(q, right)"
     if first.found.get("images", 0) < first.found.get("images_expected", 0):
         sizes += ("\nIMAGES ARE MISSING: queries {queries:,} of {queries_expected:,}, images {images:,} of {images_expected:,}").format(**first.found)
     table = Table(title=f"{title}{' · ' if title else ''}protocol {protocol}", caption=sizes, caption_justify="left")
-    table.add_column("model")
-    for k in first.mean:
-        table.add_column(k, justify="right")
-    for k in ("reference nearest %", "reference outranks %", "cos(q,ref) − cos(q,target)"):
+    table.add_column("model", no_wrap=True)
+    for k in (*first.mean, "ref 1st %", "ref > right %", "Δcos"):
         table.add_column(k, justify="right")
     for r in results:
         d = r.dominance

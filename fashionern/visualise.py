@@ -105,7 +105,7 @@ def save_figure(fig: Figure, path: str | Path) -> None:
     "The figure as a file, written atomically; the suffix says which kind."
     write_atomic(path, lambda p: fig.savefig(p, format=Path(path).suffix.lstrip(".")))
 
-# %% ../nbs/62_visualise.ipynb #91210382
+# %% ../nbs/62_visualise.ipynb #fc05bd07
 def token_words(clip: ClipEncoder, tokens: torch.Tensor) -> list[str]:
     "(L,) token numbers → how each reads; start, end and padding in brackets."
     end, special = int(tokens.argmax()), {0: "[start]"}
@@ -133,29 +133,35 @@ def explain(
 def attention_picture(
     queries: Sequence[tuple[Image.Image, str, Attention, list[str]]],  # reference, sentence, attention of one query, words
 ) -> Figure:
-    "One line per query: the reference, its quarters and ninths shaded by weight, and the words' weights."
-    fig = Figure(figsize=(9.5, 2.5 * len(queries)), dpi=100, layout="constrained")
+    "One line per query: the reference, its quarters and ninths shaded by share, and the words' shares."
+    fig = Figure(figsize=(9.5, 2.6 * len(queries)), dpi=100, layout="constrained")
     grid = GridSpec(len(queries), 4, figure=fig, width_ratios=[1, 1, 1, 1.7])
     for line, (image, sentence, seen, words) in enumerate(queries):
+        even = 1 / (1 + seen.crops.shape[1] + seen.words.shape[1])
+        crops, square = seen.crops[0].cpu().numpy() / even, image.resize((360, 360))
         _picture(fig.add_subplot(grid[line, 0]), image, textwrap.fill(sentence, 34))
-        weights, square = seen.crops[0].cpu().numpy(), image.resize((360, 360))
         for place, part, name in ((1, slice(0, 4), "quarters"), (2, slice(4, 13), "ninths")):
             ax = fig.add_subplot(grid[line, place])
-            _picture(ax, square, f"{name}: {100 * weights[part].sum():.0f} % of the weight")
-            for box, weight in zip(crop_boxes()[part], weights[part]):
-                _shade(ax, box, weight, weights[part].max())
-        ax = fig.add_subplot(grid[line, 3])
-        kept = seen.words.shape[1]
-        ax.barh(range(kept), seen.words[0].cpu().numpy(), color=["#bbbbbb" if w.startswith("[") else "#4575b4" for w in words[:kept]])
-        ax.set_yticks(range(kept), words[:kept], fontsize=7)
-        ax.invert_yaxis()
-        ax.tick_params(axis="x", labelsize=6)
-        ax.set_title("weight of each word position", fontsize=7, pad=2)
+            _picture(ax, square, name)
+            for box, share in zip(crop_boxes()[part], crops[part]):
+                _shade(ax, box, share, crops.min(), crops.max())
+        _bars(fig.add_subplot(grid[line, 3]), words, seen.words[0].cpu().numpy() / even)
     return fig
 
 
-def _shade(ax, box: tuple[int, int, int, int], weight: float, most: float) -> None:
+def _shade(ax, box: tuple[int, int, int, int], share: float, least: float, most: float) -> None:
     left, top, right, bottom = box
-    ax.add_patch(Rectangle((left, top), right - left, bottom - top, facecolor="#d73027", alpha=0.6 * float(weight / most), edgecolor="white", linewidth=1))
-    ax.text((left + right) / 2, (top + bottom) / 2, f"{100 * weight:.0f}", ha="center", va="center", fontsize=7, color="black",
+    strength = 0.65 * float((share - least) / max(most - least, 1e-9))
+    ax.add_patch(Rectangle((left, top), right - left, bottom - top, facecolor="#d73027", alpha=strength, edgecolor="none"))
+    ax.text((left + right) / 2, (top + bottom) / 2, f"{share:.1f}", ha="center", va="center", fontsize=7, color="black",
             bbox=dict(boxstyle="round,pad=0.15", facecolor="white", alpha=0.7, edgecolor="none"))  # fmt: skip
+
+
+def _bars(ax, words: list[str], shares: np.ndarray) -> None:
+    last = words.index("[end]") + 1
+    ax.barh(range(last), shares[:last], color=["#bbbbbb" if w.startswith("[") else "#4575b4" for w in words[:last]])
+    ax.axvline(1, color="black", linewidth=0.6, linestyle=":")
+    ax.set_yticks(range(last), words[:last], fontsize=6)
+    ax.invert_yaxis()
+    ax.tick_params(axis="x", labelsize=6)
+    ax.set_title("words; 1 is an even share", fontsize=7, pad=2)

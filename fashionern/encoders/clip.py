@@ -6,8 +6,9 @@
 __all__ = ['TINY', 'text_tower', 'pool_index', 'embed_tokens', 'project_tokens', 'text_features', 'ClipEncoder', 'create_clip',
            'read_weights', 'load_clip_weights', 'check_state']
 
-# %% ../../nbs/20_encoders.clip.ipynb #6a22f101
+# %% ../../nbs/20_encoders.clip.ipynb #24418175
 import hashlib
+import logging
 import warnings
 from pathlib import Path
 from typing import Optional
@@ -138,7 +139,7 @@ class ClipEncoder(nn.Module):
             digest.update(key.encode() + value.detach().cpu().float().numpy().tobytes())
         return digest.hexdigest()[:16]
 
-# %% ../../nbs/20_encoders.clip.ipynb #fb75d9cf
+# %% ../../nbs/20_encoders.clip.ipynb #555ac5ca
 def create_clip(
     name: str = "RN50x4",  # open_clip's model name, or 'ern-tiny'
     pretrained: Optional[str] = None,  # open_clip's tag, such as 'openai'; None starts at random
@@ -153,10 +154,13 @@ def create_clip(
         raise unknown_name(f"set of weights for {name}", pretrained, open_clip.list_pretrained_tags_by_model(name))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)  # open_clip warns that a model without weights starts at random
         try:
             model = open_clip.create_model(name, pretrained=pretrained, require_pretrained=bool(pretrained))
         except (OSError, RuntimeError) as e:
             raise ErnError(f"The weights {pretrained!r} of {name} could not be fetched ({e}); give a local file with --clip-path.") from None
+        finally:
+            logging.disable(logging.NOTSET)
     if clip_path:
         load_clip_weights(model, clip_path)
     encoder = ClipEncoder(model, open_clip.get_tokenizer(name), name, _preprocess_of(model, name))

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from ..core import ErnError, ImageFeatures, TextFeatures
 from .layers import GatedCombiner, JointTransformer, ModifierGuided, SelfGuided
 
-# %% ../../nbs/31_models.dvr.ipynb #7a77b8fb
+# %% ../../nbs/31_models.dvr.ipynb #6c22ec3d
 @dataclass
 class Attention:
-    "Where a query looked: for pictures."
+    "What the refined part of a query was made of: for pictures. With the share of CLS, crops and words sum to one."
 
-    words: Tensor  # (B, P) weight of each kept word position; sums to one
-    crops: Tensor  # (B, P) weight of each crop; sums to one
+    crops: Tensor  # (B, P) share of each crop
+    words: Tensor  # (B, L) share of each token, padding included
 
 
 class DVR(nn.Module):
@@ -47,11 +47,13 @@ class DVR(nn.Module):
 
     @torch.no_grad()
     def attention(self, reference: ImageFeatures, text: TextFeatures) -> Attention:
-        "Which words and which crops the refined part of the query is made of."
+        "Which crops and words the refined part drew on: SR's weights, through MR's, through the joint transformer's, back to the inputs."
         crops, words = self.joint(reference.local, text.tokens)
         asked, where = self.modifier_guided(crops, words, need_weights=True)
-        weight = self.self_guided.weights(asked)
-        return Attention(weight, (weight[:, None] @ where).squeeze(1))
+        outputs = self.self_guided.weights(asked)[:, None] @ where  # (B, 1, P) share of each crop's output
+        P, flow = crops.shape[1], self.joint.flow(reference.local, text.tokens)
+        inputs = (outputs @ flow[:, 1 : 1 + P]).squeeze(1)
+        return Attention(inputs[:, 1 : 1 + P], inputs[:, 1 + P :])
 
 # %% ../../nbs/31_models.dvr.ipynb #98a03e45
 class TargetRefinement(nn.Module):

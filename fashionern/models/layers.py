@@ -57,7 +57,7 @@ class SelfGuided(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize((self.weights(x)[..., None] * x).sum(1), dim=-1)
 
-# %% ../../nbs/30_models.layers.ipynb #f38e3a7b
+# %% ../../nbs/30_models.layers.ipynb #28ab0842
 class JointTransformer(nn.Module):
     "[CLS; crops; words] → the crops' and the words' outputs, each vector of unit length."
 
@@ -87,13 +87,25 @@ class JointTransformer(nn.Module):
         local: Tensor,  # (B, P, D) crops of the reference
         words: Tensor,  # (B, L, D) tokens of the modifier
     ) -> tuple[Tensor, Tensor]:  # (B, P, D) and (B, L, D), unit length
-        P, L = local.shape[1], words.shape[1]
-        x = torch.cat([self.cls.expand(len(local), -1, -1), local, words], 1)
-        kind = torch.cat([self.kind[:1].expand(1 + P, -1), self.kind[1:].expand(L, -1)])
-        x = self.dropout(self.norm(x + self.position[: x.shape[1]] + kind))
+        P, x = local.shape[1], self._embed(local, words)
         for layer in self.layers:
             x = layer(x)
         return F.normalize(x[:, 1 : 1 + P], dim=-1), F.normalize(x[:, 1 + P :], dim=-1)
+
+    def _embed(self, local: Tensor, words: Tensor) -> Tensor:
+        P, L = local.shape[1], words.shape[1]
+        x = torch.cat([self.cls.expand(len(local), -1, -1), local, words], 1)
+        kind = torch.cat([self.kind[:1].expand(1 + P, -1), self.kind[1:].expand(L, -1)])
+        return self.dropout(self.norm(x + self.position[: x.shape[1]] + kind))
+
+    @torch.no_grad()
+    def flow(self, local: Tensor, words: Tensor) -> Tensor:
+        "(B, S, S) with S = 1 + P + L: what each output attended, followed back through all layers to the inputs; rows sum to one."
+        x, flow = self._embed(local, words), None
+        for layer in self.layers:
+            attended = layer.self_attn(x, x, x, need_weights=True)[1]
+            flow, x = attended if flow is None else attended @ flow, layer(x)
+        return flow
 
 # %% ../../nbs/30_models.layers.ipynb #86650518
 class ModifierGuided(nn.Module):
