@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 # %% ../nbs/00_core.ipynb #fb3a6041
 CROPS = 13  # P: four quarters row by row, then nine ninths row by row
 
-# %% ../nbs/00_core.ipynb #ac5af89f
+# %% ../nbs/00_core.ipynb #086b26b7
 class ErnError(Exception):
     "A mistake in what the user gave: one sentence naming the file, the line or the option, and the mend."
+
+    def __init__(self, sentence: str):
+        super().__init__(sentence.rsplit("ErnError: ", 1)[-1].strip())  # a DataLoader's process hands on its traceback as text
 
 
 def unknown_name(

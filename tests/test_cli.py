@@ -1,0 +1,137 @@
+"What a user can get wrong: one sentence that names it, and a status that is not zero."
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from fashionern import cli
+from fashionern.data.garments import draw_fashioniq
+
+
+@pytest.fixture
+def garments(tmp_path) -> Path:
+    "A small drawn dataset that a test may damage."
+    draw_fashioniq(tmp_path / "data", 20, 12, 8, 20, 10, 5, size=48, workers=1)
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    "A folder with a finished run of the demo's preset on a small drawn dataset."
+    folder = tmp_path_factory.mktemp("finished")
+    draw_fashioniq(folder / "data", 20, 12, 8, 20, 10, 5, size=48, workers=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["ern_train", *flags(folder / "data", folder / "run")])
+        cli.train()
+    return folder
+
+
+def flags(root: Path, run: Path, *more: str) -> list[str]:
+    short = ["--warmup-epochs", "1", "--tme-epochs", "1", "--num-epochs", "1", "--device", "cpu", "--num-workers", "0"]
+    return ["--preset", "demo", "--root", str(root), "--run-dir", str(run), *short, *more]
+
+
+def sentence(monkeypatch, capsys, command, *args) -> str:
+    "What the command says on its way out, which must be one line and status 2."
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", [command.__name__, *map(str, args)])
+    with pytest.raises(SystemExit) as end:
+        command()
+    assert end.value.code == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1, said
+    return said[0]
+
+
+def test_no_such_dataset_folder(monkeypatch, capsys, tmp_path):
+    said = sentence(monkeypatch, capsys, cli.train, *flags(tmp_path / "nowhere", tmp_path / "run"))
+    assert str(tmp_path / "nowhere") in said and "captions/" in said
+    assert not (tmp_path / "run").exists(), "nothing is left behind"
+
+
+def test_annotation_with_a_missing_key(monkeypatch, capsys, garments, tmp_path):
+    file = garments / "captions" / "cap.shirt.train.json"
+    entries = json.loads(file.read_text())
+    del entries[4]["captions"]
+    file.write_text(json.dumps(entries))
+    said = sentence(monkeypatch, capsys, cli.train, *flags(garments, tmp_path / "run"))
+    assert "cap.shirt.train.json, entry 5" in said and "'captions'" in said
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_truncated_image(monkeypatch, capsys, garments, tmp_path, workers):
+    victim = sorted((garments / "images").iterdir())[30]
+    victim.write_bytes(victim.read_bytes()[:200])
+    (garments / "descriptions.json").unlink()
+    args = flags(garments, tmp_path / "run", "--stages", "tme", "dvr", "--num-workers", workers)
+    assert str(victim) in (said := sentence(monkeypatch, capsys, cli.train, *args)) and "truncated" in said
+
+
+def test_image_missing(monkeypatch, capsys, garments, tmp_path):
+    gone = [n for c in ("dress", "shirt") for n in json.loads((garments / "image_splits" / f"split.{c}.val.json").read_text())[:2]]
+    for name in gone:
+        (garments / "images" / f"{name}.png").unlink()
+    said = sentence(monkeypatch, capsys, cli.train, *flags(garments, tmp_path / "run"))
+    assert "4 of 36 images" in said and all(n in said for n in sorted(gone)[:3]) and "--missing drop" in said
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--model", "fashionrn"], ["model", "'fashionern'"]),
+        (["--compare", "combner"], ["model", "'combiner'"]),
+        (["--clip-model-name", "RN50x5"], ["CLIP model", "'RN50x"]),
+        (["--batch-size", "0"], ["--batch-size 0"]),
+        (["--protocol", "fashioniq-orginal"], ["protocol", "'fashioniq-original'"]),
+        (["--dataset", "fashionqi"], ["dataset", "'fashioniq'"]),
+        (["--stages", "dvr"], ["TME", "--clip-path"]),
+        (["--device", "gpu"], ["--device gpu", "cpu"]),
+        (["--amp", "fp16"], ["--amp fp16"]),
+        (["--clip-path", "none.safetensors"], ["none.safetensors", "--clip-path"]),
+    ],
+)  # fmt: skip
+def test_wrong_flags(monkeypatch, capsys, garments, tmp_path, more, words):
+    said = sentence(monkeypatch, capsys, cli.train, *flags(garments, tmp_path / "run", *more))
+    assert all(w in said for w in words), said
+
+
+def test_unknown_preset(monkeypatch, capsys):
+    assert "'fashioniq-rn50x4'" in sentence(monkeypatch, capsys, cli.train, "--preset", "fashioniq-rn50")
+
+
+def test_a_checkpoint_of_another_model(monkeypatch, capsys, finished, tmp_path):
+    other = finished / "run" / "models" / "combiner" / "best.safetensors"
+    said = sentence(monkeypatch, capsys, cli.train, *flags(finished / "data", tmp_path / "run", "--fusion-model-path", str(other)))
+    assert str(other) in said and "'combiner'" in said
+    said = sentence(monkeypatch, capsys, cli.train, *flags(finished / "data", tmp_path / "b", "--clip-path", str(other)))
+    assert str(other) in said and "another model" in said
+    clip = finished / "run" / "encoders.safetensors"
+    said = sentence(monkeypatch, capsys, cli.evaluate, "--run-dir", finished / "run", "--models", "fashionern", "--fusion-model-path", clip)
+    assert str(clip) in said and "another model" in said
+
+
+def test_a_run_is_not_overwritten(monkeypatch, capsys, finished):
+    before = (finished / "run" / "results.json").read_bytes()
+    assert "--resume" in sentence(monkeypatch, capsys, cli.train, *flags(finished / "data", finished / "run"))
+    said = sentence(monkeypatch, capsys, cli.train, *flags(finished / "data", finished / "run", "--resume", "--lr", "0.5"))
+    assert "--lr" in said and (finished / "run" / "results.json").read_bytes() == before
+
+
+def test_missing_images_are_told_in_the_result(monkeypatch, capsys, finished, tmp_path):
+    names = json.loads((finished / "data" / "image_splits" / "split.dress.val.json").read_text())
+    part = tmp_path / "part"
+    (part / "images").mkdir(parents=True)
+    for folder in ("captions", "image_splits"):
+        (part / folder).symlink_to(finished / "data" / folder)
+    for path in (finished / "data" / "images").iterdir():
+        if path.stem not in names[:3]:
+            (part / "images" / path.name).symlink_to(path)
+    common = ["ern_eval", "--run-dir", str(finished / "run"), "--root", str(part), "--device", "cpu", "--out", str(tmp_path)]
+    assert "3 of 36 images" in sentence(monkeypatch, capsys, cli.evaluate, *common[1:])
+    monkeypatch.setattr(sys, "argv", [*common, "--missing", "drop"])
+    cli.evaluate()
+    found = json.loads((tmp_path / "results.val.json").read_text())[0]["found"]
+    assert found["images"] == 33 and found["images_expected"] == 36 and found["queries"] < found["queries_expected"] == 30
+    assert f"queries {found['queries']} of 30, images 33 of 36" in " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,33 @@
+"""Run by `torchrun` in test_train.py: a training run in which each rank has a run folder of its own and notes its final weights.
+
+Arguments: FOLDER, then flags of `fashionern.train`. Writes FOLDER/STAGE.RANK.sha for every stage and rank.
+"""
+
+import hashlib
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import fashionern.stages
+from fashionern.config import parse_train
+from fashionern.train import run_training
+
+folder, rank = Path(sys.argv[1]), os.environ["RANK"]
+fit = fashionern.stages.fit
+
+
+def noting(name, module, *args, **kwargs):
+    "`fit`, then the digest of all weights and buffers of this rank."
+    fit(name, module, *args, **kwargs)
+    digest = hashlib.sha256()
+    for key, value in sorted(module.state_dict().items()):
+        digest.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    (folder / f"{name}.{rank}.sha").write_text(digest.hexdigest())
+    return module
+
+
+if __name__ == "__main__":
+    fashionern.stages.fit = noting
+    cfg = parse_train(sys.argv[2:])
+    run_training(replace(cfg, run_dir=cfg.run_dir / f"rank{rank}"))
