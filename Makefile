@@ -9,7 +9,7 @@ help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/'
 
 $(VENV)/.installed: settings.ini setup.py
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --no-compile -e .
 	@touch $@
 
@@ -22,11 +22,11 @@ demo: $(VENV)/.installed  ## install, draw garments, train FashionERN, show what
 
 test: $(VENV)/.installed-dev  ## install the development extras and run every check; pytest's summary comes last
 	$(BIN)/python tests/check_in_step.py
-	$(BIN)/nbdev_test --n_workers 2
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest -q tests
 
 lab: $(VENV)/.installed-dev  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs
 
-clean:  ## remove the environment and everything that was made
+clean:  ## remove the environment and what was built (drawn data and runs stay)
 	rm -rf $(VENV) build dist *.egg-info _docs _proc

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['save_state', 'load_state', 'trained_state']
 
-# %% ../nbs/52_checkpoint.ipynb #74cb38e2
+# %% ../nbs/52_checkpoint.ipynb #9f41e078
 import json
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .core import ErnError, set_seed, write_atomic
+from .core import write_atomic
 from .encoders.clip import check_state
 
-# %% ../nbs/52_checkpoint.ipynb #9af75966
+# %% ../nbs/52_checkpoint.ipynb #50a96dfc
 def save_state(
     path: str | Path,
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
-    device: torch.device,  # whose random generator is kept beside the CPU's
     **counters: Any,  # epoch, step, best figure, … as JSON
 ) -> None:
     "Everything `load_state` needs."
@@ -35,15 +34,12 @@ def save_state(
                 tensors[f"optimizer.{i}.{k}"] = v
             else:
                 numbers[f"{i}.{k}"] = v
-    tensors["random.cpu"] = torch.get_rng_state()
-    if device.type == "cuda":
-        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
     header = {"counters": json.dumps(counters), "optimizer": json.dumps(numbers), "torch": torch.__version__}
-    state = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    state = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     write_atomic(path, lambda p: save_file(state, p, metadata=header))
 
 
-def load_state(path: str | Path, module: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> dict[str, Any]:
+def load_state(path: str | Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     "Put everything back; the counters are returned."
     with safe_open(path, "pt") as f:
         header, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
@@ -55,9 +51,6 @@ def load_state(path: str | Path, module: nn.Module, optimizer: torch.optim.Optim
         number, name = key.split(".", 1)
         moments.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["random.cpu"])
-    if device.type == "cuda" and "random.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random.cuda"], device)
     return json.loads(header["counters"])
 
 

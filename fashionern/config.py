@@ -16,7 +16,7 @@ import tyro
 
 from .core import ErnError, unknown_name
 
-# %% ../nbs/50_config.ipynb #c007f6fb
+# %% ../nbs/50_config.ipynb #068a4b9e
 Stage = Literal["warmup", "tme", "dvr"]
 
 
@@ -44,7 +44,7 @@ class TrainConfig:
     clip_pretrained: Optional[str] = "openai"
     "open_clip's tag of pretrained weights; None starts at random."
     clip_path: Optional[Path] = None
-    "Local encoder weights: CLIP alone, or what stage 1 wrote."
+    "Local encoder weights: CLIP alone (--clip-pretrained then says only which activation it needs), or what stage 1 wrote."
     fusion_model_path: Optional[Path] = None
     "Local weights of composer and target head to start stage 2 from."
 
@@ -85,10 +85,14 @@ class TrainConfig:
     "Write best and last checkpoints."
     run_dir: Path = Path("runs/fashionern")
     "Folder of the run: config.json, metrics.jsonl, checkpoints, results."
+    save_every: float = 300.0
+    "Seconds that pass at least between two writings of the state that --resume needs."
     resume: bool = False
     "Go on where the run in --run-dir stopped."
     features_dir: Optional[Path] = None
     "Where image features are stored; default: features/ in the dataset's folder."
+    grad_checkpointing: bool = False
+    "Stage 1: make activations anew in the backward pass; slower, but in less memory."
     text_cache_gb: float = 4.0
     "Keep the sentences' features of stage 2 in memory if they fit into this many GB; else they are made at each step."
 
@@ -97,7 +101,7 @@ class TrainConfig:
     device: str = "auto"
     "cpu, cuda, cuda:1 …; auto takes a GPU where there is one."
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
-    "Mixed precision; auto: bf16 or fp16 on a GPU, off on a CPU."
+    "Mixed precision; auto: bf16 or fp16 on a GPU, bf16 on a CPU that has it, else off."
     num_workers: int = 4
     "Processes that read images."
 
@@ -105,7 +109,7 @@ class TrainConfig:
         positive = ("lr", "batch_size", "num_epochs", "ffn", "tme_lr", "tme_batch_size", "tme_epochs", "warmup_lr", "warmup_batch_size", "warmup_epochs")
         for name in positive:
             _require(getattr(self, name) > 0, name, getattr(self, name), "must be greater than 0")
-        for name in ("tme_clip_lr", "align_weight", "eval_every", "text_cache_gb", "num_workers", "seed"):
+        for name in ("tme_clip_lr", "align_weight", "eval_every", "save_every", "text_cache_gb", "num_workers", "seed"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
         _require(self.cosine_epochs is None or self.cosine_epochs > 0, "cosine_epochs", self.cosine_epochs, "must be greater than 0")
         order = [s for s in ("warmup", "tme", "dvr") if s in self.stages]
@@ -120,7 +124,7 @@ def _require(ok: bool, name: str, value, rule: str) -> None:
     if not ok:
         raise ErnError(f"--{name.replace('_', '-')} {value} {rule}.")
 
-# %% ../nbs/50_config.ipynb #9fa22489
+# %% ../nbs/50_config.ipynb #fd1d5eb1
 _PAPER = dict(num_epochs=300, cosine_epochs=100)
 _TINY = dict(clip_model_name="ern-tiny", clip_pretrained=None, stages=("warmup", "tme", "dvr"), tme_clip_lr=0.0, tme_lr=1e-3, lr=1e-3, ffn=512, eval_every=0, num_workers=2)
 PRESETS = {
@@ -134,8 +138,8 @@ PRESETS = {
         tme_batch_size=128, tme_epochs=5, warmup_epochs=8, warmup_batch_size=128, **_TINY,
     ),
     "catalogue": TrainConfig(
-        dataset="folder", root=Path("data/catalogue"), run_dir=Path("runs/catalogue"), compare=("image-only", "text-only", "sum", "combiner"), batch_size=256, num_epochs=8,
-        tme_batch_size=256, tme_epochs=2, warmup_epochs=5, warmup_batch_size=128, **_TINY,
+        dataset="folder", root=Path("data/catalogue"), run_dir=Path("runs/catalogue"), compare=("image-only", "text-only", "sum", "combiner"), batch_size=256, num_epochs=12,
+        tme_batch_size=256, tme_epochs=3, warmup_epochs=5, warmup_batch_size=128, **_TINY,
     ),
 }  # fmt: skip
 
@@ -171,7 +175,7 @@ _ABOUT = """Train FashionERN or a model it is compared with, then evaluate it.
 --preset NAME sets all flags as one of these runs had them; flags given beside it override it.
 Presets: {presets}."""
 
-# %% ../nbs/50_config.ipynb #90db8182
+# %% ../nbs/50_config.ipynb #5178eab9
 @dataclass(frozen=True)
 class EvalConfig:
     "What `ern_eval` does: a finished run, or weights of your own."
@@ -192,8 +196,8 @@ class EvalConfig:
     "What to do where images are missing: stop, or leave them out and say so in the result."
     clip_model_name: Optional[str] = None
     "open_clip's model name, where it is not the run's."
-    clip_pretrained: Optional[str] = None
-    "open_clip's tag of pretrained weights, without a run."
+    clip_pretrained: Optional[str] = "openai"
+    "open_clip's tag of pretrained weights, without a run; with --clip-path it says only which activation they need."
     clip_path: Optional[Path] = None
     "Encoder weights, where they are not the run's."
     fusion_model_path: Optional[Path] = None

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .core import ErnError
 
-# %% ../nbs/05_distributed.ipynb #eb7f4dc0
+# %% ../nbs/05_distributed.ipynb #b8289387
 @dataclass(frozen=True)
 class World:
     "This process among its fellows."
@@ -38,10 +38,10 @@ class World:
         if self.size > 1:
             dist.barrier()
 
-    def share(self, total: int) -> int:
-        "This rank's part of a global batch."
+    def share(self, total: int, flag: str = "--batch-size") -> int:
+        "This rank's part of a global batch, which `flag` gave."
         if total % self.size or total < self.size:
-            raise ErnError(f"--batch-size {total} cannot be shared by {self.size} processes; give a multiple of {self.size}.")
+            raise ErnError(f"{flag} {total} cannot be shared by {self.size} processes; give a multiple of {self.size}.")
         return total // self.size
 
     def gather(self, x: Tensor) -> Tensor:
@@ -70,10 +70,10 @@ def world(
     "Join the process group that `torchrun` announces, leave it at the end."
     rank, size, local = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
     place = _device(device, local)
-    if size > 1:
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=timedelta(hours=12))
     if place.type == "cuda":
         torch.cuda.set_device(place)
+    if size > 1:
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=timedelta(hours=12))
     try:
         yield World(rank, size, place)
     finally:
@@ -90,4 +90,8 @@ def _device(name: str, local: int) -> torch.device:
         raise ErnError(f"--device {name} is no device; give cpu, cuda, cuda:1 or auto.") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ErnError(f"--device {name}: torch sees no GPU here; give --device cpu.")
-    return torch.device("cuda", local) if device.type == "cuda" and device.index is None else device
+    if device.type == "cuda" and device.index is None:
+        if local >= torch.cuda.device_count():
+            raise ErnError(f"There are only {torch.cuda.device_count()} GPUs here; start torchrun with --nproc_per_node={torch.cuda.device_count()}.")
+        return torch.device("cuda", local)
+    return device

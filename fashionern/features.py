@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['ImageViews', 'FeatureStore', 'store_folder', 'extract_features']
 
-# %% ../nbs/22_features.ipynb #f878b3ef
+# %% ../nbs/22_features.ipynb #c5ced5aa
 import hashlib
 from pathlib import Path
-from typing import Callable, Optional, Sequence
+from typing import Callable, Sequence
 
 import numpy as np
 import torch
@@ -22,19 +22,25 @@ from .data.transforms import Preprocess
 from .distributed import World
 from .encoders.clip import ClipEncoder
 
-# %% ../nbs/22_features.ipynb #88d0d3b8
+# %% ../nbs/22_features.ipynb #ab40c5f2
 class ImageViews(Dataset):
-    "Image names → the bytes the encoder needs: the whole view and the canvas that is cut into crops."
+    "Image names → their number and the bytes the encoder needs: the whole view, and the canvas that is cut into crops."
 
-    def __init__(self, names: Sequence[str], images: ImageFinder | Callable, preprocess: Preprocess):
-        self.names, self.images, self.preprocess = list(names), images, preprocess
+    def __init__(
+        self,
+        names: Sequence[str],
+        images: ImageFinder | Callable,  # name → path
+        preprocess: Preprocess,
+        canvas: bool = True,  # False: the whole view alone
+    ):
+        self.names, self.images, self.preprocess, self.canvas = list(names), images, preprocess, canvas
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, i: int) -> tuple[int, Tensor, Tensor]:
+    def __getitem__(self, i: int) -> tuple:
         image = load_image(self.images(self.names[i]))
-        return i, self.preprocess.whole(image), self.preprocess.spread(image)
+        return (i, self.preprocess.whole(image)) + ((self.preprocess.spread(image),) if self.canvas else ())
 
 # %% ../nbs/22_features.ipynb #c8b496a1
 class FeatureStore:
@@ -80,7 +86,7 @@ class FeatureStore:
         write_json(folder / "store.json", {"key": key, "dim": dim, "names": names})
         return FeatureStore(folder, writable=True)
 
-# %% ../nbs/22_features.ipynb #8d2b8093
+# %% ../nbs/22_features.ipynb #a88acc35
 def store_folder(
     root: str | Path,  # under which all stores lie
     clip: ClipEncoder,
@@ -99,9 +105,8 @@ def extract_features(
     batch_size: int = 32,  # images; the encoder sees 14 views of each
     workers: int = 2,  # processes that read and resize
     world: World = World(),  # all ranks encode, rank 0 alone writes
-    amp: Optional[torch.dtype] = None,  # autocast to this dtype
 ) -> FeatureStore:
-    "The store of these images, made as far as it is not there yet."
+    "The store of these images, made as far as it is not there yet; in float32, so that every device means the same."
     names = list(dict.fromkeys(names))
     folder = store_folder(root, clip, names)
     if world.main:
@@ -111,7 +116,7 @@ def extract_features(
     todo = np.flatnonzero(store.done == 0)
     total, todo = len(todo), np.append(todo, todo[-1:].repeat(-len(todo) % world.size))  # as many for each rank
     with tqdm(total=total, desc="image features", unit="img", disable=not world.main or not total) as bar:
-        for rows, whole, local in _encode(clip, images, store.names, todo[world.rank :: world.size], batch_size, workers, amp):
+        for rows, whole, local in _encode(clip, images, store.names, todo[world.rank :: world.size], batch_size, workers):
             rows, whole, local = (world.gather(t) for t in (rows, whole, local))
             if world.main:
                 at = rows.cpu().numpy()
@@ -125,11 +130,10 @@ def extract_features(
 
 
 @torch.no_grad()
-def _encode(clip, images, names, rows, batch_size, workers, amp):
+def _encode(clip, images, names, rows, batch_size, workers):
     views = ImageViews([names[i] for i in rows], images, clip.preprocess)
     loader = DataLoader(views, batch_size, num_workers=workers if len(rows) > 256 else 0)
     clip.eval()
     for index, whole, canvas in loader:
-        with torch.autocast(clip.device.type, dtype=amp, enabled=amp is not None):
-            seen = clip.encode_views(whole.to(clip.device), canvas.to(clip.device))
-        yield torch.from_numpy(rows[index.numpy()]).to(clip.device), seen.whole.float(), seen.local.float()
+        seen = clip.encode_views(whole.to(clip.device), canvas.to(clip.device))
+        yield torch.from_numpy(rows[index.numpy()]).to(clip.device), seen.whole, seen.local

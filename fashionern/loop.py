@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Schedule', 'amp_dtype', 'MetricsLog', 'fit']
 
-# %% ../nbs/53_loop.ipynb #5711809c
+# %% ../nbs/53_loop.ipynb #6a945f4f
 import json
 import math
 import time
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .checkpoint import load_state, save_state
-from .core import ErnError
+from .core import ErnError, set_seed
 from .distributed import World
 
 # %% ../nbs/53_loop.ipynb #7bb8af89
@@ -41,14 +41,16 @@ class Schedule:
         fall = (self.cosine_epochs or self.epochs) * steps_per_epoch - (0 if self.cosine_epochs else rising)
         return 0.5 * (1 + math.cos(math.pi * (step - rising) / fall))
 
-# %% ../nbs/53_loop.ipynb #d6365712
+# %% ../nbs/53_loop.ipynb #a1c5fd79
 def amp_dtype(
     amp: str,  # 'auto', 'off', 'bf16' or 'fp16'
     device: torch.device,
 ) -> Optional[torch.dtype]:
     "The dtype to autocast to; None for full precision."
-    if amp == "auto":
-        amp = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if device.type == "cuda" else "off"
+    if amp == "auto" and device.type == "cuda":
+        amp = "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
+    elif amp == "auto":
+        amp = "bf16" if getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)() else "off"
     if amp == "fp16" and device.type == "cpu":
         raise ErnError("--amp fp16 needs a GPU; give --amp bf16 or --amp off.")
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
@@ -66,7 +68,7 @@ class MetricsLog:
             with open(self.path, "a", encoding="utf-8") as f:
                 f.write(json.dumps({"time": round(time.time(), 1), **values}) + "\n")
 
-# %% ../nbs/53_loop.ipynb #5a2f96a8
+# %% ../nbs/53_loop.ipynb #89aab41e
 def fit(
     name: str,  # of the stage, for progress and log
     module: nn.Module,
@@ -77,10 +79,12 @@ def fit(
     world: World,
     groups: Optional[list[dict]] = None,  # optimiser groups, each with its own 'lr'; default: all trained parameters
     optimizer: type = torch.optim.Adam,
+    seed: int = 42,  # of dropout, with epoch and rank
     evaluate: Optional[Callable[[int], dict]] = None,  # epoch → figures
     eval_every: int = 0,  # 0: only after the last epoch
     folder: Optional[Path] = None,  # where resume.safetensors is kept; None: nowhere
     resume: bool = False,
+    save_every: float = 0.0,  # seconds that pass at least between two writings of resume.safetensors
     amp: Optional[torch.dtype] = None,
     log: Callable[..., None] = lambda **_: None,
 ) -> nn.Module:
@@ -90,24 +94,28 @@ def fit(
     rates = [g["lr"] for g in optim.param_groups]
     scaler = torch.amp.GradScaler(world.device.type, enabled=amp == torch.float16)
     file = folder / "resume.safetensors" if folder else None
-    first = 0
+    first, saved = 0, time.monotonic()
     if resume and file is not None and file.exists():
-        counters = load_state(file, module, optim, world.device)
+        counters = load_state(file, module, optim)
         first = counters["epoch"]
-        scaler.load_state_dict(counters["scaler"])
-    elif world.size > 1:
-        torch.manual_seed(torch.initial_seed() + world.rank)  # dropout differs between ranks
+        if counters["scaler"]:
+            scaler.load_state_dict(counters["scaler"])
     wrapped = nn.parallel.DistributedDataParallel(module) if world.size > 1 else module
     with tqdm(total=schedule.epochs * steps_per_epoch, initial=first * steps_per_epoch, desc=name, unit="step", disable=not world.main) as bar:
         for epoch in range(first, schedule.epochs):
+            set_seed((seed * 1_000_003 + epoch) * 1009 + world.rank)
             mean = _one_epoch(wrapped, batches(epoch), loss_of, schedule, epoch * steps_per_epoch, steps_per_epoch, optim, rates, scaler, world, amp, bar)
+            mean = world.mean(mean)
+            if not math.isfinite(mean):
+                raise ErnError(f"The loss of {name} is {mean} in epoch {epoch + 1}; lower its learning rate or use --amp off.")
             world.align_buffers(module)
-            log(stage=name, epoch=epoch + 1, loss=world.mean(mean), lr=optim.param_groups[0]["lr"])
-            if file is not None and world.main:
-                save_state(file, module, optim, world.device, epoch=epoch + 1, scaler=scaler.state_dict())
+            log(stage=name, epoch=epoch + 1, loss=mean, lr=optim.param_groups[0]["lr"])
             due = epoch + 1 == schedule.epochs or (eval_every and (epoch + 1) % eval_every == 0)
             if evaluate is not None and due:
                 log(stage=name, epoch=epoch + 1, **evaluate(epoch + 1))
+            if file is not None and world.main and (due or time.monotonic() - saved >= save_every):
+                save_state(file, module, optim, epoch=epoch + 1, scaler=scaler.state_dict())
+                saved = time.monotonic()
             world.wait()
     return module
 
@@ -132,7 +140,5 @@ def _one_epoch(wrapped, batches, loss_of, schedule, step, steps_per_epoch, optim
         total += loss.detach()
         bar.update()
         if count % 10 == 1:
-            if not torch.isfinite(loss):
-                raise ErnError(f"The loss is {loss.item()} at step {step}; lower the learning rate or use --amp off.")
             bar.set_postfix(loss=f"{loss.item():.3f}", lr=f"{optim.param_groups[0]['lr']:.1e}")
     return (total / max(count, 1)).item()

@@ -10,15 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# %% ../nbs/40_losses.ipynb #a7675c34
+# %% ../nbs/40_losses.ipynb #b69815ff
 def batch_classification(
     query: Tensor,  # (B, D) unit length
     target: Tensor,  # (N, D) unit length; row i is the answer of query i + first
     scale: float = 100.0,
     first: int = 0,  # where this rank's own targets begin among all ranks'
 ) -> Tensor:
-    "Cross entropy of scale·q·tᵀ against the diagonal."
-    return F.cross_entropy(scale * query @ target.T, torch.arange(len(query), device=query.device) + first)
+    "Cross entropy of scale·q·tᵀ against the diagonal, in float32 also under autocast: 100 times a cosine needs the digits."
+    with torch.autocast(query.device.type, enabled=False):
+        logits = scale * query.float() @ target.float().T
+        return F.cross_entropy(logits, torch.arange(len(query), device=query.device) + first)
 
 # %% ../nbs/40_losses.ipynb #0382c6b5
 def symmetric_infonce(

@@ -11,14 +11,14 @@ from typing import Optional, Sequence
 import torch
 from torch import Tensor
 
-# %% ../nbs/41_metrics.ipynb #2d669452
+# %% ../nbs/41_metrics.ipynb #e215dcc9
 def target_ranks(
     scores: Tensor,  # (Q, N) higher is better
     right: Tensor,  # (Q, R) columns of the right images; -1 fills up
     masked: Optional[Tensor] = None,  # (Q,) column that is taken out of the ranking, such as the reference; -1 for none
 ) -> Tensor:  # (Q,) from 1; N + 1 where no right image is in the gallery
     "Rank of the best right image of each query; ties count against it."
-    scores, (Q, N) = scores.clone(), scores.shape
+    scores, (Q, N) = scores.masked_fill(scores.isnan(), -torch.inf), scores.shape
     rows = torch.arange(Q, device=scores.device)
     if masked is not None:
         at = masked >= 0

@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['fill_in', 'open_model', 'draw_pictures', 'report']
 
-# %% ../nbs/65_report.ipynb #d292385c
+# %% ../nbs/65_report.ipynb #baf9b14b
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import Sequence
 
 from rich.console import Console
 
@@ -19,28 +18,29 @@ from .data.core import TripletDataset, join_captions, load_image
 from .data.factory import create_dataset
 from .distributed import world
 from .encoders.tme import Encoders, load_encoders
-from .evaluate import Result, evaluate, get_protocol, results_table
+from .evaluate import Result, evaluate, protocols_for, results_table
 from .features import FeatureStore, extract_features
 from .models.core import ComposedRetriever
 from .models.factory import create_model, load_model
 from .visualise import attention_picture, explain, retrieval_grid, retrieve, save_figure
 
-# %% ../nbs/65_report.ipynb #eb3f94ca
+# %% ../nbs/65_report.ipynb #302bb320
 def fill_in(cfg: EvalConfig) -> EvalConfig:
     "The flags with everything the run folder says filled in."
     if cfg.run_dir is None:
-        return replace(cfg, dataset=cfg.dataset or "fashioniq", clip_model_name=cfg.clip_model_name or "RN50x4", ffn=cfg.ffn or 3072, out=cfg.out or Path("."))
+        return replace(cfg, models=tuple(dict.fromkeys(cfg.models)), dataset=cfg.dataset or "fashioniq", clip_model_name=cfg.clip_model_name or "RN50x4", ffn=cfg.ffn or 3072, out=cfg.out or Path("."))
     if not (cfg.run_dir / "config.json").is_file():
         raise ErnError(f"There is no run in {cfg.run_dir}: config.json is missing; give the folder that ern_train wrote.")
     then = read_json(cfg.run_dir / "config.json")
     made = sorted(p.parent.name for p in cfg.run_dir.glob("models/*/best.safetensors"))
-    names = [n for n in [*then["compare"], then["model"]] if n in made] + [n for n in made if n not in (*then["compare"], then["model"])]
+    names = [n for n in dict.fromkeys([*then["compare"], then["model"], *made]) if n in made]
     if not names and not cfg.models:
         raise ErnError(f"{cfg.run_dir} has no finished model; go on with it with ern_train --resume.")
     return replace(
         cfg, models=cfg.models or tuple(names), dataset=cfg.dataset or then["dataset"], root=cfg.root or Path(then["root"]),
         clip_model_name=cfg.clip_model_name or then["clip_model_name"], clip_path=cfg.clip_path or cfg.run_dir / "encoders.safetensors",
-        ffn=cfg.ffn or then["ffn"], out=cfg.out or cfg.run_dir,
+        ffn=cfg.ffn or then["ffn"], out=cfg.out or cfg.run_dir, protocol=cfg.protocol or ((then["protocol"],) if then["protocol"] else ()),
+        features_dir=cfg.features_dir or (Path(then["features_dir"]) if then["features_dir"] else None),
     )  # fmt: skip
 
 
@@ -54,15 +54,15 @@ def open_model(name: str, cfg: EvalConfig, encoders: Encoders) -> ComposedRetrie
         load_model(model, path)
     return model.eval()
 
-# %% ../nbs/65_report.ipynb #ecc83e27
+# %% ../nbs/65_report.ipynb #b17c202c
 def draw_pictures(
-    model: ComposedRetriever, encoders: Encoders, data: TripletDataset, store: FeatureStore, count: int, seed: int, folder: Path
+    model: ComposedRetriever, encoders: Encoders, data: TripletDataset, store: FeatureStore, protocol: str, count: int, seed: int, folder: Path
 ) -> list[Path]:
     "`retrieval.png`, and `attention.png` where the model has attention; the paths of what was drawn."
     which = random.Random(seed).sample(range(len(data)), min(count, len(data)))
     show = lambda name: load_image(data.images(name))
-    found = retrieve(model, encoders, data, store.__getitem__, which)
-    title = f"{model.name} on {data.name} ({data.split}), protocol {data.default_protocol}; queries drawn at random"
+    found = retrieve(model, encoders, data, store.__getitem__, which, protocol)
+    title = f"{model.name} on {data.name} ({data.split}), protocol {protocol}; queries drawn at random"
     save_figure(retrieval_grid(found, show, title), folder / "retrieval.png")
     made = [folder / "retrieval.png"]
     if hasattr(model.composer, "attention"):
@@ -75,12 +75,12 @@ def draw_pictures(
         made.append(folder / "attention.png")
     return made
 
-# %% ../nbs/65_report.ipynb #e16c5e1c
+# %% ../nbs/65_report.ipynb #e199c02f
 def report(cfg: EvalConfig) -> list[Result]:
     "Rank, print a table per protocol, write `results.SPLIT.json`, draw pictures if asked."
     cfg, say = fill_in(cfg), Console(highlight=False).print
     data = create_dataset(cfg.dataset, cfg.root, cfg.split, cfg.missing)
-    protocols = [get_protocol(p).name for p in cfg.protocol] or [data.default_protocol]
+    protocols = [p.name for p in protocols_for(data, cfg.protocol)]
     with world(cfg.device) as ranks:
         encoders = load_encoders(cfg.clip_model_name, cfg.clip_path, cfg.clip_pretrained, ranks.device)
         models = [open_model(name, cfg, encoders) for name in cfg.models]
@@ -92,7 +92,7 @@ def report(cfg: EvalConfig) -> list[Result]:
         write_json(cfg.out / f"results.{cfg.split}.json", [r.as_dict() for r in results])
         say(f"written: {cfg.out / f'results.{cfg.split}.json'}")
         if cfg.pictures:
-            for path in draw_pictures(models[-1], encoders, data, store, cfg.pictures, cfg.seed, cfg.out):
+            for path in draw_pictures(models[-1], encoders, data, store, protocols[0], cfg.pictures, cfg.seed, cfg.out):
                 say(f"written: {path}")
     return results
 

@@ -6,10 +6,10 @@
 __all__ = ['Batches', 'load_pixels', 'jitter', 'warm_up', 'Sentences', 'TextBank', 'StageOne', 'stage_one_loss', 'train_tme',
            'TripletRows', 'train_composer']
 
-# %% ../nbs/54_stages.ipynb #5f972d00
+# %% ../nbs/54_stages.ipynb #0cf45a69
 import random
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, Iterator, Optional
 
 import torch
 import torch.nn.functional as F
@@ -28,15 +28,15 @@ from .loop import MetricsLog, Schedule, amp_dtype, fit
 from .losses import batch_classification, symmetric_infonce
 from .models.core import ComposedRetriever
 
-# %% ../nbs/54_stages.ipynb #fb0a1f90
+# %% ../nbs/54_stages.ipynb #ca1fbfb8
 class Batches:
     "Shuffled numbers 0…n−1 in global batches, of which each rank takes its share; the incomplete last batch is left for another epoch."
 
-    def __init__(self, n: int, batch_size: int, seed: int, world: World, what: str = "triplets"):
+    def __init__(self, n: int, batch_size: int, seed: int, world: World, flag: str = "--batch-size", what: str = "triplets"):
         if n < world.size or n == 0:
             raise ErnError(f"There are only {n} training {what}, too few to train on; check the training split's files.")
         self.n, self.seed, self.world = n, seed, world
-        self.size = world.share(min(batch_size, n // world.size * world.size))
+        self.size = world.share(min(batch_size, n // world.size * world.size), flag)
         self.steps = n // (self.size * world.size)
 
     def __call__(self, epoch: int) -> list[Tensor]:
@@ -44,15 +44,11 @@ class Batches:
         order = torch.randperm(self.n, generator=gen)[: self.steps * self.size * self.world.size]
         return list(order.view(self.steps, self.world.size, self.size)[:, self.world.rank])
 
-# %% ../nbs/54_stages.ipynb #e3a739dc
+# %% ../nbs/54_stages.ipynb #834ff1fd
 def load_pixels(clip: ClipEncoder, data: TripletDataset, names: list[str], workers: int, progress: bool) -> Tensor:
     "(N, 3, S, S) bytes: the whole views of these images, in memory."
-    loader = DataLoader(ImageViews(names, data.images, clip.preprocess), 64, num_workers=workers, collate_fn=_only_whole)
-    return torch.cat([part for part in tqdm(loader, desc="reading images", unit="batch", disable=not progress)])
-
-
-def _only_whole(items: list[tuple]) -> Tensor:
-    return torch.stack([whole for _, whole, _ in items])
+    loader = DataLoader(ImageViews(names, data.images, clip.preprocess, canvas=False), 64, num_workers=workers)
+    return torch.cat([part for _, part in tqdm(loader, desc="reading images", unit="batch", disable=not progress)])
 
 
 def jitter(
@@ -86,7 +82,7 @@ def warm_up(clip: ClipEncoder, data: TripletDataset, cfg: TrainConfig, world: Wo
     if not names:
         raise ErnError(f"The warm-up needs descriptions.json in {cfg.root}: image name → sentences; give --clip-pretrained or leave out the stage warmup.")
     pixels = load_pixels(clip, data, names, cfg.num_workers, world.main)
-    batches = Batches(len(names), cfg.warmup_batch_size, cfg.seed, world, "images with a description")
+    batches = Batches(len(names), cfg.warmup_batch_size, cfg.seed, world, "--warmup-batch-size", "images with a description")
 
     def of_epoch(epoch: int):
         for step, index in enumerate(batches(epoch)):
@@ -100,8 +96,8 @@ def warm_up(clip: ClipEncoder, data: TripletDataset, cfg: TrainConfig, world: Wo
 
     clip.requires_grad_(True)
     schedule = Schedule(cfg.warmup_epochs, cfg.warmup_lr, rise=0.1, clip_norm=1.0)
-    fit("warm-up", _WarmUp(clip), of_epoch, batches.steps, loss_of, schedule, world, optimizer=torch.optim.AdamW,
-        folder=folder, resume=cfg.resume, amp=amp_dtype(cfg.amp, world.device), log=log)  # fmt: skip
+    fit("warm-up", _WarmUp(clip), of_epoch, batches.steps, loss_of, schedule, world, optimizer=torch.optim.AdamW, seed=cfg.seed,
+        folder=folder, resume=cfg.resume, save_every=cfg.save_every, amp=amp_dtype(cfg.amp, world.device), log=log)  # fmt: skip
     clip.requires_grad_(False).eval()
 
 # %% ../nbs/54_stages.ipynb #3cd8c6f8
@@ -120,7 +116,7 @@ class Sentences:
         gen = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         return torch.randint(self.tokens.shape[1], (len(self.tokens),), generator=gen)[index]
 
-# %% ../nbs/54_stages.ipynb #3bb23d94
+# %% ../nbs/54_stages.ipynb #7f942c8e
 class TextBank:
     "(triplet, way of joining) → `TextFeatures` of a frozen text encoder, kept in memory where they fit."
 
@@ -133,7 +129,9 @@ class TextBank:
         store: FeatureStore,
         limit_gb: float = 4.0,
         progress: bool = False,
+        amp: Optional[torch.dtype] = None,  # autocast of features that are made at each step
     ):
+        self.amp = amp
         self.model, self.encoders, self.sentences, self.references, self.store = model, encoders, sentences, references, store
         n, J, L = sentences.tokens.shape
         reads = references if model.text_encoder == "tme" else torch.zeros_like(references)
@@ -146,7 +144,9 @@ class TextBank:
     def __call__(self, index: Tensor, join: Tensor) -> TextFeatures:
         if self.kept is not None:
             return self.kept[self.row[index, join]]
-        return self._live(self.sentences.tokens[index, join], self.references[index])
+        device = self.encoders.clip.device
+        with torch.autocast(device.type, dtype=self.amp, enabled=self.amp is not None):
+            return self._live(self.sentences.tokens[index, join], self.references[index])
 
     @torch.no_grad()
     def _live(self, tokens: Tensor, references: Tensor) -> TextFeatures:
@@ -163,7 +163,7 @@ class TextBank:
                 getattr(kept, name)[at : at + 512] = getattr(made, name).cpu()
         return kept
 
-# %% ../nbs/54_stages.ipynb #67504bd9
+# %% ../nbs/54_stages.ipynb #697dfc34
 class StageOne(nn.Module):
     "(tokens, reference's crops, reference, target) → the two losses' ingredients; reference and target are vectors or live pixels."
 
@@ -184,9 +184,10 @@ class StageOne(nn.Module):
         return F.normalize(reference + text.whole, dim=-1), text.align, target
 
 
-def stage_one_loss(query: Tensor, align: Tensor, target: Tensor, align_weight: float) -> Tensor:
-    "Batch classification of the composed query, plus InfoNCE of the alignment output, against the same targets."
-    return batch_classification(query, target) + align_weight * batch_classification(align, target)
+def stage_one_loss(query: Tensor, align: Tensor, target: Tensor, align_weight: float, world: World = World()) -> Tensor:
+    "Batch classification of the composed query, plus InfoNCE of the alignment output, against the targets of all ranks."
+    targets, first = world.gather(target), world.rank * len(query)
+    return batch_classification(query, targets, first=first) + align_weight * batch_classification(align, targets, first=first)
 
 
 def train_tme(
@@ -199,26 +200,29 @@ def train_tme(
     folder: Optional[Path],
     log: MetricsLog,
 ) -> None:
-    "Add TME to the encoders and train it, with CLIP where its learning rate is above zero."
+    "Add TME to encoders that have none and train it, with CLIP where its learning rate is above zero."
     clip, device = encoders.clip, world.device
-    encoders.tme = TME(clip).to(device)
+    encoders.tme = (encoders.tme or TME(clip).to(device)).requires_grad_(True)
     sentences, rows = Sentences(data, clip), TripletRows(data, store)
-    batches = Batches(len(data), cfg.tme_batch_size, cfg.seed, world)
+    batches = Batches(len(data), cfg.tme_batch_size, cfg.seed, world, "--tme-batch-size")
     live = cfg.tme_clip_lr > 0
     clip.requires_grad_(live)
     clip.model.logit_scale.requires_grad_(False)  # the loss has its own scale
+    encoders.tme.grad_checkpointing = cfg.grad_checkpointing
+    clip.model.set_grad_checkpointing(cfg.grad_checkpointing and live)
 
     def of_epoch(epoch: int):
-        for index in batches(epoch):
+        order = batches(epoch)
+        pixels = _pairs(data, order, clip, cfg.num_workers) if live else [None] * len(order)
+        for index, pair in zip(order, pixels):
             tokens = sentences.tokens[index, sentences.draw(index, cfg.seed, epoch)]
             reference, target = rows.images(index)
-            pair = rows.pixels(index, clip.preprocess, cfg.num_workers) if live else (reference.whole, target.whole)
-            yield [t.to(device) for t in (tokens, reference.local, *pair)]
+            yield [t.to(device) for t in (tokens, reference.local, *(pair or (reference.whole, target.whole)))]
 
     groups = [{"params": encoders.tme.parameters(), "lr": cfg.tme_lr}]
     groups += [{"params": [p for p in clip.parameters() if p.requires_grad], "lr": cfg.tme_clip_lr}] if live else []
-    fit("stage 1 (TME)", StageOne(encoders), of_epoch, batches.steps, lambda m, b: stage_one_loss(*m(*b), cfg.align_weight),
-        Schedule(cfg.tme_epochs, cfg.tme_lr, clip_norm=1.0), world, groups, torch.optim.AdamW, evaluate, 0, folder, cfg.resume,
+    fit("stage 1 (TME)", StageOne(encoders), of_epoch, batches.steps, lambda m, b: stage_one_loss(*m(*b), cfg.align_weight, world),
+        Schedule(cfg.tme_epochs, cfg.tme_lr, clip_norm=1.0), world, groups, torch.optim.AdamW, cfg.seed, evaluate, 0, folder, cfg.resume, cfg.save_every,
         amp_dtype(cfg.amp, device), log)  # fmt: skip
     encoders.requires_grad_(False).eval()
 
@@ -234,13 +238,15 @@ class TripletRows:
         "Features of references and targets."
         return self.store.at(self.reference[index]), self.store.at(self.target[index])
 
-    def pixels(self, index: Tensor, preprocess, workers: int) -> tuple[Tensor, Tensor]:
-        "(B, 3, S, S) bytes of references and of targets, read now."
-        names = [self.data.triplets[i].reference for i in index] + [self.data.triplets[i].target for i in index]
-        loader = DataLoader(ImageViews(names, self.data.images, preprocess), 64, num_workers=workers, collate_fn=_only_whole)
-        return torch.cat(list(loader)).chunk(2)
 
-# %% ../nbs/54_stages.ipynb #cc999b5b
+def _pairs(data: TripletDataset, order: list[Tensor], clip: ClipEncoder, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    "For each batch of triplets, (B, 3, S, S) bytes of references and of targets, read ahead by `workers` processes."
+    names = [n for t in data.triplets for n in (t.reference, t.target)]
+    twice = [[*(2 * index).tolist(), *(2 * index + 1).tolist()] for index in order]
+    loader = DataLoader(ImageViews(names, data.images, clip.preprocess, canvas=False), batch_sampler=twice, num_workers=workers)
+    return (whole.chunk(2) for _, whole in loader)
+
+# %% ../nbs/54_stages.ipynb #1c1078d3
 def train_composer(
     model: ComposedRetriever,
     encoders: Encoders,
@@ -259,7 +265,7 @@ def train_composer(
         return
     device, rows = world.device, TripletRows(data, store)
     batches = Batches(len(data), cfg.batch_size, cfg.seed, world)
-    bank = TextBank(model, encoders, Sentences(data, encoders.clip), rows.reference, store, cfg.text_cache_gb, world.main)
+    bank = TextBank(model, encoders, Sentences(data, encoders.clip), rows.reference, store, cfg.text_cache_gb, world.main, amp_dtype(cfg.amp, device))
 
     def of_epoch(epoch: int):
         for index in batches(epoch):
@@ -274,5 +280,6 @@ def train_composer(
         return batch_classification(query, target)
 
     fit(f"stage 2 ({model.name})", model, of_epoch, batches.steps, loss_of, Schedule(cfg.num_epochs, cfg.lr, cfg.cosine_epochs), world,
-        evaluate=evaluate, eval_every=cfg.eval_every, folder=folder, resume=cfg.resume, amp=amp_dtype(cfg.amp, device), log=log)  # fmt: skip
+        seed=cfg.seed, evaluate=evaluate, eval_every=cfg.eval_every, folder=folder, resume=cfg.resume, save_every=cfg.save_every,
+        amp=amp_dtype(cfg.amp, device), log=log)  # fmt: skip
     model.eval()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['open_run', 'Run', 'Best', 'train', 'run_training']
 
-# %% ../nbs/55_train.ipynb #36d7086d
+# %% ../nbs/55_train.ipynb #7afe6383
 from functools import cached_property
 from pathlib import Path
 from typing import Optional
@@ -19,22 +19,22 @@ from .data.core import TripletDataset
 from .data.factory import create_dataset
 from .distributed import World, world
 from .encoders.tme import Encoders, load_encoders
-from .evaluate import Result, evaluate, get_protocol, results_table
+from .evaluate import Result, evaluate, protocols_for, results_table
 from .features import FeatureStore, extract_features
 from .loop import MetricsLog, amp_dtype
 from .models.core import ComposedRetriever
 from .models.factory import create_model, load_model, save_model
 from .stages import train_composer, train_tme, warm_up
 
-# %% ../nbs/55_train.ipynb #c39fad21
-_MAY_DIFFER = {"resume", "device", "num_workers", "root", "run_dir", "features_dir", "text_cache_gb"}
+# %% ../nbs/55_train.ipynb #13f5e5a7
+_MAY_DIFFER = {"resume", "device", "num_workers", "root", "run_dir", "features_dir", "text_cache_gb", "save_every", "grad_checkpointing"}
 
 
 def open_run(cfg: TrainConfig, world: World) -> None:
     "Make the run folder, or see that it may be gone on with."
     file = cfg.run_dir / "config.json"
     now = cfg.as_dict()
-    if file.exists():
+    if file.exists() and any(p != file for p in cfg.run_dir.iterdir()):
         if not cfg.resume:
             raise ErnError(f"{cfg.run_dir} holds a run already; go on with it with --resume, or give another --run-dir.")
         then = read_json(file)
@@ -43,10 +43,10 @@ def open_run(cfg: TrainConfig, world: World) -> None:
             said = ", ".join(f"--{k.replace('_', '-')} {then.get(k)} (now {now[k]})" for k in differ)
             raise ErnError(f"{cfg.run_dir} was begun with {said}; --resume needs the same, or give another --run-dir.")
     world.wait()
-    if world.main and not file.exists():
+    if world.main:
         write_json(file, now)
 
-# %% ../nbs/55_train.ipynb #6ca0a5dd
+# %% ../nbs/55_train.ipynb #d7aab30c
 class Run:
     "One training run: its data, encoders and features, each made when it is first needed."
 
@@ -68,7 +68,7 @@ class Run:
         names, folder = self.train_data.all_images() + self.val_data.all_images(), self.cfg.features_dir or self.cfg.root / "features"
         train, val = self.train_data.images, self.val_data.images
         return extract_features(encoders.clip, lambda n: train(n) if n in train.paths else val(n), names, folder,
-                                workers=self.cfg.num_workers, world=self.world, amp=amp_dtype(self.cfg.amp, self.world.device))  # fmt: skip
+                                workers=self.cfg.num_workers, world=self.world)  # fmt: skip
 
     def stage_folder(self, name: str) -> Optional[Path]:
         return self.cfg.run_dir / name if self.cfg.save_training else None
@@ -118,7 +118,7 @@ class Run:
                 save_model(model, folder / "last.safetensors", **best.about())
         return best.result()
 
-# %% ../nbs/55_train.ipynb #504f74b3
+# %% ../nbs/55_train.ipynb #98614b38
 class Best:
     "Evaluates a model, remembers its best result, and keeps its best weights on disk."
 
@@ -153,12 +153,13 @@ class Best:
         "Of the best weights where they were kept, else of the last; None on other ranks than 0."
         if not self.run.world.main:
             return None
-        if self.best is None and (self.folder / "best.safetensors").exists():
-            load_model(self.model, self.folder / "best.safetensors")
+        kept = [p for p in (self.folder / "best.safetensors", self.folder / "last.safetensors") if p.exists()]
+        if self.best is None and kept:
+            load_model(self.model, kept[0])
             return self._evaluate()
         return self.best or self.latest or self._evaluate()
 
-# %% ../nbs/55_train.ipynb #284f78b3
+# %% ../nbs/55_train.ipynb #01b4448f
 def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
     "A whole run; the results of all its models, best weights each (on rank 0)."
     names = list(dict.fromkeys([*cfg.compare, cfg.model]))
@@ -166,10 +167,13 @@ def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
         create_model(name, 8, ffn=8)  # an unknown name is said before anything long begins
     run = Run(cfg, world)
     data = run.train_data, run.val_data
-    get_protocol(cfg.protocol or data[1].default_protocol)
+    protocols_for(data[1], [cfg.protocol] if cfg.protocol else None)
+    amp_dtype(cfg.amp, world.device)
+    for flag in ("batch_size", "tme_batch_size", "warmup_batch_size"):
+        world.share(getattr(cfg, flag), f"--{flag.replace('_', '-')}")
     open_run(cfg, world)
     if world.main:
-        run.say(f"{cfg.dataset}: {len(data[0]):,} training triplets, {len(data[1]):,} validation queries; run folder {cfg.run_dir}")
+        run.say(f"{cfg.dataset}: {_amount(data[0])} training triplets, {_amount(data[1])} validation queries; run folder {cfg.run_dir}")
     encoders = run.encoders()
     store = run.features(encoders)
     results = [run.model(name, encoders, store) for name in names] if "dvr" in cfg.stages else []
@@ -178,6 +182,11 @@ def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
         run.say(results_table(results, f"{cfg.dataset} val, seed {cfg.seed}"))
     world.wait()
     return results
+
+
+def _amount(data: TripletDataset) -> str:
+    expected = data.found.get("queries_expected", len(data))
+    return f"{len(data):,}" if len(data) == expected else f"{len(data):,} of {expected:,} (the rest lack images)"
 
 
 def run_training(cfg: TrainConfig) -> list[Result]:

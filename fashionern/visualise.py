@@ -6,9 +6,9 @@
 __all__ = ['RIGHT', 'REFERENCE', 'Retrieved', 'retrieve', 'retrieval_grid', 'save_figure', 'token_words', 'explain',
            'attention_picture']
 
-# %% ../nbs/62_visualise.ipynb #9d1b44ae
+# %% ../nbs/62_visualise.ipynb #0fde5a0c
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, Optional, Sequence
 
@@ -28,7 +28,7 @@ from .evaluate import embed, gallery_of, get_protocol
 from .models.core import ComposedRetriever
 from .models.dvr import Attention
 
-# %% ../nbs/62_visualise.ipynb #27bfd2c6
+# %% ../nbs/62_visualise.ipynb #7dae157d
 @dataclass(frozen=True)
 class Retrieved:
     "One query and the first images of its ranking."
@@ -51,10 +51,10 @@ def retrieve(
     k: int = 8,  # how many results
 ) -> list[Retrieved]:
     "The first k results of some of the dataset's queries, ranked as the protocol says."
-    rule, seen = get_protocol(protocol or data.default_protocol), embed(model, encoders, data, images)
+    rule, chosen = get_protocol(protocol or data.default_protocol), [data.triplets[i] for i in which]
+    seen = embed(model, encoders, replace(data, triplets=chosen), images)
     row, found = {n: i for i, n in enumerate(seen.names)}, []
-    for i in which:
-        t = data.triplets[i]
+    for i, t in enumerate(chosen):
         gallery = [n for n in gallery_of(data, rule, t.category) if not (rule.mask_reference and n == t.reference)]
         scores = model.score(seen.queries[i : i + 1], seen.targets[[row[n] for n in gallery]])[0]
         names = [gallery[j] for j in scores.argsort(descending=True, stable=True)]

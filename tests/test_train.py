@@ -29,7 +29,7 @@ def garments(tmp_path_factory) -> Path:
 def flags(root: Path, run: Path, **more) -> list[str]:
     "A short run of the demo's preset on `root`."
     chosen = {"preset": "demo", "root": root, "run-dir": run, "device": "cpu", "num-workers": 0, "warmup-epochs": 1, "tme-epochs": 1}
-    chosen |= {"warmup-batch-size": 40, "tme-batch-size": 40, "batch-size": 40, "num-epochs": 2, "compare": "combiner", **more}
+    chosen |= {"warmup-batch-size": 40, "tme-batch-size": 40, "batch-size": 40, "num-epochs": 2, "compare": "combiner", "save-every": 0, **more}
     return [part for k, v in chosen.items() for part in (f"--{k}", str(v))]
 
 

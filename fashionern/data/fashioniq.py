@@ -30,7 +30,7 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "text or sentences": ("a sentence or a list of sentences", lambda v: _is_text(v) or _are_sentences(v)),
 }
 
-# %% ../../nbs/12_data.fashioniq.ipynb #67a7d629
+# %% ../../nbs/12_data.fashioniq.ipynb #2a03a6a7
 def read_entries(
     path: str | Path,  # a JSON file that holds a list of objects
     required: dict[str, str],  # key → kind, a key of `KINDS`
@@ -39,7 +39,9 @@ def read_entries(
     "The entries of an annotation file, each checked; the `ErnError` names file, entry and key."
     entries = read_json(path)
     if not isinstance(entries, list):
-        raise ErnError(f"{path} holds no JSON list of entries but one {type(entries).__name__}; fetch or write it anew.")
+        raise ErnError(
+            f"{path} holds no JSON list of entries but one {type(entries).__name__}; fetch or write it anew."
+        )
     for number, entry in enumerate(entries, 1):
         where = f"{path}, entry {number} (index {number - 1})"
         if not isinstance(entry, dict):
@@ -49,10 +51,12 @@ def read_entries(
             if key not in entry and key in required:
                 raise ErnError(f"{where} has no key {key!r}, which must be {form}; add it or remove the entry.")
             if key in entry and not fits(entry[key]):
-                raise ErnError(f"{where} has {key!r}: {entry[key]!r:.60}, which must be {form}; mend or remove the entry.")
+                raise ErnError(
+                    f"{where} has {key!r}: {entry[key]!r:.60}, which must be {form}; mend or remove the entry."
+                )
     return entries
 
-# %% ../../nbs/12_data.fashioniq.ipynb #24497c65
+# %% ../../nbs/12_data.fashioniq.ipynb #99215f60
 CATEGORIES = ("dress", "shirt", "toptee")
 SPLITS = ("train", "val", "test")
 LAYOUT = "captions/cap.CATEGORY.SPLIT.json, image_splits/split.CATEGORY.SPLIT.json and images/ID.png (or .jpg)"
@@ -63,7 +67,8 @@ def _files(root: Path, split: str, categories: tuple[str, ...]) -> dict[str, tup
     if not root.is_dir():
         raise ErnError(f"There is no dataset folder {root}; FashionIQ is a folder with {LAYOUT}.")
     files = {
-        c: (root / "captions" / f"cap.{c}.{split}.json", root / "image_splits" / f"split.{c}.{split}.json") for c in categories
+        c: (root / "captions" / f"cap.{c}.{split}.json", root / "image_splits" / f"split.{c}.{split}.json")
+        for c in categories
     }
     absent = [str(f.relative_to(root)) for pair in files.values() for f in pair if not f.is_file()]
     if absent:
@@ -78,13 +83,15 @@ def _names(path: Path) -> list[str]:
         raise ErnError(f"{path} must be a JSON list of image names; fetch or write it anew.")
     return names
 
-# %% ../../nbs/12_data.fashioniq.ipynb #d84e3f73
+# %% ../../nbs/12_data.fashioniq.ipynb #e43018d3
 def _category(captions: Path, listed: set[str], category: str, split: str) -> list[Triplet]:
     "The triplets of one category."
     answer = {"target": "text"}
     held_back = split == "test"
     entries = read_entries(
-        captions, {"candidate": "text", "captions": "sentences"} | ({} if held_back else answer), answer if held_back else None
+        captions,
+        {"candidate": "text", "captions": "sentences"} | ({} if held_back else answer),
+        answer if held_back else None,
     )
     triplets = []
     for i, e in enumerate(entries):
@@ -133,7 +140,7 @@ EXPECTED: dict[tuple[str, str], tuple[int, int]] = {  # (category, split) → im
 }
 SPLIT_ENTRIES, DIFFERENT_IMAGES = 77_683, 74_381  # names in all nine split files; images they name
 
-# %% ../../nbs/12_data.fashioniq.ipynb #c87d2565
+# %% ../../nbs/12_data.fashioniq.ipynb #9c201c91
 def counts(
     data: TripletDataset,  # of FashionIQ
 ) -> dict[str, tuple[int, int]]:
@@ -148,6 +155,8 @@ def report(
     lines = []
     for category, found in counts(data).items():
         expected = EXPECTED[category, data.split]
-        verdict = "as published" if found == expected else f"published: {expected[0]:,} images, {expected[1]:,} triplets"
+        verdict = (
+            "as published" if found == expected else f"published: {expected[0]:,} images, {expected[1]:,} triplets"
+        )
         lines.append(f"{category} {data.split}: {found[0]:,} images, {found[1]:,} triplets ({verdict})")
     return "\n".join(lines)

@@ -6,7 +6,7 @@
 __all__ = ['NOTE', 'sample_designs', 'name_pictures', 'make_triplets', 'Garments', 'make_garments', 'draw_pictures',
            'drawn_before', 'write_note', 'write_fashioniq', 'draw_fashioniq']
 
-# %% ../../nbs/17_data.garments.ipynb #2a5c81d6
+# %% ../../nbs/17_data.garments.ipynb #d0e6b758
 import multiprocessing
 import os
 import string
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..core import ErnError, Triplet, read_json, write_json
 from .drawing import ATTRIBUTES, Design, draw_file
-from .wording import changes, descriptions, sentences
+from .wording import descriptions, sentences
 
 # %% ../../nbs/17_data.garments.ipynb #c99b3563
 def sample_designs(

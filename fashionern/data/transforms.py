@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['square_pad', 'target_pad', 'crop_boxes', 'Preprocess']
 
-# %% ../../nbs/10_data.transforms.ipynb #6217cd37
+# %% ../../nbs/10_data.transforms.ipynb #9db2987c
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
-
-from ..core import CROPS
 
 # %% ../../nbs/10_data.transforms.ipynb #8e1214e8
 def square_pad(

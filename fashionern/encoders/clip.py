@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TINY', 'text_tower', 'pool_index', 'embed_tokens', 'project_tokens', 'text_features', 'ClipEncoder', 'create_clip',
-           'read_weights', 'load_clip_weights', 'check_state']
+           'read_weights', 'read_header', 'load_clip_weights', 'check_state']
 
-# %% ../../nbs/20_encoders.clip.ipynb #24418175
+# %% ../../nbs/20_encoders.clip.ipynb #d9e372d3
 import hashlib
 import logging
 import warnings
@@ -16,6 +16,7 @@ from typing import Optional
 import open_clip
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -27,7 +28,7 @@ from ..data.transforms import Preprocess
 open_clip.add_model_config(Path(fashionern.__file__).parent / "configs")
 TINY = "ern-tiny"
 
-# %% ../../nbs/20_encoders.clip.ipynb #652864cc
+# %% ../../nbs/20_encoders.clip.ipynb #6f4dfaef
 def text_tower(model: nn.Module) -> nn.Module:
     "The module that holds `token_embedding`, `transformer`, `ln_final` and `text_projection`."
     tower = getattr(model, "text", model)
@@ -68,7 +69,7 @@ def project_tokens(tower: nn.Module, hidden: Tensor) -> Tensor:
     weight = tower.text_projection
     if weight is not None:
         hidden = weight(hidden) if isinstance(weight, nn.Linear) else hidden @ weight
-    return F.normalize(hidden, dim=-1)
+    return F.normalize(hidden.float(), dim=-1)
 
 
 def text_features(
@@ -84,7 +85,7 @@ def text_features(
     mask = torch.arange(tokens.shape[1], device=tokens.device) <= at[:, None] if ended else tokens != 0
     return TextFeatures(projected[rows, at], projected, mask, None if align is None else project_tokens(tower, align[rows, at]))
 
-# %% ../../nbs/20_encoders.clip.ipynb #0b9f3f8c
+# %% ../../nbs/20_encoders.clip.ipynb #11925941
 class ClipEncoder(nn.Module):
     "An open_clip model that speaks in `ImageFeatures` and `TextFeatures`."
 
@@ -94,8 +95,10 @@ class ClipEncoder(nn.Module):
         tokenizer,  # list of sentences → (B, L)
         name: str,  # open_clip's model name
         preprocess: Preprocess,  # what this model's images go through
+        quick_gelu: bool = False,  # which activation the weights were made with: OpenAI's need QuickGELU
     ):
         super().__init__()
+        self.quick_gelu = quick_gelu
         self.model, self.tokenizer, self.name, self.preprocess = model, tokenizer, name, preprocess
         tower = text_tower(model)
         self.width, self.context = tower.positional_embedding.shape[1], tower.positional_embedding.shape[0]
@@ -134,36 +137,40 @@ class ClipEncoder(nn.Module):
 
     def image_fingerprint(self) -> str:
         "A short name for the image tower's weights and the transform: features made by another one are not ours."
-        digest = hashlib.sha256(f"{self.name} {self.preprocess}".encode())
+        digest = hashlib.sha256(f"{self.name} {self.quick_gelu} {self.preprocess}".encode())
         for key, value in sorted(self.model.visual.state_dict().items()):
             digest.update(key.encode() + value.detach().cpu().float().numpy().tobytes())
         return digest.hexdigest()[:16]
 
-# %% ../../nbs/20_encoders.clip.ipynb #555ac5ca
+# %% ../../nbs/20_encoders.clip.ipynb #9d21f57f
 def create_clip(
     name: str = "RN50x4",  # open_clip's model name, or 'ern-tiny'
     pretrained: Optional[str] = None,  # open_clip's tag, such as 'openai'; None starts at random
-    clip_path: Optional[str | Path] = None,  # local weights, loaded after `pretrained`
+    clip_path: Optional[str | Path] = None,  # local weights instead; `pretrained` then only says which activation they need
     device: str | torch.device = "cpu",
+    quick_gelu: Optional[bool] = None,  # the activation, where it is known; None: as the tag `pretrained` says
 ) -> ClipEncoder:
     "The encoder of that name; an `ErnError` for an unknown name, tag or file."
     name = name.replace("/", "-")  # OpenAI writes ViT-B/16
     if name not in open_clip.list_models():
         raise unknown_name("CLIP model", name, open_clip.list_models())
-    if pretrained and pretrained not in open_clip.list_pretrained_tags_by_model(name):
+    if pretrained and not clip_path and pretrained not in open_clip.list_pretrained_tags_by_model(name):
         raise unknown_name(f"set of weights for {name}", pretrained, open_clip.list_pretrained_tags_by_model(name))
+    if quick_gelu is None:
+        quick_gelu = bool(pretrained and (open_clip.get_pretrained_cfg(name, pretrained) or {}).get("quick_gelu"))
+    tag = None if clip_path else pretrained
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)  # open_clip warns that a model without weights starts at random
         try:
-            model = open_clip.create_model(name, pretrained=pretrained, require_pretrained=bool(pretrained))
+            model = open_clip.create_model(name, pretrained=tag, require_pretrained=bool(tag), force_quick_gelu=quick_gelu)
         except (OSError, RuntimeError) as e:
             raise ErnError(f"The weights {pretrained!r} of {name} could not be fetched ({e}); give a local file with --clip-path.") from None
         finally:
             logging.disable(logging.NOTSET)
     if clip_path:
         load_clip_weights(model, clip_path)
-    encoder = ClipEncoder(model, open_clip.get_tokenizer(name), name, _preprocess_of(model, name))
+    encoder = ClipEncoder(model, open_clip.get_tokenizer(name), name, _preprocess_of(model, name), quick_gelu)
     return encoder.to(device, memory_format=torch.channels_last).eval()
 
 
@@ -189,9 +196,17 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
+def read_header(path: str | Path) -> dict[str, str]:
+    "What a safetensors file says of itself; empty for other files."
+    if Path(path).suffix != ".safetensors":
+        return {}
+    with safe_open(path, "pt") as f:
+        return f.metadata() or {}
+
+
 def load_clip_weights(model: nn.Module, path: str | Path) -> None:
     "Load a file into an open_clip model; an `ErnError` names what does not fit."
-    state = {k.removeprefix("module.").removeprefix("clip.model."): v for k, v in read_weights(path).items() if not k.startswith("tme.")}
+    state = {k.removeprefix("module.").removeprefix("clip."): v for k, v in read_weights(path).items() if not k.startswith("tme.")}
     check_state(model, state, path)
     model.load_state_dict(state, strict=False)
 

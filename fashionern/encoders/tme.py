@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TmeBranches', 'TME', 'Encoders', 'load_encoders']
 
-# %% ../../nbs/21_encoders.tme.ipynb #d6074af6
+# %% ../../nbs/21_encoders.tme.ipynb #3a0f7ac0
 import copy
 from pathlib import Path
 from typing import Iterable, Optional
@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..core import CROPS, ErnError, TextFeatures, write_atomic
-from .clip import ClipEncoder, check_state, create_clip, embed_tokens, read_weights, text_features, text_tower
+from ..core import ErnError, TextFeatures, write_atomic
+from .clip import ClipEncoder, check_state, create_clip, embed_tokens, read_header, read_weights, text_features, text_tower
 
 # %% ../../nbs/21_encoders.tme.ipynb #99d5b3f4
 class TmeBranches(nn.Module):
@@ -95,7 +95,7 @@ class TME(nn.Module):
         "How far each branch is open, by layer."
         return {f"{k}.{g}": float(getattr(b, f"gate_{g}")) for k, b in self.branches.items() for g in ("inject", "align")}
 
-# %% ../../nbs/21_encoders.tme.ipynb #413e839e
+# %% ../../nbs/21_encoders.tme.ipynb #794dcdb0
 class Encoders(nn.Module):
     "CLIP with or without TME: `text` gives the features of a sentence for a given reference."
 
@@ -121,9 +121,9 @@ class Encoders(nn.Module):
         state |= {f"tme.{k}": v for k, v in self.tme.state_dict().items()} if self.tme else {}
         state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
         layers = ",".join(self.tme.branches) if self.tme else ""
-        write_atomic(path, lambda p: save_file(state, p, metadata={"clip_model_name": self.clip.name, "tme_layers": layers}))
+        write_atomic(path, lambda p: save_file(state, p, metadata={"clip_model_name": self.clip.name, "quick_gelu": str(self.clip.quick_gelu), "tme_layers": layers}))
 
-# %% ../../nbs/21_encoders.tme.ipynb #40332c4c
+# %% ../../nbs/21_encoders.tme.ipynb #d832e9de
 def load_encoders(
     name: str,  # open_clip's model name
     path: Optional[str | Path],  # what `Encoders.save` wrote, or weights of CLIP alone; None: open_clip's `pretrained`
@@ -134,7 +134,7 @@ def load_encoders(
     state = read_weights(path) if path else {}
     if not any(k.startswith("clip.") for k in state):
         return Encoders(create_clip(name, pretrained, path, device))
-    encoders = Encoders(create_clip(name, device=device))
+    encoders = Encoders(create_clip(name, device=device, quick_gelu=read_header(path).get("quick_gelu") == "True"))
     branches = {k.removeprefix("tme."): v for k, v in state.items() if k.startswith("tme.")}
     if branches:
         encoders.tme = TME(encoders.clip, {int(k.split(".")[1]) for k in branches if k.startswith("branches.")}).to(device).eval()

@@ -5,23 +5,22 @@
 # %% auto #0
 __all__ = ['COMPOSERS', 'TARGET_HEADS', 'TEXT_ENCODERS', 'ComposedRetriever']
 
-# %% ../../nbs/33_models.core.ipynb #44a6de22
+# %% ../../nbs/33_models.core.ipynb #7c59af8c
 from typing import Optional, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from ..core import ErnError, ImageFeatures, Registry, TextFeatures
 from ..encoders.tme import Encoders
 from .dvr import DVR, TargetRefinement
-from .peers import Combiner, ImageOnly, Sum, TextOnly, Whole
+from .peers import Combiner, Identity, ImageOnly, Sum, TextOnly
 
-# %% ../../nbs/33_models.core.ipynb #eae2a9fe
+# %% ../../nbs/33_models.core.ipynb #c438abba
 COMPOSERS, TARGET_HEADS = Registry("composer"), Registry("target head")
 TEXT_ENCODERS = ("clip", "tme")
 for _name, _composer in {"image-only": ImageOnly, "text-only": TextOnly, "sum": Sum, "combiner": Combiner, "dvr": DVR}.items():
     COMPOSERS.register(_name)(_composer)
-for _name, _head in {"whole": Whole, "refine": TargetRefinement}.items():
+for _name, _head in {"identity": Identity, "refine": TargetRefinement}.items():
     TARGET_HEADS.register(_name)(_head)
 
 # %% ../../nbs/33_models.core.ipynb #00de9642

@@ -5,26 +5,25 @@
 # %% auto #0
 __all__ = ['MODELS', 'list_models', 'create_model', 'save_model', 'load_model']
 
-# %% ../../nbs/34_models.factory.ipynb #3531ecd9
+# %% ../../nbs/34_models.factory.ipynb #235aa7f2
 import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..core import ErnError, unknown_name, write_atomic
-from ..encoders.clip import check_state, read_weights
-from .core import COMPOSERS, TARGET_HEADS, ComposedRetriever
+from ..encoders.clip import check_state, read_header, read_weights
+from .core import COMPOSERS, TARGET_HEADS, TEXT_ENCODERS, ComposedRetriever
 from .dvr import from_published, is_published
 
-# %% ../../nbs/34_models.factory.ipynb #b42b8d02
+# %% ../../nbs/34_models.factory.ipynb #8f6ffd45
 MODELS = {  # name → (text encoder, composer, target head)
-    "image-only": ("clip", "image-only", "whole"),
-    "text-only": ("clip", "text-only", "whole"),
-    "sum": ("clip", "sum", "whole"),
-    "combiner": ("clip", "combiner", "whole"),
-    "tme-sum": ("tme", "sum", "whole"),
+    "image-only": ("clip", "image-only", "identity"),
+    "text-only": ("clip", "text-only", "identity"),
+    "sum": ("clip", "sum", "identity"),
+    "combiner": ("clip", "combiner", "identity"),
+    "tme-sum": ("tme", "sum", "identity"),
     "dvr": ("clip", "dvr", "refine"),
     "fashionern": ("tme", "dvr", "refine"),
 }
@@ -45,12 +44,12 @@ def create_model(
     if len(slots) != 3:
         raise unknown_name("model", name, MODELS)
     text, composer, head = slots
-    if text not in ("clip", "tme"):
-        raise unknown_name("text encoder", text, ("clip", "tme"))
+    if text not in TEXT_ENCODERS:
+        raise unknown_name("text encoder", text, TEXT_ENCODERS)
     settings = composer_settings if composer == "dvr" else {}
     return ComposedRetriever(COMPOSERS.get(composer)(dim, **settings), TARGET_HEADS.get(head)(dim), text, name.lower())
 
-# %% ../../nbs/34_models.factory.ipynb #ef130d80
+# %% ../../nbs/34_models.factory.ipynb #843467db
 def save_model(
     model: ComposedRetriever,
     path: str | Path,
@@ -68,7 +67,7 @@ def load_model(
 ) -> dict[str, str]:  # what the file says of itself
     "Load weights into `model`; an `ErnError` where they are another model's."
     state = read_weights(path)
-    header = _header(path)
+    header = read_header(path)
     if header.get("model", model.name) != model.name:
         raise ErnError(f"{path} is a checkpoint of {header['model']!r}, not of {model.name!r}; give --model {header['model']} or another file.")
     if is_published(state):
@@ -76,10 +75,3 @@ def load_model(
     check_state(model, state, path)
     model.load_state_dict(state, strict=False)
     return header
-
-
-def _header(path: str | Path) -> dict[str, str]:
-    if Path(path).suffix != ".safetensors":
-        return {}
-    with safe_open(path, "pt") as f:
-        return f.metadata() or {}

@@ -57,7 +57,7 @@ class SelfGuided(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize((self.weights(x)[..., None] * x).sum(1), dim=-1)
 
-# %% ../../nbs/30_models.layers.ipynb #28ab0842
+# %% ../../nbs/30_models.layers.ipynb #a7a8ac20
 class JointTransformer(nn.Module):
     "[CLS; crops; words] → the crops' and the words' outputs, each vector of unit length."
 
@@ -70,7 +70,7 @@ class JointTransformer(nn.Module):
         positions: int = 512,  # longest sequence, 1 + P + L
     ):
         super().__init__()
-        self.cls = nn.Parameter(torch.zeros(1, 1, dim))
+        self.cls = nn.Parameter(torch.zeros(1, 1, dim), requires_grad=False)  # the published code never trains it
         self.position = nn.Parameter(torch.randn(positions, dim) * 0.02)
         self.kind = nn.Parameter(torch.randn(2, dim) * 0.02)  # 0 image and CLS, 1 text
         self.norm = nn.LayerNorm(dim, eps=1e-12)
@@ -81,6 +81,8 @@ class JointTransformer(nn.Module):
             block.dropout.p = 0.0
             for weight in (block.self_attn.in_proj_weight, block.self_attn.out_proj.weight, block.linear1.weight, block.linear2.weight):
                 nn.init.normal_(weight, std=0.02)
+            nn.init.zeros_(block.linear1.bias)
+            nn.init.zeros_(block.linear2.bias)
 
     def forward(
         self,
