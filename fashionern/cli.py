@@ -30,7 +30,7 @@ def evaluate() -> None:
 
         report(cfg)
 
-# %% ../nbs/70_cli.ipynb #35e46ef6
+# %% ../nbs/70_cli.ipynb #a072cf83
 def demo() -> None:
     "`ern_demo`"
     with one_sentence():
@@ -38,13 +38,14 @@ def demo() -> None:
         from rich.console import Console
 
         from fashionern.data.garments import draw_fashioniq
-        from fashionern.report import report
+        from fashionern.report import Opened
         from fashionern.train import run_training
 
-        say = Console(highlight=False).print
+        say = Console(highlight=False, soft_wrap=True).print
         say(f"[bold]garments[/]: drawn into {asked.root}")
         draw_fashioniq(asked.root)
         resume = (asked.run_dir / "config.json").exists()
         run_training(replace(get_preset("demo"), root=asked.root, run_dir=asked.run_dir, device=asked.device, resume=resume))
-        report(EvalConfig(run_dir=asked.run_dir, root=asked.root, models=("fashionern",), pictures=asked.pictures, device=asked.device))
-        say(f"done in {(time.time() - began) / 60:.1f} minutes. Look at {asked.run_dir / 'retrieval.png'} and {asked.run_dir / 'attention.png'}.")
+        finished = EvalConfig(run_dir=asked.run_dir, root=asked.root, models=("fashionern",), pictures=asked.pictures, device=asked.device)
+        drawn = " and ".join(map(str, Opened(finished).pictures()))
+        say(f"done in {(time.time() - began) / 60:.1f} minutes; look at {drawn}")

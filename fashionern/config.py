@@ -175,7 +175,7 @@ _ABOUT = """Train FashionERN or a model it is compared with, then evaluate it.
 --preset NAME sets all flags as one of these runs had them; flags given beside it override it.
 Presets: {presets}."""
 
-# %% ../nbs/50_config.ipynb #5178eab9
+# %% ../nbs/50_config.ipynb #333968da
 @dataclass(frozen=True)
 class EvalConfig:
     "What `ern_eval` does: a finished run, or weights of your own."
@@ -237,6 +237,9 @@ class DemoConfig:
     "How many queries the retrieval grid shows."
     device: str = "auto"
     "cpu, cuda …; auto takes a GPU where there is one."
+
+    def __post_init__(self):
+        _require(self.pictures > 0, "pictures", self.pictures, "must be greater than 0")
 
 
 def parse_eval(args: Optional[Sequence[str]] = None) -> EvalConfig:

@@ -46,14 +46,14 @@ def open_run(cfg: TrainConfig, world: World) -> None:
     if world.main:
         write_json(file, now)
 
-# %% ../nbs/55_train.ipynb #d7aab30c
+# %% ../nbs/55_train.ipynb #3a30f8e1
 class Run:
     "One training run: its data, encoders and features, each made when it is first needed."
 
     def __init__(self, cfg: TrainConfig, world: World):
         self.cfg, self.world = cfg, world
         self.log = MetricsLog(cfg.run_dir / "metrics.jsonl", world.main)
-        self.say = Console(quiet=not world.main, stderr=False, highlight=False).print
+        self.say = Console(quiet=not world.main, highlight=False, soft_wrap=True).print
 
     @cached_property
     def train_data(self) -> TripletDataset:
@@ -159,7 +159,7 @@ class Best:
             return self._evaluate()
         return self.best or self.latest or self._evaluate()
 
-# %% ../nbs/55_train.ipynb #01b4448f
+# %% ../nbs/55_train.ipynb #4c49fbf4
 def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
     "A whole run; the results of all its models, best weights each (on rank 0)."
     names = list(dict.fromkeys([*cfg.compare, cfg.model]))
@@ -179,7 +179,7 @@ def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
     results = [run.model(name, encoders, store) for name in names] if "dvr" in cfg.stages else []
     if world.main and results:
         write_json(cfg.run_dir / "results.json", [r.as_dict() for r in results])
-        run.say(results_table(results, f"{cfg.dataset} val, seed {cfg.seed}"))
+        run.say(results_table(results, f"{cfg.dataset} val, seed {cfg.seed}"), soft_wrap=False)
     world.wait()
     return results
 
