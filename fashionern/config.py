@@ -16,7 +16,7 @@ import tyro
 
 from .core import ErnError, unknown_name
 
-# %% ../nbs/50_config.ipynb #068a4b9e
+# %% ../nbs/50_config.ipynb #01e6ad4c
 Stage = Literal["warmup", "tme", "dvr"]
 
 
@@ -31,12 +31,12 @@ class TrainConfig:
     missing: Literal["error", "drop"] = "error"
     "What to do where images are missing: stop, or leave their triplets out and say so."
     protocol: Optional[str] = None
-    "Evaluation protocol; default: the dataset's own."
+    "Evaluation protocol: fashioniq-original, fashioniq-val, both also with -masked; table, table-unmasked. Default: fashioniq-original or table."
 
     model: str = "fashionern"
-    "Which model stage 2 trains; see fashionern.models.factory.list_models()."
+    "Which model stage 2 trains: image-only, text-only, sum, combiner, tme-sum, dvr, fashionern, or three slots such as tme+combiner+refine."
     compare: tuple[str, ...] = ()
-    "More models to train and evaluate on the same encoders with the same budget."
+    "More models to train and evaluate on the same encoders with the same stage-2 settings; names as for --model."
     ffn: int = 3072
     "Width of the feed-forward in DVR's joint transformer."
     clip_model_name: str = "RN50x4"
@@ -59,7 +59,7 @@ class TrainConfig:
     cosine_epochs: Optional[int] = None
     "Stage 2: epochs in which the learning rate falls to zero; default: all (the paper: 100, then it rises again)."
     gather_negatives: bool = False
-    "Take the targets of all ranks as wrong answers, not only this rank's (the published code: its own only)."
+    "Stage 2: take the targets of all ranks as wrong answers, not only this rank's (the published code: its own only)."
 
     tme_lr: float = 1e-4
     "Stage 1: learning rate of TME's branches."
@@ -82,17 +82,17 @@ class TrainConfig:
     eval_every: int = 5
     "Stage 2: evaluate after every so many epochs, and after the last; 0: only after the last."
     save_training: bool = True
-    "Write best and last checkpoints."
+    "Keep weights: encoders, best and last checkpoints, and the state for --resume."
     run_dir: Path = Path("runs/fashionern")
     "Folder of the run: config.json, metrics.jsonl, checkpoints, results."
     save_every: float = 300.0
-    "Seconds that pass at least between two writings of the state that --resume needs."
+    "Seconds between two savings of the state that --resume needs; saved at the end of an epoch only, and always after an evaluation."
     resume: bool = False
-    "Go on where the run in --run-dir stopped."
+    "Go on where the run in --run-dir stopped; give the same flags as before."
     features_dir: Optional[Path] = None
     "Where image features are stored; default: features/ in the dataset's folder."
     grad_checkpointing: bool = False
-    "Stage 1: make activations anew in the backward pass; slower, but in less memory."
+    "Stage 1: recompute activations in the backward pass; slower, but needs less memory."
     text_cache_gb: float = 4.0
     "Keep the sentences' features of stage 2 in memory if they fit into this many GB; else they are made at each step."
 
@@ -150,7 +150,7 @@ def get_preset(name: str) -> TrainConfig:
         raise unknown_name("preset", name, PRESETS)
     return PRESETS[name]
 
-# %% ../nbs/50_config.ipynb #db744647
+# %% ../nbs/50_config.ipynb #b0801e47
 def parse_train(
     args: Optional[Sequence[str]] = None,  # default: what the program was called with
     prog: str = "ern_train",
@@ -168,14 +168,14 @@ def parse_train(
 
 _ABOUT = """Train FashionERN or a model it is compared with, then evaluate it.
 
-  {prog} --preset demo                          drawn garments, minutes on two cores
+  {prog} --preset demo                          on the garments that ern_demo has drawn, minutes on two cores
   {prog} --preset fashioniq-rn50x4 --root DIR   the paper's run
   torchrun --standalone --nproc_per_node=8 -m fashionern.train --preset fashioniq-rn50x4 --root DIR
 
 --preset NAME sets all flags as one of these runs had them; flags given beside it override it.
 Presets: {presets}."""
 
-# %% ../nbs/50_config.ipynb #333968da
+# %% ../nbs/50_config.ipynb #f1776221
 @dataclass(frozen=True)
 class EvalConfig:
     "What `ern_eval` does: a finished run, or weights of your own."
@@ -185,15 +185,15 @@ class EvalConfig:
     models: tuple[str, ...] = ()
     "Which models; default: all of the run."
     protocol: tuple[str, ...] = ()
-    "One protocol or several; default: the dataset's own."
+    "One protocol or several; default: the run's, else the dataset's own."
     split: str = "val"
-    "Which split to rank."
+    "Which split to rank: val, train or test (FashionIQ's test split has no answers)."
     dataset: Optional[str] = None
     "Which dataset, where it is not the run's."
     root: Optional[Path] = None
     "Folder of the dataset, where it is not the run's."
     missing: Literal["error", "drop"] = "error"
-    "What to do where images are missing: stop, or leave them out and say so in the result."
+    "What to do where images are missing: stop, or leave them out and say so in the result. Not taken from the run."
     clip_model_name: Optional[str] = None
     "open_clip's model name, where it is not the run's."
     clip_pretrained: Optional[str] = "openai"
@@ -205,13 +205,13 @@ class EvalConfig:
     ffn: Optional[int] = None
     "Width of the feed-forward in DVR's joint transformer, where it is not the run's."
     pictures: int = 0
-    "Draw a retrieval grid of this many queries, and an attention picture."
+    "Draw a retrieval grid of this many queries, and the attention of the first three, of the last model under the first protocol; 0: none."
     out: Optional[Path] = None
-    "Folder for results and pictures; default: the run folder."
+    "Folder for results and pictures; default: the run folder, or the current one without a run."
     features_dir: Optional[Path] = None
     "Where image features are stored; default: features/ in the dataset's folder."
     seed: int = 42
-    "Which queries the pictures show."
+    "Seed that chooses the queries of the pictures."
     device: str = "auto"
     "cpu, cuda, cuda:1 …; auto takes a GPU where there is one."
     num_workers: int = 4
@@ -232,7 +232,7 @@ class DemoConfig:
     root: Path = Path("data/garments")
     "Folder the garments are drawn into."
     run_dir: Path = Path("runs/demo")
-    "Folder of the run; a run that is there is gone on with, a finished one is shown."
+    "Folder of the run; an unfinished run there is continued, a finished one is shown again."
     pictures: int = 6
     "How many queries the retrieval grid shows."
     device: str = "auto"
@@ -244,7 +244,7 @@ class DemoConfig:
 
 def parse_eval(args: Optional[Sequence[str]] = None) -> EvalConfig:
     "Flags of `ern_eval`."
-    about = "Rank a split's queries and print recalls, with the protocol's name, and the reference-dominance figures.\n\n  ern_eval --run-dir runs/demo --protocol fashioniq-original fashioniq-val --pictures 6"
+    about = "Rank a split's queries and print recalls, with the protocol's name, and the reference-dominance figures.\n\n  ern_eval --run-dir runs/demo --protocol fashioniq-original fashioniq-val --pictures 6\n  ern_eval --models fashionern --root DIR --clip-path encoders.safetensors --fusion-model-path best.safetensors"
     return tyro.cli(EvalConfig, prog="ern_eval", args=args, description=about)
 
 

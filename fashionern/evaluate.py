@@ -21,7 +21,7 @@ from .encoders.tme import Encoders
 from .metrics import dominance, recall, target_ranks
 from .models.core import ComposedRetriever
 
-# %% ../nbs/42_evaluate.ipynb #13277484
+# %% ../nbs/42_evaluate.ipynb #b7504f4c
 @dataclass(frozen=True)
 class Protocol:
     "How one kind of number is made."
@@ -38,9 +38,9 @@ class Protocol:
 PROTOCOLS = {
     p.name: p
     for p in (
-        Protocol("fashioniq-original", "fashioniq", "split", False, about="all images of the val split (CLIP4Cir, SPRC, FashionERN)"),
+        Protocol("fashioniq-original", "fashioniq", "split", False, about="all images of the category's val split (CLIP4Cir, SPRC, FashionERN)"),
         Protocol("fashioniq-original-masked", "fashioniq", "split", True, about="the same without the reference (DQU-CIR)"),
-        Protocol("fashioniq-val", "fashioniq", "named", False, about="images named by the val triplets (FashionERN's VAL run)"),
+        Protocol("fashioniq-val", "fashioniq", "named", False, about="images named by the category's val triplets (FashionERN's VAL run)"),
         Protocol("fashioniq-val-masked", "fashioniq", "named", True, about="the same without the reference (DQU-CIR, TG-CIR)"),
         Protocol("table", "folder", "split", True, about="own products; all with the wanted attributes are right, the reference is left out"),
         Protocol("table-unmasked", "folder", "split", False, about="the same with the reference in the ranking"),

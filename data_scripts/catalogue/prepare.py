@@ -28,14 +28,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default=["articleType", "baseColour", "gender", "usage"],
         help="columns a query may change",
     )
-    p.add_argument("--where", nargs="*", default=["masterCategory=Apparel,Footwear"], help="COLUMN=VALUE,VALUE to keep")
+    p.add_argument("--where", nargs="*", default=["masterCategory=Apparel,Footwear"], help="rows to keep, as COLUMN=VALUE,VALUE; alone: all")
     p.add_argument("--train", type=amount, default=16000, help="products: a number, a share such as 0.8, or 'rest'")
     p.add_argument("--val", type=amount, default=3970, help="the same for validation")
     p.add_argument("--test", type=amount, default=0, help="the same for test")
     p.add_argument("--per-product", type=int, default=4, help="training triplets with the same reference")
-    p.add_argument("--queries", type=int, help="at most so many val queries, otherwise one a product")
+    p.add_argument("--queries", type=int, help="at most so many val (and test) queries, otherwise one a product")
     p.add_argument("--same-name", action="store_true", help="keep products of one name on one side too")
-    p.add_argument("--max-gb", type=float, default=20, help="refuse an archive that unpacks to more")
+    p.add_argument("--max-gb", type=float, default=20, help="refuse an archive whose photos unpack to more GB")
     p.add_argument("--seed", type=int, default=42, help="of splits, pairs and sentences")
     return p.parse_args(argv)
 

@@ -85,7 +85,7 @@ def text_features(
     mask = torch.arange(tokens.shape[1], device=tokens.device) <= at[:, None] if ended else tokens != 0
     return TextFeatures(projected[rows, at], projected, mask, None if align is None else project_tokens(tower, align[rows, at]))
 
-# %% ../../nbs/20_encoders.clip.ipynb #11925941
+# %% ../../nbs/20_encoders.clip.ipynb #8626b53a
 class ClipEncoder(nn.Module):
     "An open_clip model that speaks in `ImageFeatures` and `TextFeatures`."
 
@@ -102,7 +102,8 @@ class ClipEncoder(nn.Module):
         self.model, self.tokenizer, self.name, self.preprocess = model, tokenizer, name, preprocess
         tower = text_tower(model)
         self.width, self.context = tower.positional_embedding.shape[1], tower.positional_embedding.shape[0]
-        self.dim = model.visual.output_dim
+        projection = tower.text_projection
+        self.dim = self.width if projection is None else getattr(projection, "out_features", None) or projection.shape[1]
 
     @property
     def device(self) -> torch.device:
