@@ -124,7 +124,7 @@ def _require(ok: bool, name: str, value, rule: str) -> None:
     if not ok:
         raise ErnError(f"--{name.replace('_', '-')} {value} {rule}.")
 
-# %% ../nbs/50_config.ipynb #fd1d5eb1
+# %% ../nbs/50_config.ipynb #9476059c
 _PAPER = dict(num_epochs=300, cosine_epochs=100)
 _TINY = dict(clip_model_name="ern-tiny", clip_pretrained=None, stages=("warmup", "tme", "dvr"), tme_clip_lr=0.0, tme_lr=1e-3, lr=1e-3, ffn=512, eval_every=0, num_workers=2)
 PRESETS = {
@@ -135,7 +135,7 @@ PRESETS = {
     "cirr-rn50x4": TrainConfig(dataset="cirr", root=Path("data/cirr"), lr=4e-5, batch_size=1024, run_dir=Path("runs/cirr-rn50x4"), **_PAPER),
     "demo": TrainConfig(
         root=Path("data/garments"), run_dir=Path("runs/demo"), compare=("image-only", "text-only", "sum", "combiner"), batch_size=128, num_epochs=10,
-        tme_batch_size=128, tme_epochs=5, warmup_epochs=8, warmup_batch_size=128, **_TINY,
+        tme_batch_size=128, tme_epochs=8, warmup_epochs=8, warmup_batch_size=128, **_TINY,
     ),
     "catalogue": TrainConfig(
         dataset="folder", root=Path("data/catalogue"), run_dir=Path("runs/catalogue"), compare=("image-only", "text-only", "sum", "combiner"), batch_size=256, num_epochs=12,
