@@ -6,14 +6,14 @@
 __all__ = ['PROTOCOLS', 'Protocol', 'get_protocol', 'Embedded', 'embed', 'Result', 'gallery_of', 'rank_category', 'protocols_for',
            'evaluate', 'results_table']
 
-# %% ../nbs/42_evaluate.ipynb #b59e0993
+# %% ../nbs/42_evaluate.ipynb #3382d723
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional, Sequence
 
 import torch
 from rich.table import Table
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .core import ErnError, ImageFeatures, TextFeatures, unknown_name
 from .data.core import TripletDataset, join_captions

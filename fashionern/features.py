@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ImageViews', 'FeatureStore', 'store_folder', 'extract_features']
 
-# %% ../nbs/22_features.ipynb #c5ced5aa
+# %% ../nbs/22_features.ipynb #3a563cba
 import hashlib
 from pathlib import Path
 from typing import Callable, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .core import CROPS, ErnError, ImageFeatures, read_json, write_json
 from .data.core import ImageFinder, load_image

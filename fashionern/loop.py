@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Schedule', 'amp_dtype', 'MetricsLog', 'fit']
 
-# %% ../nbs/53_loop.ipynb #6a945f4f
+# %% ../nbs/53_loop.ipynb #21827ab7
 import json
 import math
 import time
@@ -15,7 +15,7 @@ from typing import Any, Callable, Iterable, Optional
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .checkpoint import load_state, save_state
 from .core import ErnError, set_seed

@@ -6,7 +6,7 @@
 __all__ = ['Batches', 'load_pixels', 'jitter', 'warm_up', 'Sentences', 'TextBank', 'StageOne', 'stage_one_loss', 'train_tme',
            'TripletRows', 'train_composer']
 
-# %% ../nbs/54_stages.ipynb #0cf45a69
+# %% ../nbs/54_stages.ipynb #814556dc
 import random
 from pathlib import Path
 from typing import Callable, Iterator, Optional
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .config import TrainConfig
 from .core import ErnError, ImageFeatures, TextFeatures
