@@ -124,7 +124,7 @@ def _require(ok: bool, name: str, value, rule: str) -> None:
     if not ok:
         raise ErnError(f"--{name.replace('_', '-')} {value} {rule}.")
 
-# %% ../nbs/50_config.ipynb #9476059c
+# %% ../nbs/50_config.ipynb #f6541be0
 _PAPER = dict(num_epochs=300, cosine_epochs=100)
 _TINY = dict(clip_model_name="ern-tiny", clip_pretrained=None, stages=("warmup", "tme", "dvr"), tme_clip_lr=0.0, tme_lr=1e-3, lr=1e-3, ffn=512, eval_every=0, num_workers=2)
 PRESETS = {
@@ -134,7 +134,7 @@ PRESETS = {
     "fashion200k-rn50x4": TrainConfig(dataset="fashion200k", root=Path("data/fashion200k"), lr=3e-5, batch_size=1024, run_dir=Path("runs/fashion200k-rn50x4"), **_PAPER),
     "cirr-rn50x4": TrainConfig(dataset="cirr", root=Path("data/cirr"), lr=4e-5, batch_size=1024, run_dir=Path("runs/cirr-rn50x4"), **_PAPER),
     "demo": TrainConfig(
-        root=Path("data/garments"), run_dir=Path("runs/demo"), compare=("image-only", "text-only", "sum", "combiner"), batch_size=128, num_epochs=10,
+        root=Path("data/garments"), run_dir=Path("runs/demo"), compare=("image-only", "text-only", "sum", "combiner"), batch_size=128, num_epochs=8,
         tme_batch_size=128, tme_epochs=8, warmup_epochs=8, warmup_batch_size=128, **_TINY,
     ),
     "catalogue": TrainConfig(
