@@ -163,7 +163,7 @@ class TextBank:
                 getattr(kept, name)[at : at + 512] = getattr(made, name).cpu()
         return kept
 
-# %% ../nbs/54_stages.ipynb #697dfc34
+# %% ../nbs/54_stages.ipynb #ff9bc715
 class StageOne(nn.Module):
     "(tokens, reference's crops, reference, target) → the two losses' ingredients; reference and target are vectors or live pixels."
 
@@ -196,7 +196,6 @@ def train_tme(
     store: FeatureStore,
     cfg: TrainConfig,
     world: World,
-    evaluate: Optional[Callable[[int], dict]],
     folder: Optional[Path],
     log: MetricsLog,
 ) -> None:
@@ -222,8 +221,8 @@ def train_tme(
     groups = [{"params": encoders.tme.parameters(), "lr": cfg.tme_lr}]
     groups += [{"params": [p for p in clip.parameters() if p.requires_grad], "lr": cfg.tme_clip_lr}] if live else []
     fit("stage 1 (TME)", StageOne(encoders), of_epoch, batches.steps, lambda m, b: stage_one_loss(*m(*b), cfg.align_weight, world),
-        Schedule(cfg.tme_epochs, cfg.tme_lr, clip_norm=1.0), world, groups, torch.optim.AdamW, cfg.seed, evaluate, 0, folder, cfg.resume, cfg.save_every,
-        amp_dtype(cfg.amp, device), log)  # fmt: skip
+        Schedule(cfg.tme_epochs, cfg.tme_lr, clip_norm=1.0), world, groups, torch.optim.AdamW, seed=cfg.seed, folder=folder,
+        resume=cfg.resume, save_every=cfg.save_every, amp=amp_dtype(cfg.amp, device), log=log)  # fmt: skip
     encoders.requires_grad_(False).eval()
 
 

@@ -46,7 +46,7 @@ def open_run(cfg: TrainConfig, world: World) -> None:
     if world.main:
         write_json(file, now)
 
-# %% ../nbs/55_train.ipynb #3a30f8e1
+# %% ../nbs/55_train.ipynb #ede0dcca
 class Run:
     "One training run: its data, encoders and features, each made when it is first needed."
 
@@ -82,7 +82,7 @@ class Run:
         if "tme" in cfg.stages:
             self.say(f"[bold]stage 1[/]: TME over {cfg.clip_model_name}, {len(self.train_data):,} triplets")
             set_seed(cfg.seed)
-            train_tme(encoders, self.train_data, self.features(encoders), cfg, self.world, None, self.stage_folder("stage1"), self.log)
+            train_tme(encoders, self.train_data, self.features(encoders), cfg, self.world, self.stage_folder("stage1"), self.log)
         self._keep(encoders, done)
         return encoders
 
