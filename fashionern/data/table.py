@@ -21,8 +21,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..core import ErnError, read_json, unknown_name, write_atomic, write_json
-from .core import ImageFinder, load_image
-from .folder import image_name
+from .core import ImageFinder, image_name, load_image
 from .photos import COLOUR_RADIUS, MARGIN, RADIUS, fingerprint, near_duplicates
 from .phrases import change_sentences, product_sentences
 
