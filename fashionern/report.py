@@ -18,10 +18,11 @@ from .data.core import TripletDataset, join_captions, load_image
 from .data.factory import create_dataset
 from .distributed import world
 from .encoders.tme import Encoders, load_encoders
-from .evaluate import Result, evaluate, protocols_for, results_table
+from .evaluate import Result, evaluate, results_table
 from .features import FeatureStore, extract_features
 from .models.core import ComposedRetriever
 from .models.factory import create_model, load_model
+from .protocols import protocols_for
 from .visualise import attention_picture, explain, retrieval_grid, retrieve, save_figure
 
 # %% ../nbs/65_report.ipynb #302bb320

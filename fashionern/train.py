@@ -19,11 +19,12 @@ from .data.core import TripletDataset
 from .data.factory import create_dataset
 from .distributed import World, world
 from .encoders.tme import Encoders, load_encoders
-from .evaluate import Result, evaluate, protocols_for, results_table
+from .evaluate import Result, evaluate, results_table
 from .features import FeatureStore, extract_features
 from .loop import MetricsLog, amp_dtype
 from .models.core import ComposedRetriever
 from .models.factory import create_model, load_model, save_model
+from .protocols import protocols_for
 from .stages import train_composer, train_tme, warm_up
 
 # %% ../nbs/55_train.ipynb #13f5e5a7

@@ -24,9 +24,10 @@ from .data.core import TripletDataset, join_captions
 from .data.transforms import crop_boxes
 from .encoders.clip import ClipEncoder
 from .encoders.tme import Encoders
-from .evaluate import embed, gallery_of, get_protocol
+from .evaluate import embed, rank_category
 from .models.core import ComposedRetriever
 from .models.dvr import Attention
+from .protocols import get_protocol
 
 # %% ../nbs/62_visualise.ipynb #7dae157d
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Retrieved:
     sentence: str
     names: list[str]  # best first
     right: frozenset[str]  # of all right images
-    rank: int  # of the best right image, from 1
+    rank: Optional[int]  # of the best right image, from 1; None where no answer is known
 
 
 @torch.inference_mode()
@@ -52,15 +53,12 @@ def retrieve(
 ) -> list[Retrieved]:
     "The first k results of some of the dataset's queries, ranked as the protocol says."
     rule, chosen = get_protocol(protocol or data.default_protocol), [data.triplets[i] for i in which]
-    seen = embed(model, encoders, replace(data, triplets=chosen), images)
-    row, found = {n: i for i, n in enumerate(seen.names)}, []
-    for i, t in enumerate(chosen):
-        gallery = [n for n in gallery_of(data, rule, t.category) if not (rule.mask_reference and n == t.reference)]
-        scores = model.score(seen.queries[i : i + 1], seen.targets[[row[n] for n in gallery]])[0]
-        names = [gallery[j] for j in scores.argsort(descending=True, stable=True)]
-        rank = next((r for r, n in enumerate(names, 1) if n in t.targets), len(names) + 1)
-        found.append(Retrieved(t.reference, join_captions(t.captions), names[:k], frozenset(t.targets), rank))
-    return found
+    asked = replace(data, triplets=chosen, complete=data.complete or data)
+    seen, ranked = embed(model, encoders, asked, images), {}
+    for category in dict.fromkeys(t.category for t in chosen):
+        places = [i for i, t in enumerate(chosen) if t.category == category]
+        ranked |= zip(places, rank_category(model, seen, asked, rule, category, k).queries)
+    return [Retrieved(q.reference, join_captions(q.captions), [n for n, _ in q.top], frozenset(q.targets), q.rank) for _, q in sorted(ranked.items())]
 
 # %% ../nbs/62_visualise.ipynb #0c5a5a1c
 RIGHT, REFERENCE = "#1a9850", "#888888"
@@ -84,7 +82,7 @@ def retrieval_grid(
             frame = RIGHT if name in f.right else REFERENCE if name == f.reference else None
             label = f"{place + 1}" if line or place else "1 (best)"
             _picture(fig.add_subplot(grid[line, 3 + place]), show(name), label, frame)
-        if f.rank > len(f.names):
+        if f.rank is not None and f.rank > len(f.names):
             ax.text(0.5, 0.0, f"right image at rank {f.rank}", ha="center", va="bottom", fontsize=7, color="#b2182b")
     if title:
         fig.suptitle(title, fontsize=10)
