@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .core import ImageFeatures, Triplet
 from .data.core import TripletDataset, join_captions
 from .encoders.tme import Encoders
-from .metrics import dominance, recall, target_ranks, top_columns, within
+from .metrics import LOST, dominance, recall, target_ranks, top_columns, within
 from .models.core import ComposedRetriever
 from .protocols import PROTOCOLS, Protocol, gallery_of, protocols_for
 
@@ -73,7 +73,7 @@ class RankedQuery:
     reference: str
     captions: tuple[str, ...]
     targets: tuple[str, ...]
-    rank: Optional[int]  # of the best right image, from 1; None where no answer is known
+    rank: Optional[int]  # of the best right image, from 1; `LOST` where it is not in the ranking; None where no answer is known
     subset_rank: Optional[int] = None  # within its group, where the protocol has subset recalls
     top: tuple[tuple[str, float], ...] = ()  # the first images and their scores, where they were asked for
     subset: tuple[str, ...] = ()  # the group's members, best first, where they were asked for
@@ -211,8 +211,8 @@ def _result(model: ComposedRetriever, seen: Embedded, data: TripletDataset, prot
             result.counts[category] = {"queries": len(answered), "gallery": ranked.gallery} | _expected(data, protocol, category)
             weighted[category] = len(answered), ranked.dominance
     without = sum(q.rank is None for q in result.queries)
-    if without:
-        result.found["without_answer"] = without
+    lost = sum(q.rank == LOST for q in result.queries)
+    result.found |= {k: n for k, n in (("without_answer", without), ("lost", lost)) if n}
     if result.recalls:
         total, first = sum(n for n, _ in weighted.values()), next(iter(result.recalls.values()))
         result.dominance = {k: sum(n * d[k] for n, d in weighted.values()) / total for k in next(iter(weighted.values()))[1]}
@@ -247,6 +247,8 @@ def what_was_ranked(result: Result) -> str:
         said.append("IMAGES ARE MISSING: {images:,} of {images_expected:,} are there; do not compare with figures over all of them".format(**result.found))
     if result.found.get("listed_twice"):
         said.append(f"{result.found['listed_twice']:,} image names are listed more than once and were ranked once")
+    if result.found.get("lost"):
+        said.append(f"{result.found['lost']:,} queries have no right image in the gallery, or scores that are no numbers: they count as not found")
     if result.found.get("without_answer"):
         said.append(f"{result.found['without_answer']:,} queries have no right answer in the file and are not ranked")
     return "\n".join(said)
