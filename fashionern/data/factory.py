@@ -24,11 +24,13 @@ class DatasetKind:
     load: Callable[..., TripletDataset]  # (root, split, **options)
     splits: tuple[str, ...]
     expected: dict[str, dict[str, tuple[int, int]]]  # split → category → images, triplets; empty where nothing is published
+    sure: bool = True  # these counts were taken from the published files; False: from the papers
+    has: Callable[[Path, str], bool] = lambda root, split: True  # whether this folder is meant to have the split
 
 
 DATASETS = Registry("dataset")
 DATASETS.register("fashioniq")(DatasetKind(load_fashioniq, fashioniq.SPLITS, fashioniq.EXPECTED))
-DATASETS.register("folder")(DatasetKind(load_folder, fashioniq.SPLITS, {}))
+DATASETS.register("folder")(DatasetKind(load_folder, fashioniq.SPLITS, {}, has=lambda root, split: (root / f"triplets.{split}.json").is_file()))
 
 
 def list_datasets() -> list[str]:
