@@ -212,7 +212,9 @@ def _result(model: ComposedRetriever, seen: Embedded, data: TripletDataset, prot
             weighted[category] = len(answered), ranked.dominance
     without = sum(q.rank is None for q in result.queries)
     lost = sum(q.rank == LOST for q in result.queries)
-    result.found |= {k: n for k, n in (("without_answer", without), ("lost", lost)) if n}
+    there = {n for names in data.split_images.values() for n in names}
+    cut = sum(not there.issuperset(t.members) for t in data.triplets) if protocol.subset_ks else 0
+    result.found |= {k: n for k, n in (("without_answer", without), ("lost", lost), ("groups_cut", cut)) if n}
     if result.recalls:
         total, first = sum(n for n, _ in weighted.values()), next(iter(result.recalls.values()))
         result.dominance = {k: sum(n * d[k] for n, d in weighted.values()) / total for k in next(iter(weighted.values()))[1]}
@@ -247,6 +249,8 @@ def what_was_ranked(result: Result) -> str:
         said.append("IMAGES ARE MISSING: {images:,} of {images_expected:,} are there; do not compare with figures over all of them".format(**result.found))
     if result.found.get("listed_twice"):
         said.append(f"{result.found['listed_twice']:,} image names are listed more than once and were ranked once")
+    if result.found.get("groups_cut"):
+        said.append(f"{result.found['groups_cut']:,} queries have a group in which images are missing: their subset recalls are easier than they should be")
     if result.found.get("lost"):
         said.append(f"{result.found['lost']:,} queries have no right image in the gallery, or scores that are no numbers: they count as not found")
     if result.found.get("without_answer"):

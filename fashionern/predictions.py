@@ -36,11 +36,9 @@ def _check(q: RankedQuery, names: list[str], gallery: set[str], wanted: int, ref
 
 def _check_complete(data: TripletDataset, result: Result) -> None:
     "An `ErnError` where not every query of the files was ranked, once."
-    whole, ranked = data.complete or data, [q.id for q in result.queries]
-    if data.complete is not None:
-        raise ErnError(f"Images of {data.name} ({data.split}) are missing, and a prediction file needs every query over the whole gallery; fetch them.")
-    absent = sorted({t.id for t in whole.triplets} - set(ranked))
-    if absent or len(ranked) != len(whole.triplets):
+    ranked = [q.id for q in result.queries]
+    absent = sorted({t.id for t in data.triplets} - set(ranked))
+    if absent or len(ranked) != len(data.triplets):
         some = f"lacks {len(absent)} queries, such as {absent[0]!r}" if absent else "has a query twice"
         raise ErnError(f"The ranking of {data.name} ({data.split}) {some}; rank the whole split again. No prediction file was written.")
 
@@ -79,9 +77,11 @@ PREDICTIONS: dict[str, tuple[str, Callable]] = {  # dataset → protocol of its 
 
 
 def check_predictable(data: TripletDataset) -> str:
-    "The protocol in which this dataset's server wants its rankings; an `ErnError` where it has none."
+    "The protocol in which this dataset's server wants its rankings; an `ErnError` where it has none, or where images are missing."
     if data.name not in PREDICTIONS:
         raise ErnError(f"{data.name} has no test server, so there is no prediction file to write; leave out --predictions and rank with --split val.")
+    if data.complete is not None:
+        raise ErnError(f"Images of {data.name} ({data.split}) are missing, and a prediction file needs every query over the whole gallery; fetch them.")
     return PREDICTIONS[data.name][0]
 
 

@@ -12,17 +12,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from .config import EvalConfig
+from .commands import EvalConfig
 from .core import ErnError, read_json, write_json
 from .data.core import TripletDataset, join_captions, load_image
 from .data.factory import create_dataset
 from .distributed import world
 from .encoders.tme import Encoders, load_encoders
-from .evaluate import Result, evaluate, results_table
+from .evaluate import Result, category_table, evaluate, results_table
 from .features import FeatureStore, extract_features
 from .models.core import ComposedRetriever
 from .models.factory import create_model, load_model
+from .predictions import FIRST, PREDICTIONS, check_predictable, write_predictions
 from .protocols import protocols_for
+from .rankings import save_rankings
 from .visualise import attention_picture, explain, retrieval_grid, retrieve, save_figure
 
 # %% ../nbs/65_report.ipynb #302bb320
@@ -83,7 +85,9 @@ class Opened:
     def __init__(self, cfg: EvalConfig):
         self.cfg = cfg = fill_in(cfg)
         self.data = create_dataset(cfg.dataset, cfg.root, cfg.split, cfg.missing)
-        self.protocols = [p.name for p in protocols_for(self.data, cfg.protocol)]
+        answered = any(t.targets for t in self.data.triplets)
+        self.sends = check_predictable(self.data) if cfg.predictions or (not answered and self.data.name in PREDICTIONS) else None
+        self.protocols = [p.name for p in protocols_for(self.data, cfg.protocol, answers=not (self.sends or cfg.save_rankings))]
         with world(cfg.device) as ranks:
             self.encoders = load_encoders(cfg.clip_model_name, cfg.clip_path, cfg.clip_pretrained, ranks.device)
         self.models = [open_model(name, cfg, self.encoders) for name in cfg.models]
@@ -96,16 +100,41 @@ class Opened:
 
 
 def report(cfg: EvalConfig) -> list[Result]:
-    "Rank, print a table per protocol, write `results.SPLIT.json`, draw pictures if asked."
+    "Rank, print a table per protocol, write `results.SPLIT.json` and what else was asked for."
     run, say = Opened(cfg), Console(highlight=False, soft_wrap=True).print
-    by_model = [evaluate(m, run.encoders, run.data, run.store.__getitem__, run.protocols, progress=True) for m in run.models]
+    asked = list(dict.fromkeys([*run.protocols, *([run.sends] if run.sends else [])]))
+    top = max(run.cfg.top_k if run.cfg.save_rankings else 0, FIRST if run.sends else 0)
+    by_model = [evaluate(m, run.encoders, run.data, run.store.__getitem__, asked, top, progress=True) for m in run.models]
     for same in zip(*by_model):
-        say(results_table(same, f"{run.data.name} {run.data.split}"), soft_wrap=False)
-    results, file = [r for rs in by_model for r in rs], run.cfg.out / f"results.{run.cfg.split}.json"
-    write_json(file, [r.as_dict() for r in results])
-    for path in [file] + (run.pictures() if run.cfg.pictures else []):
+        for table in _tables(same, run.data):
+            say(table, soft_wrap=False)
+    results = [r for rs in by_model for r in rs]
+    for path in _write(run, results) + (run.pictures() if run.cfg.pictures else []):
         say(f"written: {path}")
     return results
+
+
+def _tables(same: tuple[Result, ...], data: TripletDataset) -> list:
+    "What is printed of one protocol's results, a model each."
+    if not same[0].recalls:
+        return [f"{data.name} {data.split}: the answers are held back, so there are no recalls under {same[0].protocol}"]
+    tables = [results_table(same, f"{data.name} {data.split}")]
+    return tables + ([category_table(same)] if len(same[0].recalls) > 1 else [])
+
+
+def _write(run: Opened, results: list[Result]) -> list[Path]:
+    "The files of recalls, rankings and predictions; their paths."
+    out, split, files = run.cfg.out, run.data.split, []
+    if any(r.recalls for r in results):
+        files.append(out / f"results.{split}.json")
+        write_json(files[0], [r.as_dict() for r in results])
+    for r in results:
+        if run.cfg.save_rankings and r.protocol in run.protocols:
+            files.append(out / f"rankings.{split}.{r.protocol}.{r.model}.jsonl")
+            save_rankings(files[-1], r)
+        if r.protocol == run.sends:
+            files += write_predictions(out / "predictions" / r.model, run.data, r)
+    return files
 
 
 def _store(cfg: EvalConfig, data: TripletDataset, encoders: Encoders) -> FeatureStore:

@@ -23,10 +23,13 @@ def _are_sentences(value: Any) -> bool:
 
 KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "text": ("a text that is not empty", _is_text),
+    "string": ("a text, empty or not", lambda v: isinstance(v, str)),
     "sentences": ("a list of sentences of which one at least is not empty", _are_sentences),
     "texts": ("a list of texts, none empty", lambda v: isinstance(v, list) and bool(v) and all(map(_is_text, v))),
     "text or texts": ("a text or a list of texts", lambda v: _is_text(v) or KINDS["texts"][1](v)),
     "text or sentences": ("a sentence or a list of sentences", lambda v: _is_text(v) or _are_sentences(v)),
+    "whole number": ("a whole number", lambda v: isinstance(v, int) and not isinstance(v, bool)),
+    "object": ("an object", lambda v: isinstance(v, dict)),
 }
 
 # %% ../../nbs/11_data.annotations.ipynb #d0fc10ea

@@ -142,7 +142,7 @@ class TripletDataset:
 
     def single_captions(self) -> "TripletDataset":
         "The dataset with one query per caption, as VAL ranks FashionIQ; ids get the caption's number."
-        alone = [replace(t, captions=(c,), id=f"{t.id}.{k}") for t in self.triplets for k, c in enumerate(t.captions, 1) if clean_caption(c)]
+        alone = [replace(t, captions=(c,), id=f"{t.id}.{k}") for t in self.triplets for k, c in enumerate(t.captions, 1)]
         return replace(self, triplets=alone, complete=self.complete and self.complete.single_captions())
 
 # %% ../../nbs/11_data.core.ipynb #60d44d22

@@ -358,6 +358,6 @@ def draw(
 
 
 def draw_file(job: tuple[Design, tuple[int, ...], int, str | Path]) -> None:
-    "Draw (design, seeds, size, path) into a PNG file: one job of a worker process."
+    "Draw (design, seeds, size, path) into a PNG or JPEG file, as the suffix says: one job of a worker process."
     design, seeds, size, path = job
-    draw(design, np.random.default_rng(seeds), size).save(path, compress_level=4)
+    draw(design, np.random.default_rng(seeds), size).save(path, compress_level=4, quality=90)  # each format takes its own

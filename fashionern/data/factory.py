@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ..core import Registry, read_json, unknown_name
-from . import fashioniq
+from . import cirr, fashion200k, fashioniq, shoes
+from .cirr import load_cirr
 from .core import TripletDataset, apply_missing
+from .fashion200k import load_fashion200k
 from .fashioniq import load_fashioniq
 from .folder import load_folder
+from .shoes import load_shoes
 
 # %% ../../nbs/18_data.factory.ipynb #5185c132
 @dataclass(frozen=True)
@@ -30,6 +33,9 @@ class DatasetKind:
 
 DATASETS = Registry("dataset")
 DATASETS.register("fashioniq")(DatasetKind(load_fashioniq, fashioniq.SPLITS, fashioniq.EXPECTED))
+DATASETS.register("shoes")(DatasetKind(load_shoes, shoes.SPLITS, shoes.EXPECTED))
+DATASETS.register("fashion200k")(DatasetKind(load_fashion200k, fashion200k.SPLITS, fashion200k.EXPECTED, sure=False))
+DATASETS.register("cirr")(DatasetKind(load_cirr, cirr.SPLITS, cirr.EXPECTED))
 DATASETS.register("folder")(DatasetKind(load_folder, fashioniq.SPLITS, {}, has=lambda root, split: (root / f"triplets.{split}.json").is_file()))
 
 

@@ -59,7 +59,8 @@ def _row(line: str, where: str) -> tuple[str, str]:
     columns = line.split("\t")
     if len(columns) != 3:
         raise ErnError(
-            f"{where} must be path, detection score and description with tabs between but has {len(columns)} of three columns; mend or remove it."
+            f"{where} must be path, detection score and description with tabs between but has {len(columns)} of three "
+            "columns; mend or remove it."
         )
     name, score, description = image_name(columns[0]), columns[1], columns[2].strip()
     if not name:
@@ -136,6 +137,20 @@ class _Groups:
         "One thing for each of these groups, none of them empty."
         return self.things[self.starts[groups] + rng.integers(self.sizes[groups])]
 
+# %% ../../nbs/14_data.fashion200k.ipynb #6f76f310
+def _links(
+    texts: Sequence[str],  # the different descriptions
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # of each link: description, first link of the parent, how many other links it has
+    "Each description with each of its parents that another description shares, sorted by parent."
+    families: dict[str, int] = {}
+    pairs = [(t, families.setdefault(p, len(families))) for t, text in enumerate(texts) for p in parents(text)]
+    child, parent = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    shared = np.bincount(parent, minlength=1)[parent] > 1
+    order = np.argsort(parent[shared], kind="stable")
+    child, parent = child[shared][order], parent[shared][order]
+    first = np.searchsorted(parent, parent)
+    return child, first, np.searchsorted(parent, parent, "right") - first - 1
+
 # %% ../../nbs/14_data.fashion200k.ipynb #4533cf90
 class SiblingPairs:
     "Draws for each image that has siblings a target whose description differs in one word."
@@ -151,17 +166,9 @@ class SiblingPairs:
         texts: dict[str, int] = {}
         numbers = [texts.setdefault(descriptions[self._names[i]], len(texts)) for i in self._present]
         self._text = np.array(numbers, dtype=np.int64)
-        families: dict[str, int] = {}
-        pairs = [(t, families.setdefault(p, len(families))) for text, t in texts.items() for p in parents(text)]
-        child, parent = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-        shared = np.bincount(parent, minlength=1)[parent] > 1
-        order = np.argsort(parent[shared], kind="stable")
-        self._child, parent = child[shared][order], parent[shared][order]
-        self._first = np.searchsorted(parent, parent)
-        self._others = np.searchsorted(parent, parent, "right") - self._first - 1
-        self._links = _Groups(self._child, len(texts))
-        self._images = _Groups(self._text, len(texts))
-        self._references = np.flatnonzero(self._links.sizes[self._text])
+        self._child, self._first, self._others = _links(list(texts))
+        self._by_text = _Groups(self._child, len(texts)), _Groups(self._text, len(texts))  # links and images of each
+        self._references = np.flatnonzero(self._by_text[0].sizes[self._text])
 
     @property
     def without_siblings(self) -> int:
@@ -175,10 +182,11 @@ class SiblingPairs:
     def draw(self, seed: int, epoch: int) -> list[Triplet]:
         "One triplet for each image that has siblings; the same for the same seed and epoch."
         rng = np.random.default_rng([seed, epoch])
-        link = self._links.draw(self._text[self._references], rng)
+        links, images = self._by_text
+        link = links.draw(self._text[self._references], rng)
         other = self._first[link] + rng.integers(self._others[link])
         other += other >= link  # its own place is stepped over
-        target = self._images.draw(self._child[other], rng)
+        target = images.draw(self._child[other], rng)
         pairs = zip(self._present[self._references].tolist(), self._present[target].tolist())
         return [self._triplet(reference, target) for reference, target in pairs]
 
@@ -195,8 +203,9 @@ def _query(line: str, known: AbstractSet[str], where: str) -> tuple[str, str]:
     pairs = [pair for pair in pairs if known.issuperset(pair)]
     if len(pairs) != 1:
         raise ErnError(
-            f"{where} must name two images of the test label files with a blank between but {'is ambiguous' if pairs else 'names none such'} "
-            f"({line.strip()!r:.200}); take it and labels/ from the same copy, or mend or remove the line."
+            f"{where} must name two images of the test label files with a blank between but "
+            f"{'is ambiguous' if pairs else 'names none such'} ({line.strip()!r:.200}); "
+            "take it and labels/ from the same copy, or mend or remove the line."
         )
     return pairs[0]
 
@@ -218,7 +227,10 @@ def _test_triplets(
         if reference in descriptions and target in descriptions:
             old, new = descriptions[reference], descriptions[target]
             if not (old and new):
-                raise ErnError(f"{where} names the image {target if old else reference!r}, whose description is empty; write one in labels/ or remove the line.")
+                raise ErnError(
+                    f"{where} names the image {target if old else reference!r}, whose description is empty; "
+                    "write one in labels/ or remove the line."
+                )
             if target not in right:
                 right[target] = (target, *(n for n in same[new] if n != target))
             triplets.append(Triplet(reference, right[target], (modification(old, new),), id=f"fashion200k-test-{i}"))
@@ -251,7 +263,8 @@ def _with_queries(data: TripletDataset, root: Path, cleaned: dict[str, str]) -> 
     if not triplets:
         raise ErnError(f"{path} has no query within {', '.join(asked)}; read more categories.")
     inside = sum(cleaned[t.reference] == cleaned[t.target] for t in triplets)
-    return replace(data, triplets=triplets, found=data.found | {"reference_is_right": inside, "queries_of_other_categories": left_out})
+    found = data.found | {"reference_is_right": inside, "queries_of_other_categories": left_out}
+    return replace(data, triplets=triplets, found=found)
 
 # %% ../../nbs/14_data.fashion200k.ipynb #3e7ba934
 def load_fashion200k(
@@ -272,10 +285,13 @@ def load_fashion200k(
     files = _label_files(root, split, categories)
     written, twice = _read_labels(list(files.values()))
     cleaned = {name: clean_description(text) for name, text in written.items()}
-    found = {"categories": list(files), "listed_twice": twice, "empty_descriptions": sum(not text for text in cleaned.values())}
+    empty = sum(not text for text in cleaned.values())
+    found = {"categories": list(files), "listed_twice": twice, "empty_descriptions": empty}
     finder = ImageFinder(root, root / "images")
     data = TripletDataset("fashion200k", split, [], {"all": list(written)}, finder, "fashion200k", found)
     return _with_pairs(data, root, written, cleaned) if split == "train" else _with_queries(data, root, cleaned)
 
-# %% ../../nbs/14_data.fashion200k.ipynb #9d821638
-EXPECTED: dict[str, dict[str, tuple[int, int]]] = {"test": {"all": (29789, 33480)}}  # split → 'all' → images, triplets; the papers' figures
+# %% ../../nbs/14_data.fashion200k.ipynb #1f47ef5b
+EXPECTED: dict[str, dict[str, tuple[int, int]]] = {  # split → 'all' → images, triplets; the papers' figures
+    "test": {"all": (29789, 33480)},
+}

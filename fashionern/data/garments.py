@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOTE', 'sample_designs', 'name_pictures', 'make_triplets', 'Garments', 'make_garments', 'draw_pictures',
-           'drawn_before', 'write_note', 'write_fashioniq', 'draw_fashioniq']
+           'drawn_before', 'write_note', 'write_designs', 'write_fashioniq', 'draw_fashioniq']
 
 # %% ../../nbs/17_data.garments.ipynb #d0e6b758
 import multiprocessing
@@ -135,16 +135,16 @@ def make_garments(
 # %% ../../nbs/17_data.garments.ipynb #838f8a03
 def draw_pictures(
     designs: dict[str, Design],  # picture name → design
-    folder: str | Path,  # gets one PNG file a picture
+    files: dict[str, Path],  # picture name → the file to write, PNG or JPEG as its suffix says
     seed: int = 42,
     size: int = 96,  # side of a picture, pixels
     workers: Optional[int] = None,  # processes; by default one a core, at most 8
 ) -> None:
-    "Draw every picture into `folder`/NAME.png."
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    "Draw every picture into its file."
+    for folder in {file.parent for file in files.values()}:
+        folder.mkdir(parents=True, exist_ok=True)
     workers = min(8, os.cpu_count() or 1) if workers is None else workers
-    jobs = [(design, (seed, int(name, 36)), size, folder / f"{name}.png") for name, design in designs.items()]
+    jobs = [(design, (seed, int(name, 36)), size, files[name]) for name, design in designs.items()]
     bar = {"total": len(jobs), "desc": "drawing garments", "unit": "picture"}
     if workers <= 1:
         for _ in tqdm(map(draw_file, jobs), **bar):
@@ -184,6 +184,20 @@ def write_note(
     "Note in `root` what it holds, or will hold."
     write_json(Path(root) / NOTE, {"asked": asked, "summary": summary})
 
+# %% ../../nbs/17_data.garments.ipynb #27e682aa
+def write_designs(
+    root: str | Path,
+    garments: Garments,
+    names: Optional[dict[str, str]] = None,  # picture name → the loader's name of the image, where that is another
+) -> None:
+    "What the drawn pictures show: designs.json of all of them, descriptions.json of those of the split 'train'."
+    root, designs = Path(root), garments.designs()
+    names = names or {n: n for n in designs}
+    train = [n for pictures in garments.pictures["train"].values() for n in pictures]
+    write_json(root / "designs.json", {names[n]: vars(design) for n, design in designs.items()})
+    said = {names[n]: descriptions(designs[n], np.random.default_rng(int(n, 36))) for n in train}
+    write_json(root / "descriptions.json", said)
+
 # %% ../../nbs/17_data.garments.ipynb #4a2110b1
 def write_fashioniq(
     root: str | Path,
@@ -199,9 +213,7 @@ def write_fashioniq(
             write_json(root / "captions" / f"cap.{category}.{split}.json", rows)
             names = list(garments.pictures[split][category])
             write_json(root / "image_splits" / f"split.{category}.{split}.json", names)
-    write_json(root / "designs.json", {name: vars(design) for name, design in garments.designs().items()})
-    train = {n: d for names in garments.pictures["train"].values() for n, d in names.items()}
-    write_json(root / "descriptions.json", {n: descriptions(d, np.random.default_rng(int(n, 36))) for n, d in train.items()})
+    write_designs(root, garments)
 
 
 def draw_fashioniq(
@@ -227,6 +239,7 @@ def draw_fashioniq(
     garments = make_garments(images, triplets, pictures, seed)
     write_note(root, asked)
     write_fashioniq(root, garments)
-    draw_pictures(garments.designs(), Path(root) / "images", seed, size, workers)
+    designs = garments.designs()
+    draw_pictures(designs, {name: Path(root) / "images" / f"{name}.png" for name in designs}, seed, size, workers)
     write_note(root, asked, garments.summary())
     return garments.summary()

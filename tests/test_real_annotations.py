@@ -1,0 +1,112 @@
+"The real annotation files with stub images and random features, through `ern_eval`: all galleries at their true size, recalls at chance."
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fashionern import cli
+from fashionern.core import CROPS
+from fashionern.data.factory import DATASETS
+from fashionern.encoders.clip import TINY, create_clip
+from fashionern.encoders.tme import Encoders
+from fashionern.features import FeatureStore
+
+
+def stub(shared: Path, folder: Path, dataset: str, split: str) -> list[str]:
+    "A root in `folder` with the real annotations, one stub image per name, and random features; the arguments of `ern_eval`."
+    root, kind = folder / "data", DATASETS.get(dataset)
+    if not (shared / "annotations" / dataset).is_dir():
+        pytest.skip(f"the shared files hold no annotations of {dataset}")
+    (root / "images").mkdir(parents=True)
+    for part in ("captions", "image_splits"):
+        (root / part).symlink_to(shared / "annotations" / dataset / part)
+    names = kind.load(root, split).all_images()
+    Image.new("RGB", (1, 1)).save(folder / "stub.png")
+    for name in names:
+        os.link(folder / "stub.png", root / "images" / f"{name}.png")
+    clip = create_clip(TINY)
+    Encoders(clip).save(folder / "encoders.safetensors")
+    store = FeatureStore.create(root / "features" / f"{clip.image_fingerprint()}-random", clip.image_fingerprint(), names, clip.dim)
+    whole = np.random.default_rng(42).standard_normal((len(names), clip.dim), dtype=np.float32)
+    store.whole[:] = whole / np.linalg.norm(whole, axis=1, keepdims=True)
+    store.local[:] = np.broadcast_to(store.whole[:, None], (len(names), CROPS, clip.dim))
+    store.done[:] = 1
+    return ["--models", "sum", "--dataset", dataset, "--root", str(root), "--clip-model-name", TINY, "--clip-pretrained", "None",
+            "--clip-path", str(folder / "encoders.safetensors"), "--device", "cpu", "--out", str(folder), "--split", split]  # fmt: skip
+
+
+def ern_eval(monkeypatch, capsys, *args) -> str:
+    monkeypatch.setattr(sys, "argv", ["ern_eval", *args])
+    capsys.readouterr()
+    cli.evaluate()
+    return capsys.readouterr().out
+
+
+def at_chance(found: float, k: float, places: int, queries: int) -> bool:
+    "A recall in per cent within five standard deviations of k right places of so many."
+    p = k / places
+    return abs(found / 100 - p) < 5 * math.sqrt(p * (1 - p) / queries)
+
+
+FASHIONIQ = {  # protocol → gallery of dress, shirt, toptee; images before the target that are always taken (the reference); queries per triplet
+    "fashioniq-original": ((3817, 6346, 5373), 1, 1),
+    "fashioniq-original-masked": ((3817, 6346, 5373), 0, 1),
+    "fashioniq-val": ((2628, 3089, 2902), 1, 1),
+    "fashioniq-val-masked": ((2628, 3089, 2902), 0, 1),
+    "fashioniq-val-single": ((2628, 3089, 2902), 1, 2),
+}
+
+
+def test_fashioniq_val_under_all_protocols(monkeypatch, capsys, shared, tmp_path):
+    args = stub(shared, tmp_path, "fashioniq", "val")
+    said = ern_eval(monkeypatch, capsys, *args, "--protocol", *FASHIONIQ)
+    results = json.loads((tmp_path / "results.val.json").read_text())
+    assert [r["protocol"] for r in results] == list(FASHIONIQ) and all(f"protocol {p}" in said for p in FASHIONIQ)
+    for r in results:
+        galleries, before, times = FASHIONIQ[r["protocol"]]
+        for (category, recalls), size, queries in zip(r["recalls"].items(), galleries, (2017, 2038, 1961), strict=True):
+            counts = r["counts"][category]
+            assert counts["gallery"] == counts["gallery_expected"] == size and counts["queries_expected"] == counts["queries"] == queries * times
+            for k in (10, 50):
+                assert at_chance(recalls[f"R@{k}"], k - before, size - 1, queries), (r["protocol"], category, k, recalls)
+    assert results[0]["dominance"]["nearest"] > 99, "the reference is always there: that is what takes one of the k places"
+
+
+def test_cirr_val_at_chance(monkeypatch, capsys, shared, tmp_path):
+    args = stub(shared, tmp_path, "cirr", "val")
+    assert "protocol cirr" in ern_eval(monkeypatch, capsys, *args)
+    (r,) = json.loads((tmp_path / "results.val.json").read_text())
+    assert r["counts"]["all"] == {"queries": 4181, "gallery": 2297, "queries_expected": 4181, "gallery_expected": 2297}
+    for k in (1, 5, 10, 50):
+        assert at_chance(r["mean"][f"R@{k}"], k, 2296, 4181)
+    for k in (1, 2, 3):
+        assert at_chance(r["mean"][f"Rs@{k}"], k, 5, 4181)
+    assert r["mean"]["mean"] == pytest.approx((r["mean"]["R@5"] + r["mean"]["Rs@1"]) / 2)
+
+
+def test_cirr_test1_submissions(monkeypatch, capsys, shared, tmp_path):
+    args = stub(shared, tmp_path, "cirr", "test1")
+    assert "answers are held back" in ern_eval(monkeypatch, capsys, *args)
+    asked = {str(e["pairid"]): e for e in json.loads((shared / "annotations" / "cirr" / "captions" / "cap.rc2.test1.json").read_text())}
+    for metric, length in (("recall", 50), ("recall_subset", 3)):
+        file = tmp_path / "predictions" / "sum" / f"cirr.test1.{metric}.json"
+        content = json.loads(file.read_text())
+        assert file.stat().st_size <= 5_000_000 and content.pop("metric") == metric and content.pop("version") == "rc2"
+        assert len(content) == 4148 and set(content) == set(asked)
+        for pair, names in content.items():
+            members = set(asked[pair]["img_set"]["members"])
+            assert len(set(names)) == length and asked[pair]["reference"] not in names and (metric == "recall" or set(names) <= members)
+
+
+def test_fashioniq_test_predictions(monkeypatch, capsys, shared, tmp_path):
+    args = stub(shared, tmp_path, "fashioniq", "test")
+    ern_eval(monkeypatch, capsys, *args)
+    for category, queries in (("dress", 2024), ("shirt", 2038), ("toptee", 2056)):
+        rows = json.loads((tmp_path / "predictions" / "sum" / f"{category}.test.pred.json").read_text())
+        assert len(rows) == queries and all(len(set(row["ranking"])) == 50 for row in rows)
