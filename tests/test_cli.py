@@ -132,6 +132,68 @@ def test_missing_images_are_told_in_the_result(monkeypatch, capsys, finished, tm
     assert "3 of 36 images" in sentence(monkeypatch, capsys, cli.evaluate, *common[1:])
     monkeypatch.setattr(sys, "argv", [*common, "--missing", "drop"])
     cli.evaluate()
-    found = json.loads((tmp_path / "results.val.json").read_text())[0]["found"]
+    result = json.loads((tmp_path / "results.val.json").read_text())[0]
+    found, dress, said = result["found"], result["counts"]["dress"], " ".join(capsys.readouterr().out.split())
     assert found["images"] == 33 and found["images_expected"] == 36 and found["queries"] < found["queries_expected"] == 30
-    assert f"queries {found['queries']} of 30, images 33 of 36" in " ".join(capsys.readouterr().out.split())
+    assert dress["queries"] < dress["queries_expected"] == 10 and (dress["gallery"], dress["gallery_expected"]) == (9, 12)
+    assert f"dress: queries {dress['queries']} of 10, gallery 9 of 12" in said and "IMAGES ARE MISSING: 33 of 36 are there" in said
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["draw", "--dataset", "cirrr", "--root", "d"], ["'cirr'"]),
+        (["draw", "--dataset", "cirr", "--root", "d", "--images", "0"], ["--images 0"]),
+        (["draw", "--dataset", "shoes", "--root", "d", "--size", "4"], ["--size 4"]),
+        (["check", "--dataset", "cir", "--root", "."], ["dataset", "'cirr'"]),
+        (["check", "--dataset", "cirr", "--root", "nowhere"], ["nowhere", "--root"]),
+    ],
+)  # fmt: skip
+def test_wrong_flags_of_ern_data(monkeypatch, capsys, tmp_path, args, words):
+    monkeypatch.chdir(tmp_path)
+    said = sentence(monkeypatch, capsys, cli.data, *args)
+    assert all(w in said for w in words), said
+    assert not list(tmp_path.iterdir())
+
+
+def test_drawing_over_something_else(monkeypatch, capsys, garments):
+    said = sentence(monkeypatch, capsys, cli.data, "draw", "--dataset", "cirr", "--root", garments)
+    assert str(garments) in said and "other parameters" in said or "another" in said
+    (garments / "garments.json").unlink()
+    assert "not empty" in sentence(monkeypatch, capsys, cli.data, "draw", "--dataset", "cirr", "--root", garments)
+
+
+def test_check_of_an_empty_folder_names_what_is_absent(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["ern_data", "check", "--dataset", "cirr", "--root", str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        cli.data()
+    said = " ".join(capsys.readouterr().out.split())
+    assert end.value.code == 1 and all(f"{s} cannot be loaded" in said for s in ("train", "val", "test1")) and "captions" in said
+
+
+def test_rankings_that_cannot_be_compared(monkeypatch, capsys, finished, tmp_path):
+    common = ["ern_eval", "--run-dir", str(finished / "run"), "--models", "sum", "--device", "cpu", "--out", str(tmp_path), "--save-rankings"]
+    monkeypatch.setattr(sys, "argv", [*common, "--protocol", "fashioniq-val", "fashioniq-original"])
+    cli.evaluate()
+    one, other = (tmp_path / f"rankings.val.{p}.sum.jsonl" for p in ("fashioniq-val", "fashioniq-original"))
+    assert "one protocol" in sentence(monkeypatch, capsys, cli.compare, one, other)
+    assert "nothing.jsonl" in sentence(monkeypatch, capsys, cli.compare, one, tmp_path / "nothing.jsonl")
+    assert "--k 0" in sentence(monkeypatch, capsys, cli.compare, one, one, "--k", "0")
+    (tmp_path / "cut.jsonl").write_text(one.read_text()[:-40])
+    assert "cut.jsonl, line 30" in sentence(monkeypatch, capsys, cli.compare, tmp_path / "cut.jsonl", one)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--protocol", "cirr"], ["'cirr' is for cirr, not for fashioniq", "fashioniq-val-single"]),
+        (["--protocol", "fashioniq-val-singel"], ["'fashioniq-val-single'"]),
+        (["--split", "test", "--predictions", "--missing", "drop", "--protocol", "shoes"], ["'shoes' is for shoes"]),
+        (["--split", "tset"], ["split", "'test'"]),
+        (["--top-k", "0"], ["--top-k 0"]),
+    ],
+)  # fmt: skip
+def test_wrong_flags_of_ern_eval(monkeypatch, capsys, finished, tmp_path, more, words):
+    said = sentence(monkeypatch, capsys, cli.evaluate, "--run-dir", finished / "run", "--device", "cpu", "--out", tmp_path, *more)
+    assert all(w in said for w in words), said
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 "Each dataset's whole path from the command line, on its drawn edition: draw, check, train, evaluate under every protocol, prediction files, comparison."
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,13 +12,14 @@ import pytest
 from fashionern.protocols import PROTOCOLS
 
 BIN = Path(sys.executable).parent
+ENV = os.environ | {"OMP_NUM_THREADS": "1"}  # several threads of several processes on few cores wait for each other
 DATASETS = ("fashioniq", "shoes", "fashion200k", "cirr")
 SHORT = ["--warmup-epochs", "2", "--tme-epochs", "1", "--num-epochs", "2", "--compare", "sum", "--batch-size", "64", "--device", "cpu", "--num-workers", "0"]
 
 
-def call(command: str, *args, status: int = 0, cwd: Path | None = None) -> str:
+def call(command: str, *args, status: int = 0) -> str:
     "What the command says; its exit status must be `status`."
-    done = subprocess.run([str(BIN / command), *map(str, args)], capture_output=True, text=True, cwd=cwd, timeout=300)
+    done = subprocess.run([str(BIN / command), *map(str, args)], capture_output=True, text=True, env=ENV, timeout=300)
     assert done.returncode == status, done.stdout[-2000:] + done.stderr[-2000:]
     return " ".join((done.stdout + (done.stderr if status else "")).split())
 
