@@ -12,7 +12,7 @@ from fashionern.core import ErnError, read_json
 from fashionern.data.annotations import read_lines
 from fashionern.data.core import apply_missing
 from fashionern.data.drawing import Design
-from fashionern.data.editions import EDITIONS, draw_dataset
+from fashionern.data.editions import EDITIONS, LIMITS, draw_dataset, make_cirr, make_fashion200k, make_shoes
 from fashionern.data.factory import DATASETS, create_dataset
 from fashionern.data.garments import NOTE, write_note
 from fashionern.data.wording import changes, words
@@ -152,21 +152,29 @@ def test_what_is_refused(edition, tmp_path):
         draw_dataset(name, tmp_path, **SMALL)
     with pytest.raises(ErnError, match="is a file"):
         draw_dataset(name, tmp_path / "mine.txt", **SMALL)
-    for change, words_said in (({"images": 47}, "images = 47.*48"), ({"size": 15}, "size = 15.*16"), ({"seed": -1}, "seed = -1.*0")):
-        with pytest.raises(ErnError, match=words_said):
-            draw_dataset(name, tmp_path / "new", **SMALL | change)
-    with pytest.raises(ErnError, match="different dress designs are more than|fewer"):
-        draw_dataset(name, tmp_path / "new", **SMALL | {"images": 100_000})
+    beyond = (("images", 59, "60"), ("images", 3601, "3,600"), ("size", 15, "16"), ("size", 1025, "1,024"), ("seed", -1, "0"), ("seed", 2**32, "4,294,967,295"))
+    for option, value, limit in beyond:
+        with pytest.raises(ErnError, match=f"{option} = {value:,}.* {limit}"):
+            draw_dataset(name, tmp_path / "new", **SMALL | {option: value})
     with pytest.raises(ErnError, match=repr(name)):
         draw_dataset(name[:-1] + "_", tmp_path / "new", **SMALL)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.parametrize("name", SPLITS)
+@pytest.mark.parametrize("make", (make_shoes, make_fashion200k, make_cirr))
+def test_the_smallest_and_the_largest_can_be_made(make):
+    "No seed may lack the pairs for its questions, and the designs must last."
+    for images, seed in ((LIMITS["images"][1], 0), *((LIMITS["images"][0], seed) for seed in range(40))):
+        last = list(make(images, seed).garments.summary().values())[-1]
+        assert sum(c["triplets"] for c in last.values()) >= images / 4
+
+
 @pytest.mark.parametrize("seed", range(5))
-def test_the_smallest_editions_have_enough_pairs(name, seed, tmp_path):
-    summary = draw_dataset(name, tmp_path / "data", images=48, size=16, seed=seed, workers=1)
-    assert all(c["triplets"] or (name, s) == ("fashion200k", "train") for s, split in summary.items() for c in split.values())
+def test_fashioniq_at_its_limits(seed, tmp_path, monkeypatch):
+    monkeypatch.setattr("fashionern.data.garments.draw_pictures", lambda *args: None)
+    for images in LIMITS["images"]:
+        summary = draw_dataset("fashioniq", tmp_path / str(images), images, seed, size=16)
+        assert summary["val"]["shirt"] == {"images": images // 12 * 2, "triplets": images // 12 * 2 * 4 // 5}
 
 
 @pytest.mark.parametrize("name, split", [("fashioniq", "train"), ("fashioniq", "val"), ("shoes", "train"), ("shoes", "val"), ("cirr", "train"), ("cirr", "val")])

@@ -4,8 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from fashionern.core import ErnError
+from fashionern.core import ErnError, one_sentence
+from fashionern.data.check import check_dataset, check_sentences
 from fashionern.data.photos import unpack_images
+from fashionern.data.prepare import conclude, unpack_archives
 from fashionern.data.table import triplets_from_table
 
 
@@ -18,7 +20,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     "The options; the defaults are those for a catalogue with the columns of the README."
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--table", type=Path, required=True, help="CSV or Parquet file, a product a row")
-    p.add_argument("--images", type=Path, help="ZIP of the photos; without it they must lie in ROOT/images already")
+    p.add_argument("--images", type=Path, help="ZIP or TAR of the photos; without it they must lie in ROOT/images already")
     p.add_argument("--root", type=Path, default=Path("data/catalogue"), help="folder to write")
     p.add_argument("--id-column", default="id", help="column that names the photo")
     p.add_argument("--name-column", default="productDisplayName", help="column with the name for people; '' for none")
@@ -35,7 +37,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--per-product", type=int, default=4, help="training triplets with the same reference")
     p.add_argument("--queries", type=int, help="at most so many val (and test) queries, otherwise one a product")
     p.add_argument("--same-name", action="store_true", help="keep products of one name on one side too")
-    p.add_argument("--max-gb", type=float, default=20, help="refuse an archive whose photos unpack to more GB")
+    p.add_argument("--max-gb", type=float, default=20, help="refuse an archive that unpacks to more GB")
     p.add_argument("--seed", type=int, default=42, help="of splits, pairs and sentences")
     return p.parse_args(argv)
 
@@ -63,26 +65,22 @@ def rows(report: dict) -> list[tuple[str, object]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    "Unpack, make, tell; 2 where the input is wrong."
+    "Unpack, make, tell; 0 where all is there, 1 where not, 2 where the input is wrong."
     o = parse(argv)
-    try:
-        where = conditions(o.where)
-        if o.images:
-            found = unpack_images(o.images, o.root / "images", int(o.max_gb * 1e9))
-            print(
-                f"{o.images.name}: {found['photos']:,} photos, {found['written']:,} unpacked now, {found['other files']:,} other files left"
-            )
+    with one_sentence():
+        where, max_bytes = conditions(o.where), int(o.max_gb * 1e9)
+        archives = unpack_archives([o.images] if o.images else [], lambda path: unpack_images(path, o.root / "images", max_bytes))
         report = triplets_from_table(
             o.table, o.id_column, o.attributes, o.root, o.name_column or None, where, o.train, o.val, o.test,
             o.per_product, o.queries, o.same_name, o.seed,
         )  # fmt: skip
-    except ErnError as e:
-        print(e, file=sys.stderr)
-        return 2
-    for name, value in rows(report):
-        print(f"{name:50} {value:>10,}")
-    print(f"{o.root} is ready; read it with create_dataset('folder', {str(o.root)!r}, 'train').")
-    return 0
+        for name, value in rows(report):
+            print(f"{name:50} {value:>10,}")
+        found = check_dataset("folder", o.root, read_images=False)  # making the triplets has read them
+        print(*check_sentences(found), sep="\n")
+        print(f"Read it with create_dataset('folder', {str(o.root)!r}, 'train').")
+        done = {"archives": archives if any(a["unpacked now"] for a in archives.values()) else {}}
+        return conclude(o.root, {"dataset": "folder", "check": found.as_dict()}, done, found.complete)
 
 
 if __name__ == "__main__":

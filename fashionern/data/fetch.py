@@ -92,6 +92,14 @@ def is_web(url: str) -> bool:
         return False
 
 
+def _onward(url: str, location: str) -> str:
+    "Where a redirect leads; nothing where it is no address at all."
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return ""
+
+
 class Fetcher:
     "Gets files politely; one for a whole run, because it remembers what each host said."
 
@@ -154,7 +162,7 @@ class Fetcher:
                 body, onward = self._ask(url, host, max_bytes, types)
             if body is not None:
                 return body
-            url = urljoin(url, onward)
+            url = _onward(url, onward)
         raise Refusal("too many redirects")
 
     def _ask(self, url: str, host: _Host, max_bytes: int, types: Optional[tuple[str, ...]]) -> tuple[Optional[bytes], str]:

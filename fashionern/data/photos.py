@@ -5,77 +5,26 @@
 # %% auto #0
 __all__ = ['RADIUS', 'COLOUR_RADIUS', 'MARGIN', 'unpack_images', 'fingerprint', 'near_duplicates']
 
-# %% ../../nbs/16_data.photos.ipynb #f3f79495
-import shutil
-import stat
-import zipfile
-import zlib
-from collections import Counter, defaultdict
-from pathlib import Path, PurePosixPath, PureWindowsPath
+# %% ../../nbs/16_data.photos.ipynb #2ca5058c
+from collections import defaultdict
+from pathlib import Path, PurePosixPath
 from typing import Iterable
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from ..core import ErnError
+from .archives import Unpacked, flat, unpack
 from .core import IMAGE_SUFFIXES
 
-# %% ../../nbs/16_data.photos.ipynb #dce5073a
-def _checked(archive: zipfile.ZipFile, path: Path, max_bytes: int) -> list[zipfile.ZipInfo]:
-    "The photos of an archive, or an `ErnError` where it holds what a shop's archive does not."
-    photos, names = [], Counter()
-    for info in archive.infolist():
-        name = PurePosixPath(info.filename.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts or PureWindowsPath(info.filename).drive:
-            raise ErnError(
-                f"{path} names a file outside its folder ({info.filename!r}); it was not unpacked, get it from a source you trust."
-            )
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise ErnError(f"{path} holds a link ({info.filename!r}); it was not unpacked, pack the photos themselves.")
-        if not info.is_dir() and name.suffix.lower() in IMAGE_SUFFIXES and not name.name.startswith("."):
-            photos.append(info)
-            names[name.stem] += 1
-    if sum(i.file_size for i in photos) > max_bytes:
-        raise ErnError(
-            f"{path} unpacks to more than {max_bytes / 1e9:.3g} GB of photos; it was not unpacked, allow more with --max-gb."
-        )
-    twice = next((n for n, count in names.items() if count > 1), None)
-    if twice or not photos:
-        what = (
-            f"holds two photos named {twice!r}; rename one of them"
-            if twice
-            else "holds no photo; pack .jpg or .png files"
-        )
-        raise ErnError(f"{path} {what}.")
-    return photos
-
-# %% ../../nbs/16_data.photos.ipynb #f3cc4b25
+# %% ../../nbs/16_data.photos.ipynb #ed8f7dbd
 def unpack_images(
-    path: str | Path,  # the ZIP file
+    path: str | Path,  # the archive
     folder: str | Path,  # where the photos go
-    max_bytes: int = 20_000_000_000,  # of all photos together
+    max_bytes: int = 20_000_000_000,  # of all its files together
     progress: bool = True,  # show a progress bar
-) -> dict[str, int]:
+) -> Unpacked:
     "Unpack the photos that are not there yet; how many photos and other files the archive holds, and how many were written."
-    path, folder, written = Path(path), Path(folder), 0
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            photos = _checked(archive, path, max_bytes)
-            others = sum(not i.is_dir() for i in archive.infolist()) - len(photos)
-            for info in tqdm(photos, "unpack", disable=not progress, unit="photo"):
-                place = folder / PurePosixPath(info.filename.replace("\\", "/")).name
-                if place.is_file() and place.stat().st_size == info.file_size:
-                    continue
-                part = place.with_name(f".{place.name}.part")
-                with archive.open(info) as source, open(part, "wb") as target:
-                    shutil.copyfileobj(source, target)
-                part.replace(place)
-                written += 1
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as e:
-        raise ErnError(f"{path} cannot be unpacked ({e}); fetch it anew.") from None
-    return {"photos": len(photos), "other files": others, "written": written}
+    return unpack(path, folder, flat(IMAGE_SUFFIXES), "photo", lambda name: PurePosixPath(name).stem, max_bytes=max_bytes, progress=progress)
 
 # %% ../../nbs/16_data.photos.ipynb #a26a4c3d
 RADIUS, COLOUR_RADIUS = 12, 24  # differing comparisons of 256; difference of a mean colour, of 255

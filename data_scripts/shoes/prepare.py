@@ -1,0 +1,32 @@
+"Shoes: annotation files, and the shoes among the images of the Attribute Discovery Dataset; see README.md beside this file."
+
+import sys
+
+from fashionern.data.archives import tree
+from fashionern.data.check import check_dataset, check_sentences, check_table
+from fashionern.data.core import IMAGE_SUFFIXES
+from fashionern.data.prepare import Annotation, Source, run
+
+REPOSITORY = "https://raw.githubusercontent.com/XiaoxiaoGuo/fashion-retrieval/master/dataset"
+
+FILES = (  # path, entries, sha256
+    ("relative_captions_shoes.json", 10751, "717d815ca134f166d1a6e12a2b2e86b94dfdf22f3a45c3b984b59bfd89d91cdf"),
+    ("train_im_names.txt", 10000, "dd7f58d8d65f95c17c585cd62efd3038a8a6ed4d8ee0d6153287f75b76d1c64f"),
+    ("eval_im_names.txt", 4658, "f1fd756f9c9841119c2d601994f16338f4e9b8f2846aaec0748ba873654548f3"),
+)  # fmt: skip
+
+
+def place(name):
+    "Shoes only: the download holds bags, earrings and ties too."
+    return tree(IMAGE_SUFFIXES, "attributedata")(name) if name.name.startswith("img_womens_") else None
+
+
+SOURCE = Source(
+    name="shoes",
+    annotations=tuple(Annotation(path, f"{REPOSITORY}/{path}", entries, sha256) for path, entries, sha256 in FILES),
+    place=place,
+    images=".",
+)
+
+if __name__ == "__main__":
+    sys.exit(run(SOURCE, check_dataset, check_table, check_sentences, __doc__))

@@ -1,0 +1,405 @@
+"Downloads from a real server that behaves badly in every way we know of."
+
+import gzip
+import io
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import zlib
+from dataclasses import replace
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+from loopback import Loopback, endless, picture, raw, reply, silence
+from PIL import Image
+
+from fashionern.core import ErnError
+from fashionern.data import image_urls
+from fashionern.data.fetch import Fetcher, Manners, Refusal, fetch_file
+from fashionern.data.image_urls import fetch_images, picture_suffix, read_url_list
+
+QUICK = Manners(tries=3, backoff=0.01, silence=3, refusals=50)
+
+
+@pytest.fixture
+def server():
+    loopback = Loopback()
+    yield loopback
+    loopback.close()
+
+
+def reason(server: Loopback, path: str, max_bytes: int = 100_000, types=None, **manners) -> str:
+    "Why a path is refused."
+    with pytest.raises(Refusal) as caught:
+        Fetcher(replace(QUICK, **manners)).get(server.url + path, max_bytes, types)
+    return caught.value.reason
+
+
+def images(server: Loopback, names, folder: Path, **options):
+    "Fetch `NAME.jpg` of the server for each name."
+    options = {"manners": QUICK, "progress": False} | options
+    return fetch_images({n: f"{server.url}/{n}.jpg" for n in names}, folder / "images", folder / "gone.jsonl", **options)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.name for p in (folder / "images").iterdir())
+
+
+# one file
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+def test_what_may_pass_is_tried_again(server, status):
+    server["/a"] = [reply(status=status), reply(b"no", status), reply(b"yes")]
+    assert Fetcher(QUICK).get(f"{server.url}/a", 100) == b"yes" and server.count() == {"/a": 3}
+    server["/b"] = reply(status=status)
+    assert reason(server, "/b") == f"status {status}" and server.count()["/b"] == 3
+
+
+@pytest.mark.parametrize("status", [204, 206, 304, 400, 401, 403, 404, 410, 418, 451, 505])
+def test_what_will_not_pass_is_asked_once(server, status):
+    server["/a"] = reply(status=status)
+    assert reason(server, "/a") == f"status {status}" and server.count() == {"/a": 1}
+
+
+def test_the_request_says_who_asks(server):
+    server["/a"] = reply(b"yes")
+    Fetcher(QUICK).get(f"{server.url}/a", 100)
+    said = server.asked[0].headers
+    assert said["User-Agent"].startswith("fashionern/") and "dataset" in said["User-Agent"] and "@" not in said["User-Agent"]
+    assert said["Accept-Encoding"] == "identity" and "Authorization" not in said and "Cookie" not in said
+
+
+def test_retry_after_holds_back_every_request_to_that_host(server):
+    server["/a"], server["/b"] = reply(status=429, Retry_After="1"), reply(b"yes")
+    other = Loopback()
+    other["/c"] = reply(b"yes")
+    fetcher = Fetcher(replace(QUICK, tries=1))
+    with pytest.raises(Refusal):
+        fetcher.get(f"{server.url}/a", 100)
+    fetcher.get(f"{other.url}/c", 100)
+    fetcher.get(f"{server.url}/b", 100)
+    refused, later = server.asked
+    other.close()
+    assert later.at - refused.at >= 0.99 and other.asked[0].at < later.at
+
+
+def test_retry_after_as_a_date_in_the_past_and_as_nonsense(server):
+    for number, said in enumerate((formatdate(0, usegmt=True), "soon", "-5", "1e9", "9" * 400)):
+        server[f"/{number}"] = [reply(status=503, Retry_After=said), reply(b"yes")]
+        if said[0] != "9":
+            assert Fetcher(QUICK).get(f"{server.url}/{number}", 100) == b"yes", said
+    server["/date"] = reply(status=503, Retry_After=formatdate(4102444800, usegmt=True))  # in 2100
+    assert "too long a wait" in reason(server, "/date") and server.count()["/date"] == 1
+
+
+def test_a_wait_that_is_too_long_ends_the_run_for_that_host(server):
+    server["/a"], server["/b"] = reply(status=429, Retry_After="3600"), reply(b"yes")
+    fetcher = Fetcher(QUICK)
+    for path in ("/a", "/b"):
+        with pytest.raises(Refusal, match="host not asked"):
+            fetcher.get(server.url + path, 100)
+    assert server.count() == {"/a": 1}
+
+
+def test_a_host_that_keeps_refusing_is_left_alone(server, tmp_path):
+    for i in range(40):
+        server[f"/{i}.jpg"] = reply(status=403 if i % 2 else 503)
+    server["/good.jpg"] = reply(picture())
+    report = images(server, [*map(str, range(40)), "good"], tmp_path, manners=replace(QUICK, refusals=10, workers=2))
+    assert len(server.asked) <= 11 and len(report.failed) == 41 and "host not asked" in report.failed["good"]
+    server.asked.clear()
+    assert images(server, ["good"], tmp_path).fetched == ["good"]
+
+
+def test_answers_in_between_start_the_count_anew(server, tmp_path):
+    for i in range(40):
+        server[f"/{i}.jpg"] = reply(status=403) if i % 4 else reply(status=404)
+    report = images(server, map(str, range(40)), tmp_path, manners=replace(QUICK, refusals=4, workers=1))
+    assert len(report.gone) == 10 and set(report.failed.values()) == {"status 403"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [reply(b"half", announce=99), endless(b"half", 0, 2, chunked=True), raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")],
+    ids=["length", "chunked", "bad chunk"],
+)
+def test_a_body_that_breaks_off_is_noticed_and_tried_again(server, answer):
+    server["/a"] = [answer, answer, reply(b"whole")]
+    assert Fetcher(QUICK).get(f"{server.url}/a", 100) == b"whole"
+    server["/b"] = answer
+    assert reason(server, "/b") == "cut off" and server.count()["/b"] == 3
+
+
+@pytest.mark.parametrize("answer", [raw(b""), raw(b"220 smtp ready\r\n"), raw(b"\0" * 50), silence(0.6)], ids=["nothing", "smtp", "zeros", "silence"])
+def test_a_server_that_speaks_no_http(server, answer):
+    server["/a"] = answer
+    assert "no connection or no answer" in reason(server, "/a", silence=0.2) and server.count() == {"/a": 3}
+
+
+def test_a_server_that_is_not_there(server):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        closed = s.getsockname()[1]
+        for url in (f"http://127.0.0.1:{closed}/a", f"https://127.0.0.1:{server.server.server_port}/a", "http://name.invalid/a", f"http://{'a' * 70}.b/"):
+            with pytest.raises(Refusal, match="no connection or no answer"):
+                Fetcher(replace(QUICK, tries=2)).get(url, 100)
+
+
+def test_slow_streams_are_given_up(server):
+    server["/rate"] = endless(b"x", 0.02)
+    assert reason(server, "/rate", grace=0.2, least_rate=1000) == "too slow"
+    server["/time"] = endless(b"x" * 500, 0.02)
+    assert reason(server, "/time", seconds=0.3) == "too slow"
+    server["/stall"] = endless(b"x", 5, 2)
+    assert reason(server, "/stall", silence=0.2) == "cut off"
+    assert server.count() == {"/rate": 1, "/time": 1, "/stall": 3}
+
+
+def test_a_body_that_is_too_long(server):
+    server["/says"], server["/does"] = reply(bytes(2000)), endless(bytes(500), 0.001)
+    server["/chunked"] = endless(bytes(500), 0.001, chunked=True)
+    for path in ("/says", "/does", "/chunked"):
+        assert reason(server, path, max_bytes=1000) == "too large"
+    assert server.count() == {"/says": 1, "/does": 1, "/chunked": 1}
+    server["/exact"] = reply(bytes(1000))
+    assert len(Fetcher(QUICK).get(f"{server.url}/exact", 1000)) == 1000
+
+
+def test_wrong_content_types(server):
+    for number, kind in enumerate(("text/html", "TEXT/HTML; charset=utf-8", "application/xhtml+xml", "application/json", "text/plain")):
+        server[f"/{number}"] = reply(b"<p>", Content_Type=kind)
+        assert "content type" in reason(server, f"/{number}", types=image_urls.IMAGE_TYPES)
+        if "html" in kind.lower():
+            assert "content type" in reason(server, f"/{number}")
+    for kind in ("image/jpeg", "IMAGE/PNG", "binary/octet-stream"):
+        server["/good"] = reply(b"x", Content_Type=kind)
+        assert Fetcher(QUICK).get(f"{server.url}/good", 100, image_urls.IMAGE_TYPES) == b"x"
+
+
+def test_a_compressed_body_that_nobody_asked_for(server):
+    server["/a"] = reply(gzip.compress(bytes(10**6)), Content_Encoding="gzip")
+    assert "compressed" in reason(server, "/a")
+
+
+# redirects
+
+
+def test_redirects_are_followed_and_lead_only_to_the_web(server):
+    other = Loopback()
+    other["/end"] = reply(b"there")
+    server["/start"] = reply(status=301, Location="next?a=1")
+    server["/next?a=1"] = reply(status=307, Location=f"{other.url}/end")
+    assert Fetcher(QUICK).get(f"{server.url}/start", 100) == b"there"
+    for number, place in enumerate(("file:///etc/hostname", "ftp://127.0.0.1/a", "data:text/plain,a", "javascript:1", "http://[1", "http://a:b/")):
+        server[f"/{number}"] = reply(status=302, Location=place)
+        assert "no web address" in reason(server, f"/{number}"), place
+    server["/none"] = reply(status=302)
+    assert reason(server, "/none") == "status 302"
+    other.close()
+
+
+def test_redirects_without_end(server):
+    server["/loop"] = reply(status=302, Location="/loop")
+    assert reason(server, "/loop") == "too many redirects" and server.count() == {"/loop": 6}
+
+
+# many pictures
+
+
+def test_no_more_at_a_time_than_the_manners_allow(tmp_path):
+    hosts = [Loopback(), Loopback()]
+
+    def together(request):
+        "Answer when two have been served here at the same time, or after a while."
+        host = next(h for h in hosts if h.server.server_port == request.server.server_port)
+        with host.changed:
+            host.changed.wait_for(lambda: host.most_active >= 2, 5)
+        reply(picture())(request)
+
+    urls = {}
+    for i in range(16):
+        hosts[i % 2][f"/{i}"] = together
+        urls[f"n{i}"] = f"{hosts[i % 2].url}/{i}"
+    report = fetch_images(urls, tmp_path / "images", tmp_path / "gone.jsonl", manners=replace(QUICK, workers=8, per_host=2), progress=False)
+    assert len(report.fetched) == 16 and [h.most_active for h in hosts] == [2, 2]
+    for h in hosts:
+        h.most_active, h.answers = 0, dict.fromkeys(h.answers, [reply(picture())])
+    urls = {f"m{n}": url for n, url in urls.items()}
+    fetch_images(urls, tmp_path / "images", tmp_path / "gone.jsonl", manners=replace(QUICK, workers=1), progress=False)
+    assert [h.most_active for h in hosts] == [1, 1]
+    [h.close() for h in hosts]
+
+
+def test_only_pictures_are_kept_under_the_suffix_of_their_content(server, tmp_path):
+    bomb = bytearray(picture(kind="PNG"))
+    struct.pack_into(">II", bomb, 16, 30_000, 30_000)
+    struct.pack_into(">I", bomb, 29, zlib.crc32(bomb[12:29]))
+    exif = io.BytesIO()
+    Image.new("RGB", (20, 20)).save(exif, "TIFF")
+    held = {
+        "jpeg": (picture(), ""), "png": (picture(kind="PNG"), ""), "webp": (picture(kind="WEBP"), ""),
+        "gif": (picture(kind="GIF"), "GIF picture"), "tiff": (exif.getvalue(), "no picture"), "dot": (picture(size=(1, 1)), "almost no size"),
+        "bomb": (bytes(bomb), "too many pixels"), "half": (picture(size=(200, 200))[:2000], "cut off"), "page": (b"<html>", "no picture"), "empty": (b"", "no picture"),
+    }  # fmt: skip
+    for name, (content, _) in held.items():
+        server[f"/{name}.jpg"] = reply(content, Content_Type="image/jpeg")
+    report = images(server, held, tmp_path)
+    assert files(tmp_path) == ["jpeg.jpg", "png.png", "webp.webp"] and sorted(report.fetched) == ["jpeg", "png", "webp"]
+    assert set(report.failed) == {n for n, (_, word) in held.items() if word}
+    assert all(held[name][1] in why for name, why in report.failed.items())
+    assert all((tmp_path / "images" / f).read_bytes() == held[f.split(".")[0]][0] for f in files(tmp_path))
+    assert sum(int(line.split()[0]) for line in report.lines()[1:]) == 7
+
+
+def test_random_damage_never_gets_past(tmp_path):
+    "Whatever is kept can be decoded by anyone who opens it again."
+    import random
+
+    rng, whole, kept = random.Random(0), picture(size=(60, 60), kind="PNG"), 0
+    for _ in range(200):
+        content = bytearray(whole)
+        for _ in range(rng.randrange(1, 4)):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        try:
+            suffix = picture_suffix(bytes(content[: rng.choice([len(content), rng.randrange(1, len(content))])]))
+        except Refusal:
+            continue
+        kept += 1
+        assert suffix == ".png"
+    assert kept < 100
+
+
+def test_a_second_call_asks_only_for_what_failed(server, tmp_path):
+    server["/a.jpg"], server["/busy.jpg"] = reply(picture()), reply(status=500)
+    server["/cut.jpg"] = reply(picture()[:300])
+    first = images(server, ["a", "busy", "cut", "gone"], tmp_path)
+    assert (first.fetched, first.gone, sorted(first.failed)) == (["a"], ["gone"], ["busy", "cut"])
+    server.asked.clear()
+    server["/busy.jpg"] = reply(picture())
+    second = images(server, ["a", "busy", "cut", "gone"], tmp_path)
+    assert (second.present, second.fetched, second.gone) == (["a"], ["busy"], ["gone"]) and set(server.count()) == {"/busy.jpg", "/cut.jpg"}
+
+
+def test_the_journal_of_what_is_gone(server, tmp_path):
+    server["/b.jpg"] = reply(status=410)
+    assert sorted(images(server, ["a", "b"], tmp_path).gone) == ["a", "b"]
+    journal = tmp_path / "gone.jsonl"
+    assert {json.loads(line)["reason"] for line in journal.read_text().splitlines()} == {"status 404", "status 410"}
+    server.asked.clear()
+    assert images(server, ["a", "b"], tmp_path).gone == ["a", "b"] and not server.asked
+    journal.write_bytes(journal.read_bytes() + b'[1]\n{"name": 7}\n\xff\xfe\n{"name": "c", "ur')  # nonsense, and a line that was being written
+    server["/b.jpg"] = reply(picture())
+    report = images(server, ["a", "b", "c"], tmp_path, retry_gone=True)
+    assert report.fetched == ["b"] and sorted(report.gone) == ["a", "c"]
+    server.asked.clear()
+    assert images(server, ["a", "b", "c"], tmp_path).gone == ["a", "c"] and not server.asked
+    moved = fetch_images({"a": f"{server.url}/moved.jpg"}, tmp_path / "images", journal, manners=QUICK, progress=False)
+    assert moved.gone == ["a"] and server.count() == {"/moved.jpg": 1}  # another address is asked
+
+
+def test_half_files_of_a_killed_run_are_not_taken_for_whole_ones(server, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / ".a.jpg.4711.part").write_bytes(picture()[:300])
+    (tmp_path / "images" / "a.jpg.part").write_bytes(picture()[:300])
+    server["/a.jpg"] = reply(picture())
+    assert images(server, ["a"], tmp_path).fetched == ["a"] and (tmp_path / "images" / "a.jpg").read_bytes() == picture()
+
+
+def test_a_full_disk_ends_the_run_in_a_sentence(server, tmp_path, monkeypatch):
+    def full(path, write):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(image_urls, "write_atomic", full)
+    for name in "abc":
+        server[f"/{name}.jpg"] = reply(picture())
+    with pytest.raises(ErnError, match="No space left on device"):
+        images(server, "abc", tmp_path)
+    assert files(tmp_path) == []
+
+
+PROGRAM = """
+import json, sys
+from fashionern.core import one_sentence
+from fashionern.data.fetch import Manners
+from fashionern.data.image_urls import fetch_images
+url, folder, names = sys.argv[1], sys.argv[2], sys.argv[3].split()
+with one_sentence():
+    fetch_images({n: f"{url}/{n}.jpg" for n in names}, f"{folder}/images", f"{folder}/gone.jsonl", manners=Manners(workers=3, per_host=3, silence=5), progress=False)
+"""
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
+def test_stopped_and_started_again(server, tmp_path, stop):
+    "Twelve pictures, of which the last ones come in drops: the process is stopped in their midst."
+    names, held = [f"n{i:02}" for i in range(12)], threading.Event()
+    body = picture(size=(300, 300))
+
+    def drops(request):
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body[:5000])
+        request.wfile.flush()
+        held.wait(20)
+        request.wfile.write(body[5000:])
+
+    for i, name in enumerate(names):
+        server[f"/{name}.jpg"] = reply(body) if i < 6 else drops
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, server.url, str(tmp_path), " ".join(names)], stderr=subprocess.PIPE)
+    assert server.wait_for(9)  # six whole ones, three in drops
+    os.kill(process.pid, stop)
+    if stop == signal.SIGINT:
+        held.set()
+    said = process.communicate(timeout=20)[1].decode()
+    held.set()
+    assert process.returncode == (130 if stop == signal.SIGINT else -signal.SIGKILL), said
+    assert "Traceback" not in said
+    there = [p for p in (tmp_path / "images").iterdir() if p.suffix == ".jpg"]
+    assert 6 <= len(there) < 12 and all(p.read_bytes() == body for p in there)
+    asked = server.count()
+    report = images(server, names, tmp_path)
+    assert len(report.present) == len(there) and len(report.fetched) == 12 - len(there)
+    assert all(server.count()[f"/{p.name}"] == asked[f"/{p.name}"] for p in there)
+
+
+# files and lists
+
+
+def test_a_file_lands_whole_and_accepted_or_not_at_all(server, tmp_path):
+    server["/a.json"], server["/b.json"] = [reply(b"[1", announce=9), reply(b"[1, 2]")], reply(b"<p>moved", Content_Type="text/html")
+
+    def accept(content):
+        if content != b"[1, 2]":
+            raise ErnError("not this one")
+
+    fetcher = Fetcher(QUICK)
+    assert fetch_file(f"{server.url}/a.json", tmp_path / "x" / "a.json", accept, fetcher=fetcher)
+    assert not fetch_file(f"{server.url}/a.json", tmp_path / "x" / "a.json", accept, fetcher=fetcher) and server.count() == {"/a.json": 2}
+    server["/c.json"] = reply(b"[3]")
+    for name, word in (("b.json", "content type text/html"), ("c.json", "not this one"), ("d.json", "status 404")):
+        with pytest.raises(ErnError, match=word):
+            fetch_file(f"{server.url}/{name}", tmp_path / name, accept, fetcher=fetcher)
+    assert [p.name for p in tmp_path.rglob("*.*")] == ["a.json"]
+
+
+@pytest.mark.parametrize("line", ["B01", "B01 http://a/1.jpg more", "B01\tftp://a/1.jpg", "B/01 http://a/1.jpg", ".. http://a/1.jpg", "B01 http://:80/1.jpg", "B01 http://a:b/1", "é http://a/1"])
+def test_a_list_with_a_malformed_line(tmp_path, line):
+    path = tmp_path / "asin2url.dress.txt"
+    path.write_text(f"B00 \t http://a.example/0.jpg\n\n{line}\n", encoding="utf-8")
+    with pytest.raises(ErnError, match="asin2url.dress.txt, line 3 is"):
+        read_url_list(path)
+
+
+def test_lists_that_are_none(tmp_path):
+    with pytest.raises(ErnError, match="There is no file"):
+        read_url_list(tmp_path / "none.txt")
+    (tmp_path / "latin.txt").write_bytes(b"B00 http://a.example/\xe9.jpg\n")
+    with pytest.raises(ErnError, match="no UTF-8"):
+        read_url_list(tmp_path / "latin.txt")

@@ -1,0 +1,342 @@
+"Each prepare.py from nothing to a complete folder: drawn editions served from this machine, packed as the real downloads are."
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from loopback import Loopback, picture, reply
+
+from fashionern.data.check import check_dataset, check_sentences, check_table
+from fashionern.data.editions import draw_dataset
+from fashionern.data.factory import DATASETS
+from fashionern.data.fetch import Manners
+from fashionern.data.garments import NOTE
+from fashionern.data.prepare import Annotation, Source, count_entries, run
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "data_scripts"
+QUICK = Manners(tries=2, backoff=0.01, silence=3)
+NAMES = ("fashioniq", "shoes", "fashion200k", "cirr")
+IMAGES = {"fashioniq": ".png", "shoes": ".jpg", "fashion200k": ".jpeg", "cirr": ".png"}
+
+
+def source_of(name: str) -> Source:
+    "What the script says about its dataset."
+    spec = importlib.util.spec_from_file_location(f"prepare_{name}", SCRIPTS / name / "prepare.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.SOURCE
+
+
+@dataclass
+class Small:
+    "A drawn edition in the place of the published dataset: the script's source with its addresses, entries and checksums, and a server that has the files."
+
+    name: str
+    drawn: Path
+    source: Source
+    server: Loopback
+
+    @property
+    def photos(self) -> list[Path]:
+        return sorted(p for p in self.drawn.rglob(f"*{IMAGES[self.name]}") if p.name != "garments.png")
+
+    def root(self, folder: Path) -> Path:
+        "A new folder, marked as drawn: published counts do not apply."
+        (folder / "data").mkdir()
+        shutil.copy(self.drawn / NOTE, folder / "data" / NOTE)
+        return folder / "data"
+
+    def pack(self, folder: Path, photos: list[Path] | None = None) -> Path:
+        "The photos as an archive: TAR for Shoes and Fashion200k, as their authors have it, else ZIP."
+        photos = self.photos if photos is None else photos
+        if self.name in ("shoes", "fashion200k"):
+            with tarfile.open(folder / "photos.tar.gz", "w:gz", compresslevel=1) as t:
+                for photo in photos:
+                    t.add(photo, photo.relative_to(self.drawn).as_posix())
+            return folder / "photos.tar.gz"
+        with zipfile.ZipFile(folder / "photos.zip", "w") as z:
+            for photo in photos:
+                z.write(photo, f"some/where/{photo.relative_to(self.drawn).as_posix()}")
+            z.writestr("some/readme.txt", "more files")
+        return folder / "photos.zip"
+
+    def prepare(self, root: Path, *argv, source: Source | None = None) -> int:
+        argv = ["--root", str(root), "--workers", "1", *map(str, argv)]
+        return run(source or self.source, check_dataset, check_table, check_sentences, "", argv, QUICK)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def small(request, tmp_path_factory) -> Small:
+    return make_small(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def fashioniq(tmp_path_factory) -> Small:
+    return make_small("fashioniq", tmp_path_factory.mktemp("fashioniq"))
+
+
+def make_small(name: str, drawn: Path) -> Small:
+    draw_dataset(name, drawn, images=60, size=24, workers=1)
+    source, server, annotations = source_of(name), Loopback(), []
+    for a in source.annotations:
+        file = drawn / a.path
+        if file.is_file():  # drawn garments have fewer categories than Fashion200k
+            content = file.read_bytes()
+            server[f"/{a.path}"] = reply(content, Content_Type="text/plain; charset=utf-8")
+            annotations.append(Annotation(a.path, f"{server.url}/{a.path}", count_entries(content, file.suffix), hashlib.sha256(content).hexdigest()))
+    return Small(name, drawn, replace(source, annotations=tuple(annotations)), server)
+
+
+def report(root: Path) -> dict:
+    return json.loads((root / "prepare.json").read_text())
+
+
+def snapshot(root: Path) -> dict[Path, tuple]:
+    return {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in root.rglob("*")}
+
+
+def test_complete_and_a_second_call_does_nothing(small, tmp_path, capsys):
+    root, archive = small.root(tmp_path), small.pack(tmp_path)
+    assert small.prepare(root, "--fetch", "--images", archive) == 0, capsys.readouterr()
+    said = capsys.readouterr().out
+    assert "Everything is there." in said and "is complete" in said and f"{len(small.photos):,} images" in said
+    found = report(root)
+    assert found["complete"] and {a["verdict"] for a in found["annotations"].values()} == {"as the copy we know"} and not found["missing"]
+    assert sorted(found["done"]["annotations fetched"]) == sorted(a.path for a in small.source.annotations)
+    assert found["done"]["archives"][archive.name]["unpacked now"] == len(small.photos)
+    kind = DATASETS.get(small.name)
+    for split in kind.splits:
+        assert not kind.load(root, split).images.missing(kind.load(root, split).all_images())
+    before, asked = snapshot(root), len(small.server.asked)
+    assert small.prepare(root, "--fetch", "--images", archive) == 0
+    assert snapshot(root) == before and len(small.server.asked) == asked
+    assert small.prepare(root) == 0 and snapshot(root) == before
+
+
+def test_missing_images_are_named_with_what_they_cost(small, tmp_path, capsys):
+    kind = DATASETS.get(small.name)
+    data = kind.load(small.drawn, kind.splits[-1])
+    absent = data.triplets[0].reference
+    path = data.images(absent)
+    root, archive = small.root(tmp_path), small.pack(tmp_path, [p for p in small.photos if p != path])
+    assert small.prepare(root, "--annotations", small.drawn, "--images", archive) == 1
+    said, found = capsys.readouterr().out, report(root)
+    cost = found["missing"][kind.splits[-1]][data.triplets[0].category]
+    lost = sum(absent == t.reference or t.targets == (absent,) for t in data.triplets)
+    assert (cost["images"], cost["triplets lost"], cost["triplets"]) == ([absent], lost, data.counts()[data.triplets[0].category][1])
+    assert found["check"]["missing"] == [absent] and "1 images missing cost" in said and "not complete" in said
+
+
+def test_annotations_from_a_zip_of_the_repository(small, tmp_path):
+    root = small.root(tmp_path)
+    with zipfile.ZipFile(tmp_path / "repository.zip", "w") as z:
+        for a in small.source.annotations:
+            z.write(small.drawn / a.path, f"repository-master/files/{a.path}")
+        z.writestr("repository-master/README.md", "read me")
+        z.writestr("repository-master/requirements.txt", "torch")
+        z.writestr("repository-master/other/requirements.txt", "torch")
+    assert small.prepare(root, "--annotations", tmp_path / "repository.zip", "--no-read") == 1
+    assert len(report(root)["done"]["annotations taken"]) == len(small.source.annotations)
+    assert sorted(p.name for p in root.rglob("requirements.txt")) == []
+
+
+def test_dead_addresses_and_other_contents(small, tmp_path, capsys):
+    "The first file is gone, the second is a page, the third has other entries, the fourth differs only in its form."
+    root, server = small.root(tmp_path), Loopback()
+    first, second, third, *rest = small.source.annotations
+    contents = {a.path: (small.drawn / a.path).read_bytes() for a in small.source.annotations}
+    server[f"/{second.path}"] = reply(b"<html>Sign in", Content_Type="text/html")
+    server[f"/{third.path}"] = reply(b'["a"]' if third.path.endswith("json") else b"a\n")
+    for a in rest:
+        server[f"/{a.path}"] = reply(contents[a.path] + b"\n")
+    source = replace(small.source, annotations=tuple(replace(a, url=f"{server.url}/{a.path}") for a in small.source.annotations))
+    assert small.prepare(root, "--fetch", "--no-read", source=source) == 1
+    said, found = capsys.readouterr().out, report(root)
+    server.close()
+    failed = found["not fetched"]["annotations"]
+    assert "status 404" in failed[first.path] and "content type text/html" in failed[second.path] and "broken: 1 entries" in failed[third.path]
+    assert all(why in said for why in failed.values()) and [found["annotations"][a.path]["verdict"] for a in (first, second, third)] == ["missing"] * 3
+    assert {found["annotations"][a.path]["verdict"] for a in rest} <= {"differs from the copy we know, entries as published"}
+    assert small.prepare(root, "--fetch", "--no-read") == 1  # the addresses live again
+    assert [report(root)["annotations"][a.path]["verdict"] for a in (first, second, third)] == ["as the copy we know"] * 3
+
+
+def test_a_broken_file_in_the_folder_is_named_and_left(small, tmp_path, capsys):
+    root, a = small.root(tmp_path), small.source.annotations[0]
+    (root / a.path).parent.mkdir(exist_ok=True, parents=True)
+    (root / a.path).write_bytes(b"[1")
+    assert small.prepare(root, "--annotations", small.drawn, "--fetch", "--images", small.pack(tmp_path)) == 1
+    said = capsys.readouterr().out
+    assert (root / a.path).read_bytes() == b"[1" and f"{a.path}: broken" in said and "delete it" in said
+    (root / a.path).unlink()
+    assert small.prepare(root, "--fetch") == 0
+
+
+# FashionIQ's pictures, one by one
+
+
+def lists(small: Small, folder: Path, without: str = "") -> Source:
+    "The source with lists of addresses on the server; pictures by name in them."
+    urls = []
+    for a in small.source.url_lists:
+        category = a.path.split(".")[-2]
+        names = [n for s in ("train", "val", "test") for n in json.loads((small.drawn / f"image_splits/split.{category}.{s}.json").read_text())]
+        text = "".join(f"{n} \t {small.server.url}/I/{n}.jpg\n" for n in sorted(set(names)) if n != without)
+        small.server[f"/{a.path}"] = reply(text.encode(), Content_Type="text/plain")
+        urls.append(replace(a, url=f"{small.server.url}/{a.path}"))
+    for number, photo in enumerate(small.photos):
+        small.server[f"/I/{photo.stem}.jpg"] = reply(picture(number), Content_Type="image/jpeg")
+    return replace(small.source, url_lists=tuple(urls))
+
+
+def test_fashioniq_image_by_image(fashioniq, tmp_path, capsys):
+    names = [p.stem for p in fashioniq.photos]
+    source, root = lists(fashioniq, tmp_path, without=names[3]), fashioniq.root(tmp_path)
+    fashioniq.server[f"/I/{names[0]}.jpg"] = reply(status=404)
+    fashioniq.server[f"/I/{names[1]}.jpg"] = reply(picture()[:200], Content_Type="image/jpeg")
+    fashioniq.server[f"/I/{names[2]}.jpg"] = [reply(status=500), reply(picture(), Content_Type="image/jpeg")]
+    (root / "resized_image").mkdir()
+    shutil.copy(fashioniq.photos[4], root / "resized_image")
+    assert fashioniq.prepare(root, "--fetch", "--fetch-images", source=source) == 1
+    found, said = report(root), capsys.readouterr().out
+    assert found["not fetched"]["images"] == {"gone": [names[0]], "no address": [names[3]], "picture cut off or damaged": [names[1]]}
+    assert found["done"]["images fetched"] == len(names) - 4 and sorted(found["check"]["missing"]) == [names[0], names[1], names[3]]
+    assert f"{len(names) - 4} images fetched" in said and f"/I/{names[4]}.jpg" not in fashioniq.server.count()
+    before, asked = snapshot(root), len(fashioniq.server.asked)
+    assert fashioniq.prepare(root, "--fetch", "--fetch-images", source=source) == 1
+    assert {r.path for r in fashioniq.server.asked[asked:]} == {f"/I/{names[1]}.jpg"}  # what is gone is not asked for again
+    after = snapshot(root)
+    assert {p: s for p, s in after.items() if p.name != "prepare.json"} == {p: s for p, s in before.items() if p.name != "prepare.json"}
+    assert report(root)["done"] == found["done"]
+    for number in range(2):
+        fashioniq.server[f"/I/{names[number]}.jpg"] = reply(picture(number), Content_Type="image/jpeg")
+    assert fashioniq.prepare(root, "--fetch-images", "--retry-gone", source=source) == 1
+    shutil.copy(fashioniq.photos[3], root / "images")
+    assert fashioniq.prepare(root, "--fetch-images", source=source) == 0
+
+
+def test_fashioniq_lists_that_are_wrong_or_not_there(fashioniq, tmp_path, capsys):
+    root, (first, *others) = fashioniq.root(tmp_path), fashioniq.source.url_lists
+    dead = replace(fashioniq.source, url_lists=(replace(first, url=f"{fashioniq.server.url}/none"),))
+    assert fashioniq.prepare(root, "--fetch-images", source=dead) == 1 and "no annotation file is there" in capsys.readouterr().out
+    assert fashioniq.prepare(root, "--fetch", "--fetch-images", source=dead) == 1 and "no list of addresses is there" in capsys.readouterr().out
+    (root / first.path).parent.mkdir()
+    (root / first.path).write_text("B01 http://a.example/1.jpg\nB02 nowhere\n")
+    with pytest.raises(SystemExit) as stopped:
+        fashioniq.prepare(root, "--fetch-images", source=dead)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.count("\n") == 1 and f"{first.path}, line 2" in said
+
+
+def test_fashioniq_archive_of_one_folder_a_category(fashioniq, tmp_path):
+    root = fashioniq.root(tmp_path)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
+        for photo in fashioniq.photos:
+            for category in ("shirt", "toptee"):
+                z.write(photo, f"{category}/{photo.name}")
+    assert fashioniq.prepare(root, "--fetch", "--images", tmp_path / "a.zip") == 0
+    assert len(list((root / "images").iterdir())) == len(fashioniq.photos)
+
+
+# a product table
+
+
+def test_a_catalogue_from_a_tar_file(tmp_path, capsys):
+    colours, kinds = ("Red", "Blue", "Green"), ("Shirts", "Dresses")
+    rows = [f"{i},{colours[i % 3]},{kinds[i // 3 % 2]}" for i in range(60)]
+    (tmp_path / "shop.csv").write_text("\n".join(["id,colour,kind", *rows]) + "\n")
+    with tarfile.open(tmp_path / "photos.tgz", "w:gz") as t:
+        for i in range(60):
+            (tmp_path / f"{i}.jpg").write_bytes(picture(i))
+            t.add(tmp_path / f"{i}.jpg", f"photos/{i}.jpg")
+    argv = ["--table", tmp_path / "shop.csv", "--images", tmp_path / "photos.tgz", "--root", tmp_path / "data", "--name-column", ""]
+    argv += ["--attributes", "colour", "kind", "--where", "--train", "rest", "--val", "0.3"]
+    first = script("catalogue", *argv)
+    assert first.returncode == 0, first.stderr
+    assert "Everything is there." in first.stdout and "60 images, 60 unpacked now" in first.stdout and "create_dataset('folder'" in first.stdout
+    found, before = report(tmp_path / "data"), snapshot(tmp_path / "data")
+    assert found["complete"] and found["dataset"] == "folder" and {r["split"] for r in found["check"]["rows"]} == {"train", "val"}
+    assert script("catalogue", *argv).returncode == 0 and snapshot(tmp_path / "data") == before
+    wrong = script("catalogue", *argv, "--max-gb", "1e-6")
+    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "allow more with --max-gb" in wrong.stderr
+
+
+# wrong input, hostile archives, and what the scripts say of themselves
+
+
+def script(name: str, *argv) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(SCRIPTS / name / "prepare.py"), *map(str, argv)], capture_output=True, text=True, timeout=60)
+
+
+def test_wrong_input_is_one_sentence_and_status_2(small, tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    evil = tmp_path / "evil.zip"
+    with zipfile.ZipFile(evil, "w") as z:
+        z.writestr("../evil.png", "x")
+    for argv, word in (
+        (("--annotations", tmp_path / "none"), "check --annotations"),
+        (("--annotations", tmp_path / "file"), "cannot be unpacked"),
+        (("--images", tmp_path / "none.zip"), "No such file"),
+        (("--images", evil), "outside its folder"),
+        (("--images", small.pack(tmp_path), "--max-gb", "1e-6"), "allow more with --max-gb"),
+        (("--workers", "0"), "--workers 0 must be greater than 0"),
+        (("--max-gb", "nan"), "--max-gb nan must be greater than 0"),
+        (("--root", tmp_path / "file"), "cannot be made a folder"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            small.prepare(tmp_path / "root", *argv)
+        said = capsys.readouterr().err.strip().splitlines()
+        assert stopped.value.code == 2 and word in said[-1] and said[-1].startswith("error: "), said
+    assert not [p for p in (tmp_path / "root").rglob("*") if p.is_file()] and not (tmp_path / "evil.png").exists()
+
+
+def test_two_copies_that_differ_are_not_chosen_between(fashioniq, tmp_path, capsys):
+    a = fashioniq.source.annotations[0]
+    for folder in ("one", "two"):
+        (tmp_path / "given" / folder).mkdir(parents=True)
+        (tmp_path / "given" / folder / Path(a.path).name).write_text(f'["{folder}"]')
+    with pytest.raises(SystemExit):
+        fashioniq.prepare(tmp_path / "root", "--annotations", tmp_path / "given")
+    assert "two different files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_script_itself(name, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(source_of(name), check_dataset, check_table, check_sentences, "about", ["--help"])
+    shown = capsys.readouterr().out
+    assert stopped.value.code == 0 and all(flag in shown for flag in ("about", "--annotations", "--fetch", "--images", "--max-gb", "--no-read"))
+    assert ("--fetch-images" in shown) == (name == "fashioniq")
+    wrong = script(name, "--root", tmp_path, "--annotations", tmp_path / "none")
+    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "Traceback" not in wrong.stderr and not wrong.stdout
+    empty = script(name, "--root", tmp_path / "empty")
+    assert empty.returncode == 1 and "cannot be loaded" in empty.stdout and report(tmp_path / "empty")["complete"] is False
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_scripts_say_of_their_sources(name):
+    source, readme = source_of(name), (SCRIPTS / name / "README.md").read_text()
+    assert source.name == name and len({a.path for a in source.annotations}) == len(source.annotations)
+    assert all(a.url.startswith("https://") or name == "fashion200k" and not a.url for a in source.annotations + source.url_lists)
+    assert all(len(a.sha256) in (0, 64) for a in source.annotations)
+    assert len(readme.splitlines()) < 80 and "--annotations" in readme and "licen" in readme.lower()
+    assert all(Path(a.path).parent.as_posix() in readme for a in source.annotations + source.url_lists)
+
+
+@pytest.mark.parametrize("name, known", [("fashioniq", 18), ("shoes", 3), ("cirr", 5)])
+def test_real_annotation_files_are_known(name, known, shared, tmp_path, capsys):
+    assert script(name, "--root", tmp_path, "--annotations", shared / "annotations" / name).returncode == 1
+    found = report(tmp_path)
+    verdicts = [a["verdict"] for a in found["annotations"].values()]
+    assert verdicts.count("as the copy we know") == known == len(verdicts) - verdicts.count("missing")
+    assert [r for r in found["check"]["rows"] if r["expected"] != {"images": r["images"], "triplets": r["triplets"]}] == []
+    total = {"fashioniq": 74_381, "shoes": 14_658, "cirr": 4_612}[name]
+    assert len(found["check"]["missing"]) == total
