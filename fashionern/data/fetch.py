@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['USER_AGENT', 'AGAIN', 'REDIRECT', 'BROKEN', 'Manners', 'Refusal', 'is_web', 'Fetcher', 'fetch_file']
 
-# %% ../../nbs/07_data.fetch.ipynb #36411f53
+# %% ../../nbs/07_data.fetch.ipynb #48d4ad78
+import socket
 import threading
 import time
 from collections import defaultdict
@@ -80,7 +81,7 @@ class _Host:
 # %% ../../nbs/07_data.fetch.ipynb #8b313c8b
 AGAIN = (408, 425, 429, 500, 502, 503, 504)  # statuses that may pass
 REDIRECT = (301, 302, 303, 307, 308)
-BROKEN = (urllib3.exceptions.HTTPError, HTTPException, OSError, UnicodeError)  # what a connection can end in
+BROKEN = (urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError)  # what a connection can end in
 
 
 def is_web(url: str) -> bool:
@@ -91,6 +92,36 @@ def is_web(url: str) -> bool:
     except ValueError:
         return False
 
+# %% ../../nbs/07_data.fetch.ipynb #63ba3a97
+def _pool(manners: Manners) -> urllib3.PoolManager:
+    "urllib3's connections, whose answers must have begun after `manners.seconds`, though each byte came in time."
+
+    def hurried(kind: type) -> type:
+        class Connection(kind.ConnectionCls):
+            def getresponse(self):
+                end = threading.Timer(manners.seconds, _shut, (self.sock,))
+                end.daemon = True
+                end.start()
+                try:
+                    return super().getresponse()
+                finally:
+                    end.cancel()
+
+        return type(kind.__name__, (kind,), {"ConnectionCls": Connection})
+
+    headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
+    pool = urllib3.PoolManager(maxsize=manners.workers, retries=False, timeout=urllib3.Timeout(manners.silence), headers=headers)
+    pool.pool_classes_by_scheme = {"http": hurried(urllib3.HTTPConnectionPool), "https": hurried(urllib3.HTTPSConnectionPool)}
+    return pool
+
+
+def _shut(connection: socket.socket) -> None:
+    "End what another thread reads."
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+
 
 def _onward(url: str, location: str) -> str:
     "Where a redirect leads; nothing where it is no address at all."
@@ -99,17 +130,14 @@ def _onward(url: str, location: str) -> str:
     except ValueError:
         return ""
 
-
+# %% ../../nbs/07_data.fetch.ipynb #33766f5d
 class Fetcher:
     "Gets files politely; one for a whole run, because it remembers what each host said."
 
     def __init__(self, manners: Manners = Manners()):
         self.manners, self._lock, self._stopped = manners, threading.Lock(), threading.Event()
         self._hosts: dict[str, _Host] = defaultdict(lambda: _Host(manners))
-        self._pool = urllib3.PoolManager(
-            maxsize=manners.workers, retries=False, timeout=urllib3.Timeout(manners.silence),
-            headers={"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
-        )  # fmt: skip
+        self._pool = _pool(manners)
 
     def stop(self) -> None:
         "End every wait and every download as soon as may be."
@@ -213,6 +241,8 @@ class Fetcher:
             if took > manners.seconds or len(body) < manners.least_rate * (took - manners.grace):
                 raise Refusal("too slow")
             self._pause(0)
+        if not body:  # also where the answer broke off among its headers, of which the length is then the one that is lacking
+            raise Refusal("empty", again=True)
         return bytes(body)
 
 # %% ../../nbs/07_data.fetch.ipynb #ead87ee8
