@@ -156,7 +156,7 @@ def check_sentences(
         said.append(f"{len(report.missing):,} images have no file, such as {', '.join(report.missing[:some])}; fetch them, or go on with --missing drop.")
     said += list(report.unreadable.values())[:some]
     if len(report.unreadable) > some:
-        said.append(f"and {len(report.unreadable) - some:,} more images that cannot be read; --out lists them all.")
+        said.append(f"and {len(report.unreadable) - some:,} more images that cannot be read; the report as a file lists them all.")
     for name, paths in list(report.doubles.items())[:some]:
         said.append(f"{len(report.doubles):,} names belong to several files, such as {name!r}: {paths[0]} is used, {paths[1]} is not.")
         break
