@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from .commands import DrawConfig, EvalConfig, parse_compare, parse_data, parse_demo, parse_eval
 from .config import get_preset, parse_train
-from .core import one_sentence, write_json
+from .core import check_writable, one_sentence, write_json
 
 # %% ../nbs/70_cli.ipynb #cf5cb54c
 def train() -> None:
@@ -37,6 +37,8 @@ def compare() -> None:
     "`ern_compare`"
     with one_sentence():
         cfg = parse_compare()
+        if cfg.out:
+            check_writable(cfg.out)
         from rich.console import Console
 
         from fashionern import rankings
@@ -46,7 +48,7 @@ def compare() -> None:
             say(table)
         for only, file in ((found.only_first, cfg.first), (found.only_second, cfg.second)):
             if only:
-                say(f"{len(only):,} queries are in {file} alone and were not compared, such as {only[0]}")
+                say(f"{len(only):,} queries are in {file} alone and were not compared, such as {only[0]}", markup=False)
         if cfg.out:
             write_json(cfg.out, found.as_dict())
 
@@ -61,13 +63,16 @@ def data() -> None:
         if isinstance(cfg, DrawConfig):
             from fashionern.data.editions import draw_dataset
 
+            check_writable(cfg.root / "garments.json")
             made = draw_dataset(cfg.dataset, cfg.root, cfg.images, cfg.seed, cfg.size, cfg.num_workers)
             for split, what in made.items():
                 say(f"{split}: {what}")
-            say(f"{cfg.root} is ready; look with ern_data check --dataset {cfg.dataset} --root {cfg.root}")
+            say(f"{cfg.root} is ready; look with ern_data check --dataset {cfg.dataset} --root {cfg.root}", markup=False)
             return
         from fashionern.data.check import check_dataset, check_sentences, check_table
 
+        if cfg.out:
+            check_writable(cfg.out)
         found = check_dataset(cfg.dataset, cfg.root, cfg.read_images, cfg.num_workers)
         say(check_table(found), soft_wrap=False)
         for sentence in check_sentences(found):

@@ -16,7 +16,11 @@ import tyro
 from .config import check_flag
 from .core import ErnError
 
-# %% ../nbs/51_commands.ipynb #f81adf81
+# %% ../nbs/51_commands.ipynb #bc5a5b57
+def _check_workers(workers: Optional[int]) -> None:
+    check_flag(workers is None or workers >= 0, "num_workers", workers, "must not be negative")
+
+
 @dataclass(frozen=True)
 class EvalConfig:
     "What `ern_eval` does: a finished run, or weights of your own."
@@ -66,6 +70,7 @@ class EvalConfig:
 
     def __post_init__(self):
         check_flag(self.pictures >= 0, "pictures", self.pictures, "must not be negative")
+        _check_workers(self.num_workers)
         check_flag(self.top_k > 0, "top_k", self.top_k, "must be greater than 0")
         if self.run_dir is None and (self.root is None or not self.models):
             raise ErnError("Say what to evaluate: --run-dir RUN, or --models NAME with --root DIR and the weights' files.")
@@ -113,9 +118,7 @@ class DrawConfig:
     "Processes that draw; default: one a core, at most 8."
 
     def __post_init__(self):
-        check_flag(self.images > 0, "images", self.images, "must be greater than 0")
-        check_flag(self.size >= 16, "size", self.size, "must be 16 or more")
-        check_flag(self.seed >= 0, "seed", self.seed, "must not be negative")
+        _check_workers(self.num_workers)
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,9 @@ class CheckConfig:
     "Processes that read; default: one a core, at most 8."
     out: Optional[Path] = None
     "Write everything that was found to this JSON file, the name of every missing image included."
+
+    def __post_init__(self):
+        _check_workers(self.num_workers)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CROPS', 'ErnError', 'unknown_name', 'one_sentence', 'Registry', 'Triplet', 'ImageFeatures', 'TextFeatures',
-           'set_seed', 'write_atomic', 'write_json', 'read_json']
+           'set_seed', 'write_atomic', 'write_json', 'read_json', 'check_writable']
 
 # %% ../nbs/00_core.ipynb #15d39e74
 import difflib
@@ -183,5 +183,19 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ErnError(f"There is no file {path}; check the folder given with --root.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:  # broken, no UTF-8, a number of thousands of digits, brackets without end
         raise ErnError(f"{path} is not readable JSON ({e}); fetch or write it anew.") from None
+    except OSError as e:
+        raise ErnError(f"{path} cannot be read ({e.strerror}); check the path and its permissions.") from None
+
+
+def check_writable(path: str | Path, folder: bool = False) -> None:
+    "An `ErnError` where a file (or, with `folder`, files in a folder) cannot be written there; said before long work, not after it."
+    path = Path(path)
+    try:
+        (path if folder else path.parent).mkdir(parents=True, exist_ok=True)
+        wrong = "is a folder, and a file is to be written" if not folder and path.is_dir() else ""
+    except OSError as e:
+        wrong = f"cannot be made ({e.strerror})"
+    if wrong:
+        raise ErnError(f"{path} {wrong}; choose another place.")

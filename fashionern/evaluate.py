@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Optional, Sequence
 
 import torch
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 from tqdm import tqdm
@@ -147,7 +148,7 @@ def _rank_queries(
 
 
 def _dominance(part: list[Triplet], scores: Tensor, outside: Tensor, column: dict[str, int]) -> tuple[int, dict[str, float]]:
-    "How many of these queries have an answer, and `metrics.dominance` of those; `outside`: (Q,) score of each query's reference."
+    "How many of these queries have an answer with a score, and `metrics.dominance` of those; `outside`: (Q,) score of each query's reference."
     answered = [i for i, t in enumerate(part) if t.targets]
     if not answered:
         return 0, {}
@@ -157,7 +158,8 @@ def _dominance(part: list[Triplet], scores: Tensor, outside: Tensor, column: dic
     inside = scores.gather(1, reference.clamp(min=0)).squeeze(1)  # the same number as in the ranking, where it is in it
     to_reference = torch.where(reference[:, 0] >= 0, inside, outside[answered])
     best = scores.gather(1, right.clamp(min=0)).masked_fill(right < 0, -torch.inf).amax(1)
-    return len(answered), dominance(scores, to_reference, best)
+    sound = best.isfinite() & to_reference.isfinite()
+    return int(sound.sum()), dominance(scores[sound], to_reference[sound], best[sound]) if sound.any() else {}
 
 # %% ../nbs/42_evaluate.ipynb #e2e30869
 @dataclass
@@ -206,18 +208,22 @@ def _result(model: ComposedRetriever, seen: Embedded, data: TripletDataset, prot
         ranked = rank_category(model, seen, data, protocol, category, top)
         answered = [q for q in ranked.queries if q.rank is not None]
         result.queries += ranked.queries
+        counts = {"queries": len(answered), "gallery": ranked.gallery} | _expected(data, protocol, category)
+        if counts["queries_expected"]:
+            result.counts[category] = counts
         if answered:
             result.recalls[category] = _recalls(answered, protocol)
-            result.counts[category] = {"queries": len(answered), "gallery": ranked.gallery} | _expected(data, protocol, category)
+        if ranked.dominance:
             weighted[category] = len(answered), ranked.dominance
     without = sum(q.rank is None for q in result.queries)
     lost = sum(q.rank == LOST for q in result.queries)
     there = {n for names in data.split_images.values() for n in names}
     cut = sum(not there.issuperset(t.members) for t in data.triplets) if protocol.subset_ks else 0
-    result.found |= {k: n for k, n in (("without_answer", without), ("lost", lost), ("groups_cut", cut)) if n}
+    astray = sum(q.subset_rank == LOST for q in result.queries)
+    result.found |= {k: n for k, n in (("without_answer", without), ("lost", lost), ("groups_cut", cut), ("not_in_group", astray)) if n}
     if result.recalls:
         total, first = sum(n for n, _ in weighted.values()), next(iter(result.recalls.values()))
-        result.dominance = {k: sum(n * d[k] for n, d in weighted.values()) / total for k in next(iter(weighted.values()))[1]}
+        result.dominance = {k: sum(n * d[k] for n, d in weighted.values()) / total for k in ("nearest", "outranks", "margin") if total}
         result.mean = {k: sum(r[k] for r in result.recalls.values()) / len(result.recalls) for k in first}
         result.mean["mean"] = sum(result.mean[h] for h in protocol.headline) / len(protocol.headline)
     return result
@@ -251,24 +257,36 @@ def what_was_ranked(result: Result) -> str:
         said.append(f"{result.found['listed_twice']:,} image names are listed more than once and were ranked once")
     if result.found.get("groups_cut"):
         said.append(f"{result.found['groups_cut']:,} queries have a group in which images are missing: their subset recalls are easier than they should be")
+    gone = [c for c in result.counts if c not in result.recalls]
+    if gone:
+        said.append(f"THE MEAN LACKS {', '.join(gone)}: no query of it could be asked")
+    if result.found.get("not_in_group"):
+        said.append(f"{result.found['not_in_group']:,} queries have no right image in their own group: their subset recall counts as not found")
     if result.found.get("lost"):
         said.append(f"{result.found['lost']:,} queries have no right image in the gallery, or scores that are no numbers: they count as not found")
     if result.found.get("without_answer"):
         said.append(f"{result.found['without_answer']:,} queries have no right answer in the file and are not ranked")
-    return "\n".join(said)
+    return escape("\n".join(said))
+
+
+def _dominance_cells(result: Result) -> tuple[str, ...]:
+    d = result.dominance
+    return (f"{d['nearest']:.1f}", f"{d['outranks']:.1f}", f"{d['margin']:+.3f}") if d else ("–",) * 3
 
 
 def results_table(results: Sequence[Result], title: str = "") -> Table:
-    "Models by row under one protocol: mean recalls and the dominance figures; rich text."
+    "Models by row under one protocol: mean recalls and the dominance figures (below the table where there are many recalls); rich text."
     protocol, first = results[0].protocol, results[0]
     legend = "ref 1st: queries nearest to their own reference; ref > right: reference outranks the right image; Δcos: cos(q, ref) − cos(q, right)"
-    table = Table(title=f"{title}{' · ' if title else ''}protocol {protocol}", caption=f"{what_was_ranked(first)}\n{legend}", caption_justify="left")
+    heads, below = ("ref 1st %", "ref > right %", "Δcos"), len(first.mean) > 5
+    notes = [f"{r.model}: " + ", ".join(f"{h} {v}" for h, v in zip(heads, _dominance_cells(r))) for r in results] if below else []
+    caption = "\n".join([what_was_ranked(first), *notes, legend])
+    table = Table(title=f"{escape(title)}{' · ' if title else ''}protocol {protocol}", caption=caption, caption_justify="left")
     table.add_column("model", no_wrap=True)
-    for k in (*first.mean, "ref 1st %", "ref > right %", "Δcos"):
+    for k in (*first.mean, *(() if below else heads)):
         table.add_column(k, justify="right")
     for r in results:
-        d = r.dominance
-        table.add_row(r.model, *(f"{v:.2f}" for v in r.mean.values()), f"{d['nearest']:.1f}", f"{d['outranks']:.1f}", f"{d['margin']:+.3f}")
+        table.add_row(r.model, *(f"{v:.2f}" for v in r.mean.values()), *(() if below else _dominance_cells(r)))
     return table
 
 
@@ -277,7 +295,7 @@ def category_table(results: Sequence[Result]) -> Table:
     names = PROTOCOLS[results[0].protocol].headline
     table = Table(title=f"by category · protocol {results[0].protocol}")
     table.add_column("model", no_wrap=True)
-    for column in (f"{c} {k}" for c in results[0].recalls for k in names):
+    for column in (f"{escape(c)} {k}" for c in results[0].recalls for k in names):
         table.add_column(column, justify="right")
     for r in results:
         table.add_row(r.model, *(f"{of[k]:.2f}" for of in r.recalls.values() for k in names))

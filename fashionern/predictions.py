@@ -20,13 +20,13 @@ from .protocols import PROTOCOLS, gallery_of
 FIRST, FIRST_OF_GROUP, MOST_BYTES = 50, 3, 5_000_000
 
 
-def _check(q: RankedQuery, names: list[str], gallery: set[str], wanted: int, reference: bool) -> None:
-    "An `ErnError` where a query's list is not what the server takes; `reference`: it may be in the list."
+def _check(q: RankedQuery, names: list[str], gallery: set[str], wanted: int, reference: bool, where: str = "gallery") -> None:
+    "An `ErnError` where a query's list is not what the server takes; `reference`: it may be in the list; `where`: what `gallery` is."
     strange = next((n for n in names if n not in gallery), None)
     wrong = (
         f"has {len(names)} names, not {wanted}" if len(names) != wanted
         else "has a name twice" if len(set(names)) < len(names)
-        else f"names {strange!r}, which is not in its gallery" if strange is not None
+        else f"names {strange!r}, which is not in its {where}" if strange is not None
         else "has its own reference in its list" if not reference and q.reference in names
         else None
     )  # fmt: skip
@@ -50,7 +50,7 @@ def cirr_predictions(data: TripletDataset, result: Result) -> dict[str, object]:
     for q in result.queries:
         names, group = [n for n, _ in q.top][:FIRST], list(q.subset[:FIRST_OF_GROUP])
         _check(q, names, gallery, min(FIRST, len(gallery) - 1), reference=False)
-        _check(q, group, set(members[q.id]), FIRST_OF_GROUP, reference=False)
+        _check(q, group, set(members[q.id]), FIRST_OF_GROUP, reference=False, where="group")
         recall[q.id], subset[q.id] = names, group
     return {f"cirr.{data.split}.recall.json": recall, f"cirr.{data.split}.recall_subset.json": subset}
 

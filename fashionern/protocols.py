@@ -78,6 +78,8 @@ def protocols_for(
             raise ErnError(f"Protocol {protocol.name!r} is for {protocol.dataset}, not for {data.name}; choose from: {fitting}.")
     if not data.triplets:
         raise ErnError(f"{data.name} ({data.split}) has no query to rank; fetch the images that its queries name.")
+    if data.sampler is not None:
+        raise ErnError(f"{data.name} ({data.split}) has no queries of its own: its pairs are drawn for training; evaluate on --split val.")
     if answers and not any(t.targets for t in data.triplets):
         raise ErnError(f"{data.name} ({data.split}) has no right answers to rank; evaluate on --split val.")
     return rows

@@ -13,31 +13,37 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Callable, Iterable, Optional, Sequence
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from .core import ErnError, write_atomic
 from .evaluate import RankedQuery, Result
 from .metrics import LOST
 
-# %% ../nbs/43_rankings.ipynb #7578fe83
-def _as_line(q: RankedQuery, result: Result) -> dict[str, Any]:
+# %% ../nbs/43_rankings.ipynb #46a1740e
+def _as_line(q: RankedQuery, result: Result, k: Optional[int] = None) -> dict[str, Any]:
     "One query as the keys of the table."
     number = lambda rank: -1 if rank == LOST else rank
     line = {"protocol": result.protocol, "model": result.model, "query": q.id, "category": q.category, "reference": q.reference}
-    line |= {"captions": list(q.captions), "targets": list(q.targets), "rank": number(q.rank)}
+    gallery = result.counts.get(q.category, {}).get("gallery")
+    line |= {"captions": list(q.captions), "gallery": gallery, "targets": list(q.targets), "rank": number(q.rank)}
     line |= {"subset_rank": number(q.subset_rank), "subset": list(q.subset)} if q.subset else {}
-    return line | {"top": [[name, round(score, 6)] for name, score in q.top]}
+    return line | {"top": [[name, round(score, 6)] for name, score in q.top[:k]]}
 
 
-def save_rankings(path: str | Path, result: Result) -> None:
-    "All queries of a `Result` that was made with `top` above 0, as JSON Lines, written atomically."
+def save_rankings(
+    path: str | Path,
+    result: Result,  # made with `top` above 0
+    k: Optional[int] = None,  # how many images of each ranking; default: all that were kept
+) -> None:
+    "All queries as JSON Lines, written atomically."
 
     def write(part: Path) -> None:
         with open(part, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(_as_line(q, result), ensure_ascii=False) + "\n" for q in result.queries)
+            file.writelines(json.dumps(_as_line(q, result, k), ensure_ascii=False) + "\n" for q in result.queries)
 
     write_atomic(path, write)
 
@@ -50,6 +56,7 @@ class Rankings:
     protocol: str
     model: str
     queries: dict[str, RankedQuery]  # by id
+    galleries: dict[str, Optional[int]]  # category → how many images were ranked
 
 
 def _whole(value: Any) -> bool:
@@ -63,15 +70,16 @@ def _texts(value: Any) -> bool:
 _KEYS: dict[str, Callable[[Any], bool]] = {
     **{k: lambda v: isinstance(v, str) for k in ("protocol", "model", "query", "category", "reference")},
     **{k: _texts for k in ("captions", "targets")},
-    "rank": lambda v: v is None or (_whole(v) and (v > 0 or v == -1)),
-    "top": lambda v: isinstance(v, list) and all(isinstance(p, list) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], (int, float)) for p in v),
+    "rank": lambda v: v is None or (_whole(v) and (0 < v < LOST or v == -1)),
+    "gallery": lambda v: v is None or (_whole(v) and v > 0),
+    "top": lambda v: isinstance(v, list) and all(isinstance(p, list) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], (int, float)) and abs(p[1]) < 1e9 for p in v),
 }
 
 
 def _line(text: str, where: str) -> dict:
     try:
         line = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as e:
+    except (ValueError, RecursionError) as e:
         raise ErnError(f"{where} is not readable JSON ({e}); write the rankings anew with ern_eval --save-rankings.") from None
     wrong = ["all keys"] if not isinstance(line, dict) else [k for k, fits in _KEYS.items() if k not in line or not fits(line[k])]
     if wrong:
@@ -81,12 +89,12 @@ def _line(text: str, where: str) -> dict:
 
 def read_rankings(path: str | Path) -> Rankings:
     "A file that `save_rankings` wrote; the `ErnError` names file and line."
-    path, queries, of = Path(path), {}, None
+    path, queries, galleries, of = Path(path), {}, {}, None
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         raise ErnError(f"There is no file {path}; write it with ern_eval --save-rankings.") from None
-    except (UnicodeDecodeError, IsADirectoryError) as e:
+    except (UnicodeDecodeError, OSError) as e:
         raise ErnError(f"{path} is no text file ({e}); give a file that ern_eval --save-rankings wrote.") from None
     for number, text in ((n, t) for n, t in enumerate(lines, 1) if t.strip()):
         where, line = f"{path}, line {number},", _line(text, f"{path}, line {number},")
@@ -95,12 +103,13 @@ def read_rankings(path: str | Path) -> Rankings:
             raise ErnError(f"{where} is of {line['model']} under {line['protocol']}, the lines before of {of[1]} under {of[0]}; give one file each.")
         if line["query"] in queries:
             raise ErnError(f"{where} has the query {line['query']!r} for the second time; remove one of the two lines.")
+        galleries[line["category"]] = line["gallery"]
         rank = LOST if line["rank"] == -1 else line["rank"]
         first = tuple((n, float(s)) for n, s in line["top"])
         queries[line["query"]] = RankedQuery(line["query"], line["category"], line["reference"], tuple(line["captions"]), tuple(line["targets"]), rank, top=first)
     if of is None:
         raise ErnError(f"{path} holds no line; write it with ern_eval --save-rankings.")
-    return Rankings(path, *of, queries)
+    return Rankings(path, *of, queries, galleries)
 
 # %% ../nbs/43_rankings.ipynb #d958ddc7
 def sign_test(won: int, lost: int) -> float:
@@ -166,9 +175,13 @@ def compare(
     if first.protocol != second.protocol:
         raise ErnError(f"{first.path} is of protocol {first.protocol}, {second.path} of {second.protocol}; compare rankings of one protocol.")
     pairs = [(a, second.queries[i]) for i, a in first.queries.items() if i in second.queries]
-    other = next((a.id for a, b in pairs if (a.reference, a.captions) != (b.reference, b.captions)), None)
+    for category, size in first.galleries.items():
+        if second.galleries.get(category, size) != size:
+            sizes = f"{size} images in {first.path}, {second.galleries[category]} in {second.path}"
+            raise ErnError(f"The gallery of {category!r} has {sizes}; ranks over different galleries do not compare, rank the same images with both models.")
+    other = next((a.id for a, b in pairs if (a.reference, a.captions, a.targets) != (b.reference, b.captions, b.targets)), None)
     if other is not None:
-        raise ErnError(f"Query {other!r} asks something else in {second.path} than in {first.path}; rank the same data with both models.")
+        raise ErnError(f"Query {other!r} asks something else, or has other answers, in {second.path} than in {first.path}; rank the same data with both models.")
     pairs = [(a, b) for a, b in pairs if a.rank is not None and b.rank is not None]
     if not pairs:
         raise ErnError(f"{first.path} and {second.path} have no query with a known answer in common; rank the same split with both models.")
@@ -183,14 +196,14 @@ def compare(
         [i for i in first.queries if i not in second.queries], [i for i in second.queries if i not in first.queries],
     )  # fmt: skip
 
-# %% ../nbs/43_rankings.ipynb #68837c2c
+# %% ../nbs/43_rankings.ipynb #cff119d2
 def _table(title: str, groups: Sequence[Group], k: int) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     table.add_column("")
     for column in ("queries", "won", "lost", "net", f"R@{k} first", f"R@{k} second", "p"):
         table.add_column(column, justify="right")
     for g in groups:
-        table.add_row(g.name, f"{g.queries:,}", f"{g.won:,}", f"{g.lost:,}", f"{g.won - g.lost:+,}", f"{g.recall[0]:.2f}", f"{g.recall[1]:.2f}", f"{g.p:.2g}")
+        table.add_row(escape(g.name), f"{g.queries:,}", f"{g.won:,}", f"{g.lost:,}", f"{g.won - g.lost:+,}", f"{g.recall[0]:.2f}", f"{g.recall[1]:.2f}", f"{g.p:.2g}")
     return table
 
 

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['fill_in', 'open_model', 'draw_pictures', 'Opened', 'report']
 
-# %% ../nbs/65_report.ipynb #baf9b14b
+# %% ../nbs/65_report.ipynb #fa73efa6
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from .commands import EvalConfig
-from .core import ErnError, read_json, write_json
+from .config import TrainConfig
+from .core import ErnError, check_writable, read_json, write_json
 from .data.core import TripletDataset, join_captions, load_image
 from .data.factory import create_dataset
 from .distributed import world
@@ -35,6 +36,8 @@ def fill_in(cfg: EvalConfig) -> EvalConfig:
     if not (cfg.run_dir / "config.json").is_file():
         raise ErnError(f"There is no run in {cfg.run_dir}: config.json is missing; give the folder that ern_train wrote.")
     then = read_json(cfg.run_dir / "config.json")
+    if not isinstance(then, dict) or not {f.name for f in fields(TrainConfig)} <= set(then) or not isinstance(then["compare"], list):
+        raise ErnError(f"{cfg.run_dir / 'config.json'} is not the whole record of a run; give the folder that ern_train wrote.")
     made = sorted(p.parent.name for p in cfg.run_dir.glob("models/*/best.safetensors"))
     names = [n for n in dict.fromkeys([*then["compare"], then["model"], *made]) if n in made]
     if not names and not cfg.models:
@@ -84,6 +87,7 @@ class Opened:
 
     def __init__(self, cfg: EvalConfig):
         self.cfg = cfg = fill_in(cfg)
+        check_writable(cfg.out, folder=True)
         self.data = create_dataset(cfg.dataset, cfg.root, cfg.split, cfg.missing)
         answered = any(t.targets for t in self.data.triplets)
         self.sends = check_predictable(self.data) if cfg.predictions or (not answered and self.data.name in PREDICTIONS) else None
@@ -110,7 +114,7 @@ def report(cfg: EvalConfig) -> list[Result]:
             say(table, soft_wrap=False)
     results = [r for rs in by_model for r in rs]
     for path in _write(run, results) + (run.pictures() if run.cfg.pictures else []):
-        say(f"written: {path}")
+        say(f"written: {path}", markup=False)
     return results
 
 
@@ -131,7 +135,7 @@ def _write(run: Opened, results: list[Result]) -> list[Path]:
     for r in results:
         if run.cfg.save_rankings and r.protocol in run.protocols:
             files.append(out / f"rankings.{split}.{r.protocol}.{r.model}.jsonl")
-            save_rankings(files[-1], r)
+            save_rankings(files[-1], r, run.cfg.top_k)
         if r.protocol == run.sends:
             files += write_predictions(out / "predictions" / r.model, run.data, r)
     return files

@@ -12,6 +12,7 @@ from typing import Optional
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from .config import TrainConfig, parse_train
 from .core import ErnError, one_sentence, read_json, set_seed, write_json
@@ -174,7 +175,7 @@ def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
         world.share(getattr(cfg, flag), f"--{flag.replace('_', '-')}")
     open_run(cfg, world)
     if world.main:
-        run.say(f"{cfg.dataset}: {_amount(data[0])} training triplets, {_amount(data[1])} validation queries; run folder {cfg.run_dir}")
+        run.say(f"{cfg.dataset}: {_amount(data[0])} training triplets, {_amount(data[1])} validation queries; run folder {escape(str(cfg.run_dir))}")
     encoders = run.encoders()
     store = run.features(encoders)
     results = [run.model(name, encoders, store) for name in names] if "dvr" in cfg.stages else []

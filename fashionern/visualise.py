@@ -51,8 +51,10 @@ def retrieve(
     protocol: Optional[str] = None,  # default: the dataset's own
     k: int = 8,  # how many results
 ) -> list[Retrieved]:
-    "The first k results of some of the dataset's queries, ranked as the protocol says."
+    "The first k results of some of the dataset's queries, ranked as the protocol says; where each caption is a query, of the first caption."
     rule, chosen = get_protocol(protocol or data.default_protocol), [data.triplets[i] for i in which]
+    if rule.single:
+        chosen = [replace(t, captions=t.captions[:1]) for t in chosen]
     asked = replace(data, triplets=chosen, complete=data.complete or data)
     seen, ranked = embed(model, encoders, asked, images), {}
     for category in dict.fromkeys(t.category for t in chosen):

@@ -143,8 +143,8 @@ def test_missing_images_are_told_in_the_result(monkeypatch, capsys, finished, tm
     ("args", "words"),
     [
         (["draw", "--dataset", "cirrr", "--root", "d"], ["'cirr'"]),
-        (["draw", "--dataset", "cirr", "--root", "d", "--images", "0"], ["--images 0"]),
-        (["draw", "--dataset", "shoes", "--root", "d", "--size", "4"], ["--size 4"]),
+        (["draw", "--dataset", "cirr", "--root", "d", "--images", "0"], ["images = 0"]),
+        (["draw", "--dataset", "shoes", "--root", "d", "--size", "4"], ["size = 4"]),
         (["check", "--dataset", "cir", "--root", "."], ["dataset", "'cirr'"]),
         (["check", "--dataset", "cirr", "--root", "nowhere"], ["nowhere", "--root"]),
     ],
@@ -197,3 +197,25 @@ def test_wrong_flags_of_ern_eval(monkeypatch, capsys, finished, tmp_path, more, 
     said = sentence(monkeypatch, capsys, cli.evaluate, "--run-dir", finished / "run", "--device", "cpu", "--out", tmp_path, *more)
     assert all(w in said for w in words), said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"compare": null}', "[" * 100_000])
+def test_a_damaged_record_of_a_run(monkeypatch, capsys, tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    assert "config.json" in sentence(monkeypatch, capsys, cli.evaluate, "--run-dir", tmp_path)
+
+
+def test_where_nothing_can_be_written(monkeypatch, capsys, finished, tmp_path):
+    (tmp_path / "file").write_text("")
+    said = sentence(monkeypatch, capsys, cli.evaluate, "--run-dir", finished / "run", "--device", "cpu", "--out", tmp_path / "file")
+    assert str(tmp_path / "file") in said and "another place" in said
+    assert "is a folder" in sentence(monkeypatch, capsys, cli.data, "check", "--dataset", "fashioniq", "--root", finished / "data", "--out", tmp_path)
+
+
+def test_names_with_brackets_are_not_taken_for_colours(monkeypatch, capsys, garments, tmp_path):
+    odd = tmp_path / "a[red]b[/b]"
+    garments.rename(odd)
+    monkeypatch.setattr(sys, "argv", ["ern_data", "check", "--dataset", "fashioniq", "--root", str(odd)])
+    with pytest.raises(SystemExit) as end:
+        cli.data()
+    assert end.value.code == 0 and "[red]b" in capsys.readouterr().out

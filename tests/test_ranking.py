@@ -96,6 +96,7 @@ def by_hand(data, images, sentences, rule) -> list[dict]:
                 ranked.append({
                     "category": category, "order": order, "group": group, "scores": scores,
                     "rank": next((i for i, n in enumerate(order, 1) if n in t.targets), LOST),
+                    "reference": (scores[t.reference], max(scores[n] for n in gallery), max((scores[n] for n in t.targets))),
                     "subset_rank": next((i for i, n in enumerate(group, 1) if n in t.targets), LOST),
                 })  # fmt: skip
     return ranked
@@ -103,6 +104,11 @@ def by_hand(data, images, sentences, rule) -> list[dict]:
 
 def share(ranked, key, k) -> float:
     return 100 * sum(r[key] <= k for r in ranked) / len(ranked)
+
+
+def share_of(ranked, holds) -> float:
+    "Share of the queries for which something holds of the scores of reference, best image and best right image."
+    return 100 * sum(holds(*r["reference"]) for r in ranked) / len(ranked)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -128,6 +134,9 @@ def test_a_protocol_equals_its_twin(protocol):
             mine = [r for r in slow if r["category"] == category]
             wanted = {f"R@{k}": share(mine, "rank", k) for k in ks} | {f"Rs@{k}": share(mine, "subset_rank", k) for k in subset_ks}
             assert result.recalls[category] == pytest.approx(wanted)
+        ours = {"nearest": share_of(slow, lambda own, most, best: own >= most), "outranks": share_of(slow, lambda own, most, best: own >= best),
+                "margin": sum(own - best for own, _, best in (r["reference"] for r in slow)) / len(slow)}  # fmt: skip
+        assert result.dominance == pytest.approx(ours)
         means = {k: sum(r[k] for r in result.recalls.values()) / len(result.recalls) for k in result.recalls[category]}
         assert result.mean == pytest.approx(means | {"mean": sum(means[k] for k in mean_of) / len(mean_of)})
     assert cases > 1000 and ties > 0.9 * cases, (cases, ties)
@@ -147,3 +156,22 @@ def test_a_query_whose_answer_is_nowhere_is_never_found(targets, query):
     result = evaluate(Lookup({"S": query}), ENCODERS, data, features, ["shoes"])[0]
     assert result.queries[0].rank == LOST and result.mean["R@50"] == 0
     assert result.found["lost"] == 1 and "1 queries have no right image" in what_was_ranked(result)
+
+
+def test_more_queries_than_fit_into_one_block():
+    "The ranking goes by blocks of 1,024 queries: recalls and dominance of 2,500 are those of all, not of the last block."
+    names = [f"i{n}" for n in range(40)]
+    rng = random.Random(7)
+    images, sentences = {n: [rng.randint(0, 2) for _ in range(3)] for n in names}, {}
+    triplets = []
+    for i in range(2500):
+        sentences[f"S{i}"] = [rng.randint(0, 2) for _ in range(3)] if i < 1500 else [1, 1, 1]
+        reference, target = rng.sample(names, 2)
+        triplets.append(Triplet(reference, (target,), (f"S{i}",), id=str(i)))
+    data = TripletDataset("shoes", "val", triplets, {"all": names}, ImageFinder())
+    features = lambda asked: ImageFeatures(torch.tensor([images[n] for n in asked], dtype=torch.float32), torch.zeros(len(asked), 13, 3))
+    result = evaluate(Lookup(sentences), ENCODERS, data, features, ["shoes"])[0]
+    slow = by_hand(data, images, sentences, RULES["shoes"])
+    assert [q.rank for q in result.queries] == [r["rank"] for r in slow]
+    assert result.dominance["outranks"] == pytest.approx(share_of(slow, lambda own, most, best: own >= best))
+    assert result.dominance["nearest"] == pytest.approx(share_of(slow, lambda own, most, best: own >= most))

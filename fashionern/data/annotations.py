@@ -12,13 +12,18 @@ from typing import Any, Callable, Iterable, Optional
 
 from ..core import ErnError, read_json
 
-# %% ../../nbs/11_data.annotations.ipynb #04b43d4b
+# %% ../../nbs/11_data.annotations.ipynb #3c931549
+def _is_string(value: Any) -> bool:
+    "A text that UTF-8 can hold: JSON may name half of a character (a lone surrogate), which no file can keep."
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    return _is_string(value) and bool(value.strip())
 
 
 def _are_sentences(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(v, str) for v in value) and any(map(_is_text, value))
+    return isinstance(value, list) and all(map(_is_string, value)) and any(map(_is_text, value))
 
 
 KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -67,6 +72,8 @@ def read_lines(path: str | Path) -> list[str]:
         raise ErnError(f"There is no file {path}; check the folder given with --root.") from None
     except UnicodeDecodeError as e:
         raise ErnError(f"{path} is no UTF-8 text ({e}); save it as UTF-8.") from None
+    except OSError as e:
+        raise ErnError(f"{path} cannot be read ({e.strerror}); check the path and its permissions.") from None
 
 
 def read_names(path: str | Path) -> list[str]:

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterable, Iterator, Optional
 
+from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
 from ..core import ErnError
 from .core import TripletDataset, clean_caption, load_image
-from .factory import DATASETS, DatasetKind
+from .factory import DATASETS, DatasetKind, read_descriptions
 from .garments import NOTE
 
 # %% ../../nbs/19_data.check.ipynb #5316788b
@@ -116,6 +117,10 @@ def check_dataset(
             loaded.append(kind.load(root, split))
         except ErnError as e:
             report.errors[split] = str(e)
+    try:
+        read_descriptions(root)
+    except ErnError as e:
+        report.errors["descriptions"] = str(e)
     images = {n: data.images for data in loaded for n in data.all_images()}
     if loaded:
         finder = loaded[0].images  # all splits look in the same folders; each would list them anew
@@ -136,7 +141,7 @@ def _beside(found: int, expected: Optional[int]) -> str:
 def check_table(report: Report) -> Table:
     "A row per split and category; rich text. A figure in red is not the published one."
     read = "" if report.read else " · images not read"
-    table = Table(title=f"{report.dataset} in {report.root}{' · drawn' if report.drawn else ''}{read}")
+    table = Table(title=f"{report.dataset} in {escape(str(report.root))}{' · drawn' if report.drawn else ''}{read}")
     for column in ("split", "category", "images", "triplets", "no file", "unreadable", "empty captions"):
         table.add_column(column, justify="left" if column in ("split", "category") else "right")
     for r in report.rows:

@@ -41,6 +41,8 @@ def _category(captions: Path, listed: set[str], category: str, split: str) -> li
         {"candidate": "text", "captions": "sentences"} | ({} if held_back else answer),
         answer if held_back else None,
     )
+    if not entries:
+        raise ErnError(f"{captions} holds no triplet; fetch it anew.")
     triplets = []
     for i, e in enumerate(entries):
         targets = (e["target"],) if "target" in e else ()

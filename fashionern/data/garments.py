@@ -168,7 +168,9 @@ def drawn_before(
         raise ErnError(f"{root} is a file; give a folder to draw the garments into.")
     if (root / NOTE).exists():
         note = read_json(root / NOTE)
-        if note.get("asked") != asked:
+        if not isinstance(note, dict) or not {"asked", "summary"} <= set(note):
+            raise ErnError(f"{root / NOTE} is not the note of a drawn dataset; delete {root} or choose another folder.")
+        if note["asked"] != asked:
             raise ErnError(f"{root} holds garments drawn with other parameters; delete it or choose another folder.")
         return note["summary"]
     if root.exists() and any(root.iterdir()):
