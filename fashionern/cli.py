@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from .commands import DrawConfig, EvalConfig, parse_compare, parse_data, parse_demo, parse_eval
 from .config import get_preset, parse_train
-from .core import check_writable, one_sentence, write_json
+from .core import ErnError, check_writable, one_sentence, write_json
 
 # %% ../nbs/70_cli.ipynb #cf5cb54c
 def train() -> None:
@@ -63,8 +63,10 @@ def data() -> None:
         if isinstance(cfg, DrawConfig):
             from fashionern.data.editions import draw_dataset
 
-            check_writable(cfg.root / "garments.json")
-            made = draw_dataset(cfg.dataset, cfg.root, cfg.images, cfg.seed, cfg.size, cfg.num_workers)
+            try:
+                made = draw_dataset(cfg.dataset, cfg.root, cfg.images, cfg.seed, cfg.size, cfg.num_workers)
+            except OSError as e:
+                raise ErnError(f"{cfg.root} cannot be written ({e.strerror}); choose another --root.") from None
             for split, what in made.items():
                 say(f"{split}: {what}")
             say(f"{cfg.root} is ready; look with ern_data check --dataset {cfg.dataset} --root {cfg.root}", markup=False)
