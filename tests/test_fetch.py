@@ -357,6 +357,11 @@ with one_sentence():
 """
 
 
+def hear_interrupts() -> None:
+    "A shell's background jobs, and all that they start, ignore Ctrl-C; a person's command does not."
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
 def test_stopped_and_started_again(server, tmp_path, stop):
     "Twelve pictures, of which the last ones come in drops: the process is stopped in their midst."
@@ -374,7 +379,7 @@ def test_stopped_and_started_again(server, tmp_path, stop):
 
     for i, name in enumerate(names):
         server[f"/{name}.jpg"] = reply(body) if i < 6 else drops
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, server.url, str(tmp_path), " ".join(names)], stderr=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, server.url, str(tmp_path), " ".join(names)], stderr=subprocess.PIPE, preexec_fn=hear_interrupts)
     assert server.wait_for(9)  # six whole ones, three in drops
     os.kill(process.pid, stop)
     said = process.communicate(timeout=20)[1].decode()
