@@ -358,8 +358,9 @@ with one_sentence():
 
 
 def hear_interrupts() -> None:
-    "A shell's background jobs, and all that they start, ignore Ctrl-C; a person's command does not."
+    "In the child, as a person's command would: a shell's background jobs ignore Ctrl-C, and a test before may have left it blocked."
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
