@@ -12,7 +12,7 @@ import json
 import re
 import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Mapping, Optional
@@ -150,8 +150,13 @@ def fetch_images(
     with ThreadPoolExecutor(manners.workers) as pool:
         try:
             jobs = {pool.submit(fetch, n): n for n in left}
-            for job in tqdm(as_completed(jobs), "fetch", len(left), disable=not progress or not left, unit="image"):
-                _note(jobs[job], urls[jobs[job]], job.exception(), report, notes)
+            with tqdm(total=len(left), desc="fetch", disable=not progress or not left, unit="image") as bar:
+                pending = set(jobs)
+                while pending:
+                    done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)  # wakes to hear Ctrl-C
+                    for job in done:
+                        _note(jobs[job], urls[jobs[job]], job.exception(), report, notes)
+                        bar.update()
         except BaseException:
             fetcher.stop()
             pool.shutdown(wait=False, cancel_futures=True)
