@@ -49,6 +49,8 @@ def compare() -> None:
         for only, file in ((found.only_first, cfg.first), (found.only_second, cfg.second)):
             if only:
                 say(f"{len(only):,} queries are in {file} alone and were not compared, such as {only[0]}", markup=False)
+        if found.unanswered:
+            say(f"{len(found.unanswered):,} queries have no known answer in one of the files and were not compared, such as {found.unanswered[0]}", markup=False)
         if cfg.out:
             write_json(cfg.out, found.as_dict())
 

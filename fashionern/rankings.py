@@ -146,12 +146,13 @@ class Comparison:
     words: list[Group]  # most net wins first
     only_first: list[str] = field(default_factory=list)  # ids that the other file lacks
     only_second: list[str] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)  # ids without a known answer in one of the files
 
     def as_dict(self) -> dict:
         "For JSON."
         about = {side: {"file": str(f.path), "model": f.model} for side, f in (("first", self.first), ("second", self.second))}
         groups = {"all": vars(self.all), "categories": [vars(g) for g in self.categories], "words": [vars(g) for g in self.words]}
-        return about | {"protocol": self.first.protocol, "k": self.k} | groups | {"only_first": self.only_first, "only_second": self.only_second}
+        return about | {"protocol": self.first.protocol, "k": self.k} | groups | {"only_first": self.only_first, "only_second": self.only_second, "unanswered": self.unanswered}
 
 
 def words_of(captions: Iterable[str]) -> set[str]:
@@ -182,6 +183,7 @@ def compare(
     other = next((a.id for a, b in pairs if (a.reference, a.captions, a.targets) != (b.reference, b.captions, b.targets)), None)
     if other is not None:
         raise ErnError(f"Query {other!r} asks something else, or has other answers, in {second.path} than in {first.path}; rank the same data with both models.")
+    unanswered = [a.id for a, b in pairs if a.rank is None or b.rank is None]
     pairs = [(a, b) for a, b in pairs if a.rank is not None and b.rank is not None]
     if not pairs:
         raise ErnError(f"{first.path} and {second.path} have no query with a known answer in common; rank the same split with both models.")
@@ -193,7 +195,7 @@ def compare(
     categories = [_group(c, [p for p in pairs if p[0].category == c], k) for c in Counter(a.category for a, _ in pairs)]
     return Comparison(
         first, second, k, _group("all", pairs, k), categories, sorted(words, key=lambda g: g.lost - g.won),
-        [i for i in first.queries if i not in second.queries], [i for i in second.queries if i not in first.queries],
+        [i for i in first.queries if i not in second.queries], [i for i in second.queries if i not in first.queries], unanswered,
     )  # fmt: skip
 
 # %% ../nbs/43_rankings.ipynb #cff119d2

@@ -5,15 +5,14 @@
 # %% auto #0
 __all__ = ['fill_in', 'open_model', 'draw_pictures', 'Opened', 'report']
 
-# %% ../nbs/65_report.ipynb #fa73efa6
+# %% ../nbs/65_report.ipynb #c85a80a4
 import random
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from .commands import EvalConfig
-from .config import TrainConfig
 from .core import ErnError, check_writable, read_json, write_json
 from .data.core import TripletDataset, join_captions, load_image
 from .data.factory import create_dataset
@@ -28,7 +27,10 @@ from .protocols import protocols_for
 from .rankings import save_rankings
 from .visualise import attention_picture, explain, retrieval_grid, retrieve, save_figure
 
-# %% ../nbs/65_report.ipynb #302bb320
+# %% ../nbs/65_report.ipynb #cabfb4d2
+_TAKEN = {"compare", "model", "dataset", "root", "clip_model_name", "ffn", "protocol", "features_dir"}  # what an evaluation takes from a run
+
+
 def fill_in(cfg: EvalConfig) -> EvalConfig:
     "The flags with everything the run folder says filled in."
     if cfg.run_dir is None:
@@ -36,7 +38,7 @@ def fill_in(cfg: EvalConfig) -> EvalConfig:
     if not (cfg.run_dir / "config.json").is_file():
         raise ErnError(f"There is no run in {cfg.run_dir}: config.json is missing; give the folder that ern_train wrote.")
     then = read_json(cfg.run_dir / "config.json")
-    if not isinstance(then, dict) or not {f.name for f in fields(TrainConfig)} <= set(then) or not isinstance(then["compare"], list):
+    if not isinstance(then, dict) or not _TAKEN <= set(then) or not isinstance(then["compare"], list):
         raise ErnError(f"{cfg.run_dir / 'config.json'} is not the whole record of a run; give the folder that ern_train wrote.")
     made = sorted(p.parent.name for p in cfg.run_dir.glob("models/*/best.safetensors"))
     names = [n for n in dict.fromkeys([*then["compare"], then["model"], *made]) if n in made]

@@ -17,3 +17,16 @@ def shared() -> Path:
             f"the shared files are not on this machine: no folder {folder} (set FASHIONERN_SHARED to have this test run)"
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def annotations(shared):
+    "Dataset → the folder of its real annotation files; skips where there is none."
+
+    def of(dataset: str) -> Path:
+        folder = shared / "annotations" / dataset
+        if not folder.is_dir():
+            pytest.skip(f"the shared files hold no annotations of {dataset}: no folder {folder}")
+        return folder
+
+    return of

@@ -15,11 +15,8 @@ PAIRS = {"val": 4181, "test1": 4148}
 
 
 @pytest.fixture(scope="session")
-def cirr(shared):
-    folder = shared / "annotations" / "cirr"
-    if not folder.is_dir():
-        pytest.skip(f"the shared files hold no CIRR annotations: no folder {folder}")
-    return folder
+def cirr(annotations):
+    return annotations("cirr")
 
 
 def captions_of(root: Path, split: str) -> Path:

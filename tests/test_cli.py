@@ -159,7 +159,7 @@ def test_wrong_flags_of_ern_data(monkeypatch, capsys, tmp_path, args, words):
 
 def test_drawing_over_something_else(monkeypatch, capsys, garments):
     said = sentence(monkeypatch, capsys, cli.data, "draw", "--dataset", "cirr", "--root", garments)
-    assert str(garments) in said and "other parameters" in said or "another" in said
+    assert str(garments) in said and "other parameters" in said
     (garments / "garments.json").unlink()
     assert "not empty" in sentence(monkeypatch, capsys, cli.data, "draw", "--dataset", "cirr", "--root", garments)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashionern.core import ErnError
+from error_sentence import sentence
 from fashionern.data.core import apply_missing
 from fashionern.data.fashion200k import (
     CATEGORIES,
@@ -65,14 +65,6 @@ QUERIES = [(TEST[0][0], TEST[2][0]), (TEST[3][0], TEST[0][0]), (TEST[1][0], TEST
 @pytest.fixture
 def root(tmp_path) -> Path:
     return write_layout(tmp_path / "f200k", TRAIN, TEST, QUERIES)
-
-
-def sentence(call, *args, **options) -> str:
-    "The text of the `ErnError` a call ends in: one line."
-    with pytest.raises(ErnError) as caught:
-        call(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # Siblings, slowly

@@ -17,11 +17,8 @@ NAMED_BY_VAL = {"dress": 2628, "shirt": 3089, "toptee": 2902}
 
 
 @pytest.fixture(scope="session")
-def fashioniq(shared):
-    folder = shared / "annotations" / "fashioniq"
-    if not folder.is_dir():
-        pytest.skip(f"the shared files hold no FashionIQ annotations: no folder {folder}")
-    return folder
+def fashioniq(annotations):
+    return annotations("fashioniq")
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fashionern.core import ErnError, write_json
+from error_sentence import sentence
+from fashionern.core import write_json
 from fashionern.data import table as table_module
 from fashionern.data.core import ImageFinder
 from fashionern.data.factory import create_dataset
@@ -61,14 +62,6 @@ def make(shop: Path, root: Path, table: str = "shop.csv", **options) -> dict:
     shutil.copytree(shop / "images", root / "images", dirs_exist_ok=True)
     options = {"attributes": ATTRIBUTES, "name_column": "name", "val": 0.3, "test": 10, "progress": False} | options
     return triplets_from_table(shop / table, "id", root=root, **options)
-
-
-def sentence(call, *args, **options) -> str:
-    "The text of the `ErnError` a call ends in: one line."
-    with pytest.raises(ErnError) as caught:
-        call(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_a_table_worked_by_hand(tmp_path):

@@ -13,11 +13,8 @@ FILES = ("relative_captions_shoes.json", "train_im_names.txt", "eval_im_names.tx
 
 
 @pytest.fixture(scope="session")
-def shoes(shared):
-    folder = shared / "annotations" / "shoes"
-    if not folder.is_dir():
-        pytest.skip(f"the shared files hold no Shoes annotations: no folder {folder}")
-    return folder
+def shoes(annotations):
+    return annotations("shoes")
 
 
 def lines(path: Path) -> list[str]:

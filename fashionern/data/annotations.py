@@ -28,7 +28,7 @@ def _are_sentences(value: Any) -> bool:
 
 KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "text": ("a text that is not empty", _is_text),
-    "string": ("a text, empty or not", lambda v: isinstance(v, str)),
+    "string": ("a text, empty or not", _is_string),
     "sentences": ("a list of sentences of which one at least is not empty", _are_sentences),
     "texts": ("a list of texts, none empty", lambda v: isinstance(v, list) and bool(v) and all(map(_is_text, v))),
     "text or texts": ("a text or a list of texts", lambda v: _is_text(v) or KINDS["texts"][1](v)),
