@@ -1,5 +1,7 @@
 "Each dataset's whole path from the command line, on its drawn edition: draw, check, train, evaluate under every protocol, prediction files, comparison."
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fashionern import cli
 from fashionern.protocols import PROTOCOLS
 
 BIN = Path(sys.executable).parent
@@ -22,6 +25,21 @@ def call(command: str, *args, status: int = 0) -> str:
     done = subprocess.run([str(BIN / command), *map(str, args)], capture_output=True, text=True, env=ENV, timeout=300)
     assert done.returncode == status, done.stdout[-2000:] + done.stderr[-2000:]
     return " ".join((done.stdout + (done.stderr if status else "")).split())
+
+
+def inside(command, *args, status: int = 0) -> str:
+    "The same in this process, which has torch loaded already; `command` is the function behind the program."
+    said, before, ended = io.StringIO(), sys.argv, 0
+    sys.argv = [command.__name__, *map(str, args)]
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            command()
+    except SystemExit as e:
+        ended = e.code
+    finally:
+        sys.argv = before
+    assert ended == status, said.getvalue()[-2000:]
+    return " ".join(said.getvalue().split())
 
 
 @pytest.fixture(scope="module", params=DATASETS)
@@ -83,7 +101,7 @@ def test_every_protocol_in_one_pass_then_a_comparison(dataset, tmp_path):
         masked = PROTOCOLS[r["protocol"]].mask_reference
         assert not (masked and any(line["reference"] in dict(line["top"]) for line in lines))
     a, b = (next(tmp_path.glob(f"rankings.*.{wanted[0]}.{m}.jsonl")) for m in ("sum", "fashionern"))
-    said = call("ern_compare", a, b, "--least", 3, "--out", tmp_path / "compare.json")
+    said = inside(cli.compare, a, b, "--least", 3, "--out", tmp_path / "compare.json")
     found = json.loads((tmp_path / "compare.json").read_text())
     assert f"protocol {wanted[0]}" in said and found["all"]["queries"] == queries[wanted[0]] and found["words"]
     assert found["all"]["won"] == sum(g["won"] for g in found["categories"]) and not found["only_first"]
@@ -92,10 +110,10 @@ def test_every_protocol_in_one_pass_then_a_comparison(dataset, tmp_path):
 def test_prediction_files_of_the_splits_without_answers(dataset, tmp_path):
     name, folder = dataset
     if name not in ("cirr", "fashioniq"):
-        said = call("ern_eval", "--run-dir", folder / "run", "--predictions", "--out", tmp_path, "--device", "cpu", status=2)
+        said = inside(cli.evaluate, "--run-dir", folder / "run", "--predictions", "--out", tmp_path, "--device", "cpu", status=2)
         assert f"{name} has no test server" in said
         return
-    said = call("ern_eval", "--run-dir", folder / "run", "--split", "test", "--models", "fashionern", "--out", tmp_path, "--device", "cpu")
+    said = inside(cli.evaluate, "--run-dir", folder / "run", "--split", "test", "--models", "fashionern", "--out", tmp_path, "--device", "cpu")
     files = {p.name: json.loads(p.read_text()) for p in (tmp_path / "predictions" / "fashionern").iterdir()}
     assert "answers are held back" in said and not list(tmp_path.glob("results.*"))
     if name == "fashioniq":
@@ -124,9 +142,9 @@ def test_missing_images_are_left_out_only_when_asked(dataset, tmp_path):
     victims = _references(name, tmp_path / "data")[:2]
     for path in victims:
         path.unlink()
-    common = ["ern_eval", "--run-dir", folder / "run", "--models", "sum", "--root", tmp_path / "data", "--out", tmp_path, "--device", "cpu"]
-    assert "2 of " in (said := call(*common, status=2)) and "--missing drop" in said
-    said = call(*common, "--missing", "drop")
+    common = [cli.evaluate, "--run-dir", folder / "run", "--models", "sum", "--root", tmp_path / "data", "--out", tmp_path, "--device", "cpu"]
+    assert "2 of " in (said := inside(*common, status=2)) and "--missing drop" in said
+    said = inside(*common, "--missing", "drop")
     (result,) = json.loads(next(tmp_path.glob("results.*.json")).read_text())
     before, now = ({k: sum(c[k] for c in r["counts"].values()) for k in ("queries", "gallery", "queries_expected", "gallery_expected")} for r in (line, result))
     assert (now["queries_expected"], now["gallery_expected"]) == (before["queries"], before["gallery"])
