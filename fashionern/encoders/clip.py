@@ -192,7 +192,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
         raise ErnError(f"{path} cannot be read as weights ({type(e).__name__}); it must be safetensors, or a torch file of tensors only.") from None
-    for key in ("CLIP", "state_dict"):  # CLIP4Cir's fine-tuned files and open_clip's own
+    for key in ("CLIP", "Combiner", "state_dict"):  # as in CLIP4Cir's files, of fine-tuned CLIP and of the Combiner, and in open_clip's own
         state = state.get(key, state) if isinstance(state, dict) else state
     return state
 

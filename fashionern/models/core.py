@@ -6,7 +6,7 @@
 __all__ = ['COMPOSERS', 'TARGET_HEADS', 'TEXT_ENCODERS', 'ComposedRetriever']
 
 # %% ../../nbs/33_models.core.ipynb #7c59af8c
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 from torch import Tensor, nn
 
@@ -33,9 +33,10 @@ class ComposedRetriever(nn.Module):
         target: nn.Module,  # ImageFeatures → (B, D)
         text_encoder: str = "clip",  # which of the encoders' two ways of reading is meant: 'clip' or 'tme'
         name: str = "",  # for tables and checkpoints
+        settings: Optional[dict[str, Any]] = None,  # what it was made with: 'dim' and the settings of composer and target head, as JSON takes them
     ):
         super().__init__()
-        self.composer, self.target, self.text_encoder, self.name = composer, target, text_encoder, name
+        self.composer, self.target, self.text_encoder, self.name, self.settings = composer, target, text_encoder, name, settings or {}
 
     def encode_text(
         self,
@@ -52,7 +53,7 @@ class ComposedRetriever(nn.Module):
         return encoders.text(tokens, reference.local)
 
     def encode_query(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
-        "(B, D) composed queries, unit length."
+        "(B, D) composed queries, unit length; of another width where the composer's `score` is no dot product."
         return self.composer(reference, text)
 
     def encode_target(self, images: ImageFeatures) -> Tensor:
@@ -60,8 +61,12 @@ class ComposedRetriever(nn.Module):
         return self.target(images)
 
     def score(self, query: Tensor, target: Tensor) -> Tensor:
-        "(Q, D), (N, D) → (Q, N): the higher the better."
-        return query @ target.T
+        "(Q, D), (N, D) → (Q, N): the higher the better; the dot product, unless the composer brings a score of its own."
+        return self.composer.score(query, target) if hasattr(self.composer, "score") else query @ target.T
+
+    def auxiliary_loss(self, reference: ImageFeatures, text: TextFeatures, target: ImageFeatures) -> Optional[Tensor]:
+        "What a composer wants added to the retrieval loss in training; None where it wants nothing."
+        return self.composer.auxiliary_loss(reference, text, target) if hasattr(self.composer, "auxiliary_loss") else None
 
     def forward(self, reference: ImageFeatures, text: TextFeatures, target: ImageFeatures) -> tuple[Tensor, Tensor]:
         "Queries and their targets, for a training step."
