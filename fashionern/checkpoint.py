@@ -55,11 +55,11 @@ def load_state(path: str | Path, module: nn.Module, optimizer: torch.optim.Optim
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
-    "The parameters that are trained, and the buffers beside them: frozen encoders are not written again each epoch."
+    "The parameters that are trained, and all buffers but those beside frozen parameters: frozen encoders are not written again each epoch, a loss's memory bank is."
     frozen = {k for k, p in module.named_parameters() if not p.requires_grad}
-    owners = {k.rpartition(".")[0] for k, p in module.named_parameters() if p.requires_grad}
+    owners = {k.rpartition(".")[0] for k in frozen}
     buffers = {k for k, _ in module.named_buffers()}
-    return {k: v for k, v in module.state_dict().items() if k not in frozen and (k not in buffers or k.rpartition(".")[0] in owners)}
+    return {k: v for k, v in module.state_dict().items() if k not in frozen and (k not in buffers or k.rpartition(".")[0] not in owners)}
 
 
 class _Named:

@@ -34,7 +34,7 @@ class TrainConfig:
     "Evaluation protocol, such as fashioniq-val or shoes-masked; an unknown one is answered with those that fit. Default: the dataset's own."
 
     model: str = "fashionern"
-    "Which model stage 2 trains: image-only, text-only, sum, combiner, tme-sum, dvr, fashionern, or three slots such as tme+combiner+refine."
+    "Which model stage 2 trains: a name that ern_models lists, or three slots such as tme+combiner+refine; settings after an @, as fashionern@mask_padding,ask=words."
     compare: tuple[str, ...] = ()
     "More models to train and evaluate on the same encoders with the same stage-2 settings; names as for --model."
     ffn: int = 3072
@@ -58,6 +58,8 @@ class TrainConfig:
     "Stage 2: epochs."
     cosine_epochs: Optional[int] = None
     "Stage 2: epochs in which the learning rate falls to zero; default: all (the paper: 100, then it rises again)."
+    loss: str = "batch-classification"
+    "Stage 2: batch-classification (the paper's), symmetric-infonce, cyclip, text-relevance, triplet or caption-reconstruction."
     gather_negatives: bool = False
     "Stage 2: take the targets of all ranks as wrong answers, not only this rank's (the published code: its own only)."
 
@@ -65,6 +67,18 @@ class TrainConfig:
     "Stage 1: learning rate of TME's branches."
     tme_clip_lr: float = 2e-6
     "Stage 1: learning rate of CLIP's own weights; 0 leaves CLIP as it is."
+    tme_tunes: Literal["both", "text"] = "both"
+    "Stage 1: which of CLIP's towers --tme-clip-lr tunes: both, or the text tower alone (image features then stay as they are)."
+    tme_layers: Optional[tuple[int, ...]] = None
+    "Stage 1: which text layers carry TME's branches, from 0, negative from the end; default: all."
+    tme_branches: tuple[Literal["inject", "align"], ...] = ("inject", "align")
+    "Stage 1: which of the two extra branches they carry; with nothing after it, none: CLIP is tuned as it is."
+    tme_ffn: Literal["own", "shared"] = "own"
+    "Stage 1: whether each branch has a feed-forward of its own or shares CLIP's."
+    tme_gate: Literal["scalar", "channel"] = "scalar"
+    "Stage 1: whether a branch's gate is one number or one for each channel."
+    tme_align_from: Literal["last", "all"] = "last"
+    "Stage 1: which layers' alignment outputs are pulled to the target: the last one's, or the mean of all."
     tme_batch_size: int = 128
     "Stage 1: triplets per step, all ranks together."
     tme_epochs: int = 10
@@ -114,6 +128,9 @@ class TrainConfig:
         check_flag(self.cosine_epochs is None or self.cosine_epochs > 0, "cosine_epochs", self.cosine_epochs, "must be greater than 0")
         order = [s for s in ("warmup", "tme", "dvr") if s in self.stages]
         check_flag(list(self.stages) == order and order, "stages", " ".join(self.stages), "must be some of warmup, tme and dvr, in this order")
+
+        tuned = self.tme_branches or self.tme_clip_lr > 0 or "tme" not in self.stages
+        check_flag(bool(tuned), "tme_branches", "(none)", "leaves stage 1 nothing to train; give --tme-clip-lr too, or leave out the stage tme")
 
     def as_dict(self) -> dict:
         "For JSON: paths as text."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Batches', 'load_pixels', 'jitter', 'warm_up', 'Sentences', 'per_epoch', 'TextBank', 'StageOne', 'stage_one_loss',
-           'train_tme', 'TripletRows', 'train_composer']
+           'train_tme', 'TripletRows', 'StageTwo', 'train_composer']
 
 # %% ../nbs/54_stages.ipynb #814556dc
 import random
@@ -22,10 +22,10 @@ from .core import ErnError, ImageFeatures, TextFeatures
 from .data.core import JOINS, TripletDataset, join_captions
 from .distributed import World
 from .encoders.clip import ClipEncoder
-from .encoders.tme import TME, Encoders
+from .encoders.tme import TME, Encoders, TmeSettings
 from .features import FeatureStore, ImageViews
 from .loop import MetricsLog, Schedule, amp_dtype, fit
-from .losses import batch_classification, symmetric_infonce
+from .losses import Matched, PairLoss, batch_classification, create_loss, symmetric_infonce
 from .models.core import ComposedRetriever
 
 # %% ../nbs/54_stages.ipynb #ca1fbfb8
@@ -190,17 +190,18 @@ class StageOne(nn.Module):
         self.encoders.clip.model.visual.eval()
         return self
 
-    def forward(self, tokens: Tensor, local: Tensor, reference: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, tokens: Tensor, local: Tensor, reference: Tensor, target: Tensor) -> tuple[Tensor, Optional[Tensor], Tensor]:
         text = self.encoders.text(tokens, local)
         if reference.dtype == torch.uint8:
             reference, target = self.encoders.clip.encode_image(torch.cat([reference, target])).chunk(2)
         return F.normalize(reference + text.whole, dim=-1), text.align, target
 
 
-def stage_one_loss(query: Tensor, align: Tensor, target: Tensor, align_weight: float, world: World = World()) -> Tensor:
-    "Batch classification of the composed query, plus InfoNCE of the alignment output, against the targets of all ranks."
+def stage_one_loss(query: Tensor, align: Optional[Tensor], target: Tensor, align_weight: float, world: World = World()) -> Tensor:
+    "Batch classification of the composed query, plus InfoNCE of the alignment output where there is one, against the targets of all ranks."
     targets, first = world.gather(target), world.rank * len(query)
-    return batch_classification(query, targets, first=first) + align_weight * batch_classification(align, targets, first=first)
+    loss = batch_classification(query, targets, first=first)
+    return loss if align is None else loss + align_weight * batch_classification(align, targets, first=first)
 
 
 def train_tme(
@@ -214,14 +215,19 @@ def train_tme(
 ) -> None:
     "Add TME to encoders that have none and train it, with CLIP where its learning rate is above zero."
     clip, device = encoders.clip, world.device
-    encoders.tme = (encoders.tme or TME(clip).to(device)).requires_grad_(True)
+    if encoders.tme is None:
+        settings = TmeSettings(cfg.tme_layers, cfg.tme_branches, cfg.tme_ffn, cfg.tme_gate, cfg.tme_align_from)
+        encoders.tme = TME(clip, settings).to(device)
+    encoders.tme.unfreeze()
     parts = per_epoch(data, cfg.seed, lambda d: (d, Sentences(d, clip), TripletRows(d, store)))
     batches = Batches(len(data), cfg.tme_batch_size, cfg.seed, world, "--tme-batch-size")
-    live = cfg.tme_clip_lr > 0
-    clip.requires_grad_(live)
+    tuned = cfg.tme_clip_lr > 0
+    live = tuned and cfg.tme_tunes == "both"
+    clip.requires_grad_(tuned)
+    clip.model.visual.requires_grad_(live)
     clip.model.logit_scale.requires_grad_(False)  # the loss has its own scale
     encoders.tme.grad_checkpointing = cfg.grad_checkpointing
-    clip.model.set_grad_checkpointing(cfg.grad_checkpointing and live)
+    clip.model.set_grad_checkpointing(cfg.grad_checkpointing and tuned)
 
     def of_epoch(epoch: int):
         order, (drawn, sentences, rows) = batches(epoch), parts(epoch)
@@ -231,8 +237,8 @@ def train_tme(
             reference, target = rows.images(index)
             yield [t.to(device) for t in (tokens, reference.local, *(pair or (reference.whole, target.whole)))]
 
-    groups = [{"params": encoders.tme.parameters(), "lr": cfg.tme_lr}]
-    groups += [{"params": [p for p in clip.parameters() if p.requires_grad], "lr": cfg.tme_clip_lr}] if live else []
+    groups = [{"params": [p for p in m.parameters() if p.requires_grad], "lr": lr} for m, lr in ((encoders.tme, cfg.tme_lr), (clip, cfg.tme_clip_lr))]
+    groups = [g for g in groups if g["params"]]
     fit("stage 1 (TME)", StageOne(encoders), of_epoch, batches.steps, lambda m, b: stage_one_loss(*m(*b), cfg.align_weight, world),
         Schedule(cfg.tme_epochs, cfg.tme_lr, clip_norm=1.0), world, groups, torch.optim.AdamW, seed=cfg.seed, folder=folder,
         resume=cfg.resume, save_every=cfg.save_every, amp=amp_dtype(cfg.amp, device), log=log)  # fmt: skip
@@ -259,6 +265,23 @@ def _pairs(data: TripletDataset, order: list[Tensor], clip: ClipEncoder, workers
     return (whole.chunk(2) for _, whole in loader)
 
 # %% ../nbs/54_stages.ipynb #1c1078d3
+class StageTwo(nn.Module):
+    "(references, sentences, targets) → the loss of a step, over the triplets of all ranks where `gather` says so."
+
+    def __init__(self, model: ComposedRetriever, loss: PairLoss, world: World = World(), gather: bool = False):
+        super().__init__()
+        self.model, self.loss, self.world, self.gather = model, loss, world, gather
+
+    def forward(self, reference: ImageFeatures, text: TextFeatures, target: ImageFeatures) -> Tensor:
+        rows = [x.float() for x in (*self.model(reference, text, target), reference.whole, text.whole)]
+        if self.gather:
+            rows = [self.world.gather(x) for x in rows]
+        with torch.autocast(rows[0].device.type, enabled=False):  # a loss multiplies cosines by 100: it needs the digits
+            loss = self.loss(Matched(self.model.score(rows[0], rows[1]), *rows, score=self.model.score))
+        extra = self.model.auxiliary_loss(reference, text, target)
+        return loss if extra is None else loss + extra
+
+
 def train_composer(
     model: ComposedRetriever,
     encoders: Encoders,
@@ -269,34 +292,31 @@ def train_composer(
     evaluate: Optional[Callable[[int], dict]],
     folder: Optional[Path],
     log: MetricsLog,
+    parts: Optional[dict[str, Callable]] = None,  # of an earlier model on the same encoders and triplets, by text encoder: rows and sentences' features are not made again
 ) -> None:
     "Train composer and target head in place; a model without parameters is only evaluated."
     if not any(p.requires_grad for p in model.parameters()):
         if evaluate is not None:
             log(stage=model.name, epoch=0, **evaluate(0))
         return
-    device, batches = world.device, Batches(len(data), cfg.batch_size, cfg.seed, world)
+    device, batches, parts = world.device, Batches(len(data), cfg.batch_size, cfg.seed, world), {} if parts is None else parts
 
     def part(d: TripletDataset) -> tuple[TripletRows, TextBank]:
         rows, keep = TripletRows(d, store), cfg.text_cache_gb if d.sampler is None else 0
         return rows, TextBank(model, encoders, Sentences(d, encoders.clip), rows.reference, store, keep, world.main, amp_dtype(cfg.amp, device))
 
-    parts = per_epoch(data, cfg.seed, part)
+    if model.text_encoder not in parts:
+        parts[model.text_encoder] = per_epoch(data, cfg.seed, part)
 
     def of_epoch(epoch: int):
-        rows, bank = parts(epoch)
+        rows, bank = parts[model.text_encoder](epoch)
         for index in batches(epoch):
             reference, target = rows.images(index)
             text = bank(index, bank.sentences.draw(index, cfg.seed, epoch))
             yield reference.to(device), text.to(device), target.to(device)
 
-    def loss_of(module: nn.Module, batch: tuple) -> Tensor:
-        query, target = module(*batch)
-        if cfg.gather_negatives:
-            return batch_classification(query, world.gather(target), first=world.rank * len(query))
-        return batch_classification(query, target)
-
-    fit(f"stage 2 ({model.name})", model, of_epoch, batches.steps, loss_of, Schedule(cfg.num_epochs, cfg.lr, cfg.cosine_epochs), world,
+    step = StageTwo(model, create_loss(cfg.loss, encoders.clip.dim).to(device), world, cfg.gather_negatives)
+    fit(f"stage 2 ({model.name})", step, of_epoch, batches.steps, lambda module, batch: module(*batch), Schedule(cfg.num_epochs, cfg.lr, cfg.cosine_epochs), world,
         seed=cfg.seed, evaluate=evaluate, eval_every=cfg.eval_every, folder=folder, resume=cfg.resume, save_every=cfg.save_every,
         amp=amp_dtype(cfg.amp, device), log=log)  # fmt: skip
     model.eval()

@@ -23,6 +23,7 @@ from .encoders.tme import Encoders, load_encoders
 from .evaluate import Result, evaluate, results_table
 from .features import FeatureStore, extract_features
 from .loop import MetricsLog, amp_dtype
+from .losses import create_loss
 from .models.core import ComposedRetriever
 from .models.factory import create_model, load_model, save_model
 from .protocols import protocols_for
@@ -54,6 +55,7 @@ class Run:
 
     def __init__(self, cfg: TrainConfig, world: World):
         self.cfg, self.world = cfg, world
+        self.parts: dict = {}  # what `train_composer` makes of the triplets, for all models of the run
         self.log = MetricsLog(cfg.run_dir / "metrics.jsonl", world.main)
         self.say = Console(quiet=not world.main, highlight=False, soft_wrap=True).print
 
@@ -115,7 +117,7 @@ class Run:
         best = Best(model, encoders, self, store, folder)
         if "dvr" in cfg.stages and not (cfg.resume and (folder / "last.safetensors").exists()):
             self.say(f"[bold]stage 2[/]: {name}")
-            train_composer(model, encoders, self.train_data, store, cfg, self.world, best, self.stage_folder(f"models/{name}"), self.log)
+            train_composer(model, encoders, self.train_data, store, cfg, self.world, best, self.stage_folder(f"models/{name}"), self.log, self.parts)
             if self.world.main and cfg.save_training:
                 save_model(model, folder / "last.safetensors", **best.about())
         return best.result()
@@ -167,6 +169,7 @@ def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
     names = list(dict.fromkeys([*cfg.compare, cfg.model]))
     for name in names:
         create_model(name, 8, ffn=8)  # an unknown name is said before anything long begins
+    create_loss(cfg.loss, 8)
     run = Run(cfg, world)
     data = run.train_data, run.val_data
     protocols_for(data[1], [cfg.protocol] if cfg.protocol else None)

@@ -114,8 +114,8 @@ class TME(nn.Module):
         with torch.no_grad():
             self.widen.weight.copy_(torch.eye(clip.width, clip.dim))
             self.widen.bias.zero_()
-        self.widen.requires_grad_("inject" in settings.branches)
         self.grad_checkpointing = False
+        self.unfreeze()
 
     def forward(
         self,
@@ -141,6 +141,11 @@ class TME(nn.Module):
         if self.grad_checkpointing and torch.is_grad_enabled():
             return checkpoint(branches, *inputs, use_reentrant=False)
         return branches(*inputs)
+
+    def unfreeze(self) -> None:
+        "Everything that takes part learns; the widening only where there is something to inject."
+        self.branches.requires_grad_(True)
+        self.widen.requires_grad_("inject" in self.settings.branches)
 
     def gates(self) -> dict[str, float]:
         "How far each branch is open, by layer; the mean size where there is a gate for each channel."
