@@ -104,12 +104,13 @@ def fit(
     with tqdm(total=schedule.epochs * steps_per_epoch, initial=first * steps_per_epoch, desc=name, unit="step", disable=not world.main) as bar:
         for epoch in range(first, schedule.epochs):
             set_seed((seed * 1_000_003 + epoch) * 1009 + world.rank)
+            began = time.monotonic()
             mean = _one_epoch(wrapped, batches(epoch), loss_of, schedule, epoch * steps_per_epoch, steps_per_epoch, optim, rates, scaler, world, amp, bar)
             mean = world.mean(mean)
             if not math.isfinite(mean):
                 raise ErnError(f"The loss of {name} is {mean} in epoch {epoch + 1}; lower its learning rate or use --amp off.")
             world.align_buffers(module)
-            log(stage=name, epoch=epoch + 1, loss=mean, lr=optim.param_groups[0]["lr"])
+            log(stage=name, epoch=epoch + 1, loss=mean, lr=optim.param_groups[0]["lr"], seconds=round(time.monotonic() - began, 3))
             due = epoch + 1 == schedule.epochs or (eval_every and (epoch + 1) % eval_every == 0)
             if evaluate is not None and due:
                 log(stage=name, epoch=epoch + 1, **evaluate(epoch + 1))
