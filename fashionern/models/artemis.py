@@ -25,7 +25,7 @@ class ARTEMIS(nn.Module):
 
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
         "(B, 4D): Tr(m) ⊙ A_EM, A_EM², A_IS² ⊙ r / |A_IS ⊙ r|, A_IS²."
-        explicit, implicit = (len(attention[2].bias) * attention(text.whole) for attention in (self.explicit, self.implicit))
+        explicit, implicit = (a(text.whole) * text.whole.shape[-1] for a in (self.explicit, self.implicit))
         named = F.normalize(self.transform(text.whole), dim=-1) * explicit
         kept = F.normalize(implicit * reference.whole, dim=-1) * implicit
         return torch.cat([named, explicit**2, kept, implicit**2], -1)
