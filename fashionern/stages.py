@@ -73,7 +73,7 @@ class _WarmUp(nn.Module):
         self.clip = clip
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.clip.encode_image(pixels), self.clip.encode_text(tokens).whole, self.clip.model.logit_scale.exp().clamp(max=100)
+        return self.clip.encode_image(pixels), self.clip.encode_text(self.clip.trim(tokens)).whole, self.clip.model.logit_scale.exp().clamp(max=100)
 
 
 def warm_up(clip: ClipEncoder, data: TripletDataset, cfg: TrainConfig, world: World, folder: Optional[Path], log: MetricsLog) -> None:
@@ -150,9 +150,9 @@ class TextBank:
         reads = references if self.model.text_encoder == "tme" else torch.zeros_like(references)
         keys = torch.cat([self.sentences.tokens.view(n * J, L), reads.repeat_interleave(J)[:, None]], 1)
         unique, row = keys.unique(dim=0, return_inverse=True)
-        self.row = row.view(n, J)
+        self.row, L = row.view(n, J), self.model.trim(self.encoders, self.sentences.tokens.flatten(0, 1)).shape[1]
         if len(unique) * (L + 1) * self.encoders.clip.dim * 4 <= limit_gb * 2**30:
-            self.kept = self._keep(unique, progress)
+            self.kept = self._keep(unique, L, progress)
 
     def __call__(self, index: Tensor, join: Tensor) -> TextFeatures:
         if self.kept is not None:
@@ -164,16 +164,17 @@ class TextBank:
     @torch.no_grad()
     def _live(self, tokens: Tensor, references: Tensor) -> TextFeatures:
         device = self.encoders.clip.device
-        return self.model.encode_text(self.encoders, tokens.to(device), self.store.at(references).to(device))
+        return self.model.encode_text(self.encoders, self.model.trim(self.encoders, tokens).to(device), self.store.at(references).to(device))
 
-    def _keep(self, unique: Tensor, progress: bool) -> TextFeatures:
-        (N, L), D = (unique.shape[0], unique.shape[1] - 1), self.encoders.clip.dim
-        kept = TextFeatures(torch.empty(N, D), torch.empty(N, L, D), torch.empty(N, L, dtype=torch.bool))
+    def _keep(self, unique: Tensor, L: int, progress: bool) -> TextFeatures:
+        N, D = len(unique), self.encoders.clip.dim
+        kept = TextFeatures(torch.empty(N, D), torch.zeros(N, L, D), torch.zeros(N, L, dtype=torch.bool))
         for at in tqdm(range(0, N, 512), desc="text features", unit="batch", disable=not progress):
             part = unique[at : at + 512]
             made = self._live(part[:, :-1], part[:, -1])
-            for name in ("whole", "tokens", "mask"):
-                getattr(kept, name)[at : at + 512] = getattr(made, name).cpu()
+            kept.whole[at : at + 512] = made.whole.cpu()
+            for name in ("tokens", "mask"):
+                getattr(kept, name)[at : at + 512, : made.tokens.shape[1]] = getattr(made, name).cpu()
         return kept
 
 # %% ../nbs/54_stages.ipynb #ff9bc715
@@ -191,7 +192,7 @@ class StageOne(nn.Module):
         return self
 
     def forward(self, tokens: Tensor, local: Tensor, reference: Tensor, target: Tensor) -> tuple[Tensor, Optional[Tensor], Tensor]:
-        text = self.encoders.text(tokens, local)
+        text = self.encoders.text(self.encoders.clip.trim(tokens), local)
         if reference.dtype == torch.uint8:
             reference, target = self.encoders.clip.encode_image(torch.cat([reference, target])).chunk(2)
         return F.normalize(reference + text.whole, dim=-1), text.align, target
@@ -292,7 +293,7 @@ def train_composer(
     evaluate: Optional[Callable[[int], dict]],
     folder: Optional[Path],
     log: MetricsLog,
-    parts: Optional[dict[str, Callable]] = None,  # of an earlier model on the same encoders and triplets, by text encoder: rows and sentences' features are not made again
+    parts: Optional[dict[Any, Callable]] = None,  # of earlier models on the same encoders and triplets: rows and sentences' features are not made again
 ) -> None:
     "Train composer and target head in place; a model without parameters is only evaluated."
     if not any(p.requires_grad for p in model.parameters()):
@@ -305,11 +306,12 @@ def train_composer(
         rows, keep = TripletRows(d, store), cfg.text_cache_gb if d.sampler is None else 0
         return rows, TextBank(model, encoders, Sentences(d, encoders.clip), rows.reference, store, keep, world.main, amp_dtype(cfg.amp, device))
 
-    if model.text_encoder not in parts:
-        parts[model.text_encoder] = per_epoch(data, cfg.seed, part)
+    kind = model.text_encoder, getattr(model.composer, "reads_padding", False)
+    if kind not in parts:
+        parts[kind] = per_epoch(data, cfg.seed, part)
 
     def of_epoch(epoch: int):
-        rows, bank = parts[model.text_encoder](epoch)
+        rows, bank = parts[kind](epoch)
         for index in batches(epoch):
             reference, target = rows.images(index)
             text = bank(index, bank.sentences.draw(index, cfg.seed, epoch))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..core import ErnError, TextFeatures, unknown_name, write_atomic
-from .clip import ClipEncoder, check_state, create_clip, embed_tokens, read_header, read_weights, text_features, text_tower
+from .clip import ClipEncoder, causal_mask, check_state, create_clip, embed_tokens, read_header, read_weights, text_features, text_tower
 
 # %% ../../nbs/21_encoders.tme.ipynb #2967df35
 BRANCHES = ("inject", "align")
@@ -125,11 +125,11 @@ class TME(nn.Module):
     ) -> TextFeatures:
         "The enhanced sentence: end-of-text, tokens and the alignment output."
         tower = text_tower(clip.model)
-        crops, z, aligned = self.widen(local), embed_tokens(tower, tokens), []
+        crops, z, mask, aligned = self.widen(local), embed_tokens(tower, tokens), causal_mask(tower, tokens.shape[1]), []
         for number, block in enumerate(tower.transformer.resblocks):
-            enhanced = block(z, attn_mask=tower.attn_mask)
+            enhanced = block(z, attn_mask=mask)
             if (key := str(number)) in self.branches:
-                extra, align = self._branches(self.branches[key], block, z, crops, tower.attn_mask)
+                extra, align = self._branches(self.branches[key], block, z, crops, mask)
                 enhanced = enhanced + extra
                 aligned += [] if align is None else [align]
             z = enhanced

@@ -12,13 +12,21 @@ from torch import Tensor, nn
 
 from ..core import ErnError, ImageFeatures, Registry, TextFeatures
 from ..encoders.tme import Encoders
+from .artemis import ARTEMIS
+from .attention_pooling import AttentionPooling
 from .dvr import DVR, TargetRefinement
 from .peers import Combiner, Identity, ImageOnly, Sum, TextOnly
+from .tirg import TIRG
+from .val import VAL
+from .vtf import VTF
 
 # %% ../../nbs/33_models.core.ipynb #c438abba
 COMPOSERS, TARGET_HEADS = Registry("composer"), Registry("target head")
 TEXT_ENCODERS = ("clip", "tme")
-for _name, _composer in {"image-only": ImageOnly, "text-only": TextOnly, "sum": Sum, "combiner": Combiner, "dvr": DVR}.items():
+for _name, _composer in {
+    "image-only": ImageOnly, "text-only": TextOnly, "sum": Sum, "tirg": TIRG, "val": VAL, "artemis": ARTEMIS, "attention-pooling": AttentionPooling, "combiner": Combiner,
+    "vtf": VTF, "dvr": DVR,
+}.items():  # fmt: skip
     COMPOSERS.register(_name)(_composer)
 for _name, _head in {"identity": Identity, "refine": TargetRefinement}.items():
     TARGET_HEADS.register(_name)(_head)
@@ -45,12 +53,16 @@ class ComposedRetriever(nn.Module):
         reference: Optional[ImageFeatures] = None,  # of B images; read by TME alone
     ) -> TextFeatures:
         "The modifier as this model reads it."
-        tokens = sentences if isinstance(sentences, Tensor) else encoders.clip.tokenize(list(sentences))
+        tokens = sentences if isinstance(sentences, Tensor) else self.trim(encoders, encoders.clip.tokenize(list(sentences)))
         if self.text_encoder == "clip":
             return encoders.clip.encode_text(tokens)
         if encoders.tme is None:
             raise ErnError(f"Model {self.name!r} needs encoders with TME; run --stages tme dvr, or give a --clip-path that stage 1 wrote.")
         return encoders.text(tokens, reference.local)
+
+    def trim(self, encoders: Encoders, tokens: Tensor) -> Tensor:
+        "(B, L) → (B, L'): without padding that no sentence needs, unless the composer looks at it, as the published DVR does."
+        return tokens if getattr(self.composer, "reads_padding", False) else encoders.clip.trim(tokens)
 
     def encode_query(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
         "(B, D) composed queries, unit length; of another width where the composer's `score` is no dot product."

@@ -49,7 +49,7 @@ class DVR(nn.Module):
         super().__init__()
         if lengths not in LENGTHS:
             raise unknown_name("way of lengths", lengths, LENGTHS)
-        self.mask_padding, self.lengths = mask_padding, lengths
+        self.mask_padding, self.lengths, self.reads_padding = mask_padding, lengths, not mask_padding
         self.joint = JointTransformer(dim, heads=heads, ffn=ffn, train_cls=train_cls)
         self.modifier_guided = ModifierGuided(dim, heads, ask=ask)
         self.self_guided = SelfGuided(dim, None if ask == "words" else CROPS, norm)
