@@ -21,8 +21,9 @@ class CrossAttentionAdapter(nn.Module):
     def __init__(self, dim: int, heads: int = 8):
         super().__init__()
         self.norm_asking, self.norm_asked = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.attn = nn.MultiheadAttention(dim, heads, batch_first=True)
-        self.gate = nn.Parameter(torch.tensor(0.1))
+        self.query, self.value, self.out = (nn.Linear(dim, dim) for _ in range(3))
+        self.key = nn.Linear(dim, dim, bias=False)  # a bias here would shift all scores alike
+        self.heads, self.gate = heads, nn.Parameter(torch.tensor(0.1))
 
     def forward(
         self,
@@ -30,8 +31,11 @@ class CrossAttentionAdapter(nn.Module):
         asked: Tensor,  # (B, N, D)
         mask: Optional[Tensor] = None,  # (B, N) False at padding of the asked
     ) -> Tensor:
-        asked, unread = self.norm_asked(asked), None if mask is None else ~mask
-        return self.gate * self.attn(self.norm_asking(asking), asked, asked, key_padding_mask=unread, need_weights=False)[0]
+        asking, asked = self.norm_asking(asking), self.norm_asked(asked)
+        split = lambda x: x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        read = None if mask is None else mask[:, None, None]
+        mixed = F.scaled_dot_product_attention(split(self.query(asking)), split(self.key(asked)), split(self.value(asked)), read)
+        return self.gate * self.out(mixed.transpose(1, 2).flatten(2))
 
 
 class BottleneckAdapter(nn.Module):
