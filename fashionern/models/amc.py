@@ -44,7 +44,7 @@ class GlobalCell(nn.Module):
 
     def __init__(self, dim: int, heads: int = 8):
         super().__init__()
-        self.region, self.text = nn.Linear(dim, dim), nn.Linear(dim, dim, bias=False)  # one layer over [region; sentence], the sentence's half done once
+        self.region, self.text = nn.Linear(dim, dim), nn.Linear(dim, dim, bias=False)  # one layer over [region; sentence], in two halves
         self.norm_attn, self.norm_ffn = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attn = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.ffn = nn.Sequential(nn.Linear(dim, dim // 2), nn.ReLU(), nn.Linear(dim // 2, dim))
@@ -100,11 +100,11 @@ class AMC(nn.Module):
         self.layers = nn.ModuleList(ExpertLayer(dim, heads, hidden) for _ in range(2))
 
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
-        return F.normalize(self._layers(reference, text)[-1], dim=-1)
+        return F.normalize(self._outputs(reference, text)[-1], dim=-1)
 
     def auxiliary_loss(self, reference: ImageFeatures, text: TextFeatures, target: ImageFeatures) -> Tensor:
         "Queries should be as like one another as their targets are: mean squared gap of the two similarity matrices."
-        query = F.normalize(torch.cat(self._layers(reference, text), -1), dim=-1)
+        query = F.normalize(torch.cat(self._outputs(reference, text), -1), dim=-1)
         with torch.autocast(query.device.type, enabled=False):
             query, goal = query.float(), target.whole.float()
             return F.mse_loss(query @ query.T, goal @ goal.T)
@@ -121,7 +121,7 @@ class AMC(nn.Module):
         scale = text.whole.shape[-1] ** 0.5
         return scale * torch.cat([reference.whole[:, None], reference.local], 1), scale * text.whole
 
-    def _layers(self, reference: ImageFeatures, text: TextFeatures) -> list[Tensor]:
+    def _outputs(self, reference: ImageFeatures, text: TextFeatures) -> list[Tensor]:
         regions, sentence = self._inputs(reference, text)
         first = self.layers[0](regions, sentence)
         return [first[:, 0], self.layers[1](first, sentence, places=1)[:, 0]]  # at the whole image's place
