@@ -9,7 +9,7 @@ from fashionern.core import CROPS, ImageFeatures, TextFeatures
 from fashionern.losses import Matched, batch_classification, create_loss, list_losses
 from fashionern.models.factory import create_model, list_models, load_model, save_model
 
-D, L, B, N = 32, 12, 6, 9
+D, L, B, N = 32, 20, 6, 9
 VARIANTS = ("fashionern@mask_padding,ask=words", "fashionern@mask_padding,ask=image,train_cls,norm=layer", "tme+combiner+refine")
 NAMES = (*list_models(), *VARIANTS)
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")))

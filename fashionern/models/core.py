@@ -12,9 +12,14 @@ from torch import Tensor, nn
 
 from ..core import ErnError, ImageFeatures, Registry, TextFeatures
 from ..encoders.tme import Encoders
+from .amc import AMC
 from .artemis import ARTEMIS
 from .attention_pooling import AttentionPooling
+from .cala import CaLa
+from .compodiff import CompoDiff
+from .dqu import DQU
 from .dvr import DVR, TargetRefinement
+from .famevil import FAMEViL
 from .peers import Combiner, Identity, ImageOnly, Sum, TextOnly
 from .tirg import TIRG
 from .val import VAL
@@ -24,8 +29,8 @@ from .vtf import VTF
 COMPOSERS, TARGET_HEADS = Registry("composer"), Registry("target head")
 TEXT_ENCODERS = ("clip", "tme")
 for _name, _composer in {
-    "image-only": ImageOnly, "text-only": TextOnly, "sum": Sum, "tirg": TIRG, "val": VAL, "artemis": ARTEMIS, "attention-pooling": AttentionPooling, "combiner": Combiner,
-    "vtf": VTF, "dvr": DVR,
+    "image-only": ImageOnly, "text-only": TextOnly, "sum": Sum, "tirg": TIRG, "val": VAL, "artemis": ARTEMIS, "attention-pooling": AttentionPooling, "combiner": Combiner, "vtf": VTF,
+    "amc": AMC, "fame-vil": FAMEViL, "compodiff": CompoDiff, "cala": CaLa, "dqu-cir": DQU, "dvr": DVR,
 }.items():  # fmt: skip
     COMPOSERS.register(_name)(_composer)
 for _name, _head in {"identity": Identity, "refine": TargetRefinement}.items():

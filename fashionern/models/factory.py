@@ -20,7 +20,9 @@ from .dvr import from_published, is_published
 
 # %% ../../nbs/34_models.factory.ipynb #cbc78e63
 MODELS = {  # name → (text encoder, composer, target head)
-    **{name: ("clip", name, "identity") for name in ("image-only", "text-only", "sum", "tirg", "val", "artemis", "attention-pooling", "combiner", "vtf")},
+    **{name: ("clip", name, "identity") for name in (
+        "image-only", "text-only", "sum", "tirg", "val", "artemis", "attention-pooling", "combiner", "vtf", "amc", "fame-vil", "compodiff", "cala", "dqu-cir",
+    )},  # by year
     "tme-sum": ("tme", "sum", "identity"),
     "dvr": ("clip", "dvr", "refine"),
     "fashionern": ("tme", "dvr", "refine"),
