@@ -262,7 +262,7 @@ def _folder(place: str | Path, hub: dict[str, Any]) -> Path:
     try:
         return [Path(hf_hub_download(str(place), name, **hub)).parent for name in (CONFIG, WEIGHTS)][-1]
     except Exception as e:  # the hub's own errors and those of whichever HTTP library it speaks through
-        why = str(e).partition("\n")[0] or type(e).__name__
+        why = str(e).partition("\n")[0].rstrip(" .") or type(e).__name__
         raise ErnError(f"There is no folder {place}, and the hub gave no model of that name ({why}); check the name and the network.") from None
 
 
