@@ -71,7 +71,7 @@ class Denoiser(nn.Module):
         see: Tensor,  # (B, 2) whether the reference and whether the text is open
     ) -> Tensor:  # (B, D), of length about √D
         scale = x.shape[-1] ** 0.5
-        tokens = torch.stack([x, self.time(self._wave(t, x.shape[-1]))], 1)
+        tokens = torch.stack([x.to(reference.dtype), self.time(self._wave(t, x.shape[-1]).to(reference.dtype))], 1)
         image, words = self.kind[0] + scale * reference[:, None], self.kind[1] + scale * torch.cat([text.whole[:, None], text.tokens], 1)
         context = torch.cat([self.always.expand(len(x), 1, -1), image, words], 1)
         opened = torch.cat([torch.ones_like(see[:, :1]), see, see[:, 1:] & text.mask.bool()], 1)

@@ -169,11 +169,16 @@ class ModifierGuided(nn.Module):
         "Answers (B, K, D) and, if wanted, (B, K, ·) who was attended, mean over the heads."
         if self.ask == "image":
             return self.attn(local, words, words, key_padding_mask=None if mask is None else ~mask, need_weights=need_weights)
-        asking = words[:, : self.places] if self.ask == "first" else words
+        asking = self._first(words) if self.ask == "first" else words
         return self.attn(asking, local, local, need_weights=need_weights)
 
     def asking(self, mask: Optional[Tensor]) -> Optional[Tensor]:
         "Of the (B, L) mask of words the part that tells which answers count: (B, K), or None where all do."
         if mask is None or self.ask == "image":
             return None
-        return mask[:, : self.places] if self.ask == "first" else mask
+        return self._first(mask) if self.ask == "first" else mask
+
+    def _first(self, x: Tensor) -> Tensor:
+        "(B, L, …) → (B, P, …): the first P positions; zeros stand in for those that a short text lacks."
+        lacking = max(self.places - x.shape[1], 0)
+        return torch.cat([x[:, : self.places], x.new_zeros(len(x), lacking, *x.shape[2:])], 1) if lacking else x[:, : self.places]
