@@ -198,11 +198,11 @@ class StageOne(nn.Module):
         return F.normalize(reference + text.whole, dim=-1), text.align, target
 
 
-def stage_one_loss(query: Tensor, align: Optional[Tensor], target: Tensor, align_weight: float, world: World = World()) -> Tensor:
+def stage_one_loss(query: Tensor, align: Optional[Tensor], target: Tensor, align_weight: float, world: World = World(), scale: float = 100.0) -> Tensor:
     "Batch classification of the composed query, plus InfoNCE of the alignment output where there is one, against the targets of all ranks."
     targets, first = world.gather(target), world.rank * len(query)
-    loss = batch_classification(query, targets, first=first)
-    return loss if align is None else loss + align_weight * batch_classification(align, targets, first=first)
+    loss = batch_classification(query, targets, scale, first)
+    return loss if align is None else loss + align_weight * batch_classification(align, targets, scale, first)
 
 
 def train_tme(
@@ -226,7 +226,8 @@ def train_tme(
     live = tuned and cfg.tme_tunes == "both"
     clip.requires_grad_(tuned)
     clip.model.visual.requires_grad_(live)
-    clip.model.logit_scale.requires_grad_(False)  # the loss has its own scale
+    clip.model.logit_scale.requires_grad_(False)
+    scale = float(clip.model.logit_scale.exp().clamp(max=100))  # CLIP's own: 100 in OpenAI's weights, less where training has not got there
     encoders.tme.grad_checkpointing = cfg.grad_checkpointing
     clip.model.set_grad_checkpointing(cfg.grad_checkpointing and tuned)
 
@@ -240,7 +241,7 @@ def train_tme(
 
     groups = [{"params": [p for p in m.parameters() if p.requires_grad], "lr": lr} for m, lr in ((encoders.tme, cfg.tme_lr), (clip, cfg.tme_clip_lr))]
     groups = [g for g in groups if g["params"]]
-    fit("stage 1 (TME)", StageOne(encoders), of_epoch, batches.steps, lambda m, b: stage_one_loss(*m(*b), cfg.align_weight, world),
+    fit("stage 1 (TME)", StageOne(encoders), of_epoch, batches.steps, lambda m, b: stage_one_loss(*m(*b), cfg.align_weight, world, scale),
         Schedule(cfg.tme_epochs, cfg.tme_lr, clip_norm=1.0), world, groups, torch.optim.AdamW, seed=cfg.seed, folder=folder,
         resume=cfg.resume, save_every=cfg.save_every, amp=amp_dtype(cfg.amp, device), log=log)  # fmt: skip
     encoders.requires_grad_(False).eval()
