@@ -61,6 +61,8 @@ class TrainConfig:
     "Stage 2: epochs in which the learning rate falls to zero; default: all (the paper: 100, then it rises again)."
     loss: str = "batch-classification"
     "Stage 2: batch-classification (the paper's), symmetric-infonce, cyclip, text-relevance, triplet or caption-reconstruction."
+    loss_scale: Optional[float] = None
+    "Both stages: what a loss multiplies cosines with; default: CLIP's own scale, which is 100, the paper's factor, in OpenAI's weights."
     gather_negatives: bool = False
     "Stage 2: take the targets of all ranks as wrong answers, not only this rank's (the published code: its own only)."
 
@@ -126,6 +128,7 @@ class TrainConfig:
             check_flag(getattr(self, name) > 0, name, getattr(self, name), "must be greater than 0")
         for name in ("tme_clip_lr", "align_weight", "eval_every", "save_every", "text_cache_gb", "num_workers", "seed"):
             check_flag(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
+        check_flag(self.loss_scale is None or self.loss_scale > 0, "loss_scale", self.loss_scale, "must be greater than 0")
         check_flag(self.cosine_epochs is None or self.cosine_epochs > 0, "cosine_epochs", self.cosine_epochs, "must be greater than 0")
         order = [s for s in ("warmup", "tme", "dvr") if s in self.stages]
         check_flag(list(self.stages) == order and order, "stages", " ".join(self.stages), "must be some of warmup, tme and dvr, in this order")

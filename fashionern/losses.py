@@ -8,6 +8,7 @@ __all__ = ['LOSSES', 'batch_classification', 'symmetric_infonce', 'inner_product
            'CaptionReconstruction', 'list_losses', 'create_loss']
 
 # %% ../nbs/40_losses.ipynb #ef05c586
+import inspect
 from dataclasses import dataclass, replace
 from typing import Any, Callable
 
@@ -215,7 +216,12 @@ def list_losses() -> list[str]:
 def create_loss(
     name: str,  # one of `list_losses()`
     dim: int,  # D of the encoders
-    **settings: Any,  # of that loss, such as margin=0.1 for 'triplet'
+    **settings: Any,  # of that loss, such as margin=0.1 for 'triplet'; a scale is left alone where the loss has none
 ) -> PairLoss:
-    "The loss of that name; an `ErnError` with near matches for an unknown one."
-    return LOSSES.get(name.lower())(dim, **settings)
+    "The loss of that name; an `ErnError` with near matches for an unknown loss or setting."
+    kind = LOSSES.get(name.lower())
+    known = [k for k in inspect.signature(kind.__init__).parameters if k not in ("self", "dim")]
+    for key in settings:
+        if key not in known and key != "scale":
+            raise unknown_name(f"setting of the loss {name}", key, known)
+    return kind(dim, **{k: v for k, v in settings.items() if k in known})

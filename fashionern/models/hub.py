@@ -25,7 +25,7 @@ from ..core import ErnError, ImageFeatures, read_json, write_atomic, write_json
 from ..data.core import join_captions, load_image
 from ..data.transforms import Preprocess
 from ..encoders.clip import check_state, create_clip, read_weights
-from ..encoders.tme import TME, Encoders
+from ..encoders.tme import TME, Encoders, tme_settings
 from .core import ComposedRetriever
 from .factory import create_model
 
@@ -41,12 +41,11 @@ class Retriever(nn.Module, ModelHubMixin):
         encoders: Encoders,  # CLIP, with TME where the model reads one
         model: ComposedRetriever,  # of `create_model`
         about: Optional[dict] = None,  # for the card: 'data', 'results' (each a `Result.as_dict()`), 'license', and anything else worth telling
-        settings: Optional[dict] = None,  # what `create_model` was given beside name and D; default: what the model says of itself
     ):
         super().__init__()
         self.encoders, self.model, self.about = encoders, model, dict(about or {})
-        self.settings = {k: v for k, v in (getattr(model, "settings", {}) if settings is None else settings).items() if k != "dim"}
-        _check_about(self.about, self.settings)
+        self.settings = {k: v for k, v in model.settings.items() if k != "dim"}  # what `create_model` was given beside name and D
+        _check_about(self.about)
 
     def image_features(self, images: Sequence[Image.Image | str | Path]) -> ImageFeatures:
         "N photos, or paths of photos → whole (N, D) and local (N, P, D)."
@@ -91,7 +90,7 @@ class Retriever(nn.Module, ModelHubMixin):
             "model_type": KIND, "format": FORMAT, "version": fashionern.__version__,
             "model_name": self.model.name, "dim": clip.dim, "settings": self.settings,
             "clip_model_name": clip.name, "quick_gelu": clip.quick_gelu, "clip_config": open_clip.get_model_config(clip.name),
-            "preprocess": asdict(clip.preprocess), "tme_layers": None if tme is None else [int(k) for k in tme.branches], "about": self.about,
+            "preprocess": asdict(clip.preprocess), "tme": None if tme is None else asdict(tme.settings), "about": self.about,
         }  # fmt: skip
 
     def parts(self) -> nn.ModuleDict:
@@ -147,11 +146,11 @@ def as_picture(image: Image.Image | str | Path) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
-def _check_about(about: dict, settings: dict) -> None:
+def _check_about(about: dict) -> None:
     try:
-        json.dumps([about, settings], allow_nan=False)
+        json.dumps(about, allow_nan=False)
     except (TypeError, ValueError) as e:
-        raise ErnError(f"What is told about a retriever, and its settings, must be plain JSON ({e}).") from None
+        raise ErnError(f"What is told about a retriever must be plain JSON ({e}).") from None
     if not isinstance(results := about.get("results", []), list) or any(not isinstance(r, dict) or not r.get("protocol") or not isinstance(r.get("mean"), dict) for r in results):
         raise ErnError("about['results'] must be a list of `Result.as_dict()`: a figure without the name of its protocol says nothing.")
 
@@ -161,7 +160,7 @@ def _check_again(model: ComposedRetriever, record: dict) -> None:
     with torch.random.fork_rng(devices=[]):
         again = create_model(record["model_name"], record["dim"], **record["settings"]).state_dict()
     if {k: v.shape for k, v in again.items()} != {k: v.shape for k, v in model.state_dict().items()}:
-        raise ErnError(f"Model {model.name!r} is not what create_model makes with the settings {record['settings']}; give Retriever the settings it was created with.")
+        raise ErnError(f"Model {model.name!r} is not what create_model makes with the settings {record['settings']}; give Retriever a model that create_model made.")
 
 # %% ../../nbs/35_models.hub.ipynb #474db26e
 def model_card(
@@ -169,7 +168,7 @@ def model_card(
     about: dict,  # 'data', 'results', 'license', and anything else worth telling
 ) -> ModelCard:
     "Front matter and text; nothing that `about` and the retriever do not say."
-    _check_about(about, retriever.settings)
+    _check_about(about)
     name, results = retriever.model.name, about.get("results", [])
     figures = [EvalResult(task_type="image-retrieval", dataset_type=r["protocol"], dataset_name=f"protocol {r['protocol']}", metric_type="recall",
                           metric_name=k, metric_value=round(v, 2)) for r in results for k, v in r["mean"].items() if k != "mean"]  # fmt: skip
@@ -234,7 +233,7 @@ def _figures(result: dict) -> str:
 
 # %% ../../nbs/35_models.hub.ipynb #8032e2ae
 _FIELDS = {"model_name": str, "dim": int, "settings": dict, "clip_model_name": str, "quick_gelu": bool, "clip_config": dict, "preprocess": dict,
-           "tme_layers": (list, type(None)), "about": dict}  # fmt: skip
+           "tme": (dict, type(None)), "about": dict}  # fmt: skip
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -270,8 +269,8 @@ def _from_config(cls: type[Retriever], config: dict, path: Path) -> Retriever:
     "A retriever with fresh weights, as the record says."
     try:
         clip = _clip(config, path)
-        tme = None if config["tme_layers"] is None else TME(clip, config["tme_layers"])
-        return cls(Encoders(clip, tme), create_model(config["model_name"], clip.dim, **config["settings"]), config["about"], config["settings"])
+        tme = None if config["tme"] is None else TME(clip, tme_settings(config["tme"]))
+        return cls(Encoders(clip, tme), create_model(config["model_name"], clip.dim, **config["settings"]), config["about"])
     except ErnError as e:
         raise e if str(path) in str(e) else ErnError(f"{path}: {e}") from None
     except Exception as e:  # whatever a value of the wrong kind sets off, far from where it was read
