@@ -48,9 +48,8 @@ def embed(
     reuse = before is not None and before.names == names
     was_training = model.training
     model.eval()
-    empty = torch.zeros(0, encoders.clip.dim, device=device)
     steps = tqdm(total=(0 if reuse else len(names)) + len(data), desc="embedding", unit="row", disable=not progress, leave=False)
-    targets, queries = [before.targets if reuse else empty], [empty]
+    targets, queries = [before.targets] if reuse else [], []  # a query may be wider than D
     for at in range(0, 0 if reuse else len(names), batch_size):
         targets.append(model.encode_target(images(names[at : at + batch_size]).to(device)))
         steps.update(len(targets[-1]))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Batches', 'load_pixels', 'jitter', 'warm_up', 'Sentences', 'per_epoch', 'TextBank', 'StageOne', 'loss_scale',
-           'stage_one_loss', 'train_tme', 'TripletRows', 'StageTwo', 'train_composer']
+           'stage_one_loss', 'tme_settings_of', 'train_tme', 'TripletRows', 'StageTwo', 'train_composer']
 
 # %% ../nbs/54_stages.ipynb #814556dc
 import random
@@ -200,7 +200,7 @@ class StageOne(nn.Module):
 
 def loss_scale(cfg: TrainConfig, clip: ClipEncoder) -> float:
     "What cosines are multiplied with: what the flag says, else CLIP's own scale, never above 100."
-    return cfg.loss_scale or float(clip.model.logit_scale.exp().clamp(max=100))
+    return cfg.loss_scale or clip.model.logit_scale.detach().exp().clamp(max=100).item()
 
 
 def stage_one_loss(query: Tensor, align: Optional[Tensor], target: Tensor, align_weight: float, world: World = World(), scale: float = 100.0) -> Tensor:
@@ -208,6 +208,11 @@ def stage_one_loss(query: Tensor, align: Optional[Tensor], target: Tensor, align
     targets, first = world.gather(target), world.rank * len(query)
     loss = batch_classification(query, targets, scale, first)
     return loss if align is None else loss + align_weight * batch_classification(align, targets, scale, first)
+
+
+def tme_settings_of(cfg: TrainConfig) -> TmeSettings:
+    "TME's settings among a run's flags."
+    return TmeSettings(cfg.tme_layers, cfg.tme_branches, cfg.tme_ffn, cfg.tme_gate, cfg.tme_align_from)
 
 
 def train_tme(
@@ -222,8 +227,7 @@ def train_tme(
     "Add TME to encoders that have none and train it, with CLIP where its learning rate is above zero."
     clip, device = encoders.clip, world.device
     if encoders.tme is None:
-        settings = TmeSettings(cfg.tme_layers, cfg.tme_branches, cfg.tme_ffn, cfg.tme_gate, cfg.tme_align_from)
-        encoders.tme = TME(clip, settings).to(device)
+        encoders.tme = TME(clip, tme_settings_of(cfg)).to(device)
     encoders.tme.unfreeze()
     parts = per_epoch(data, cfg.seed, lambda d: (d, Sentences(d, clip), TripletRows(d, store)))
     batches = Batches(len(data), cfg.tme_batch_size, cfg.seed, world, "--tme-batch-size")

@@ -25,9 +25,10 @@ from .features import FeatureStore, extract_features
 from .loop import MetricsLog, amp_dtype
 from .losses import create_loss
 from .models.core import ComposedRetriever
+from .models.cost import check_tme
 from .models.factory import create_model, load_model, save_model
 from .protocols import protocols_for
-from .stages import train_composer, train_tme, warm_up
+from .stages import tme_settings_of, train_composer, train_tme, warm_up
 
 # %% ../nbs/55_train.ipynb #13f5e5a7
 _MAY_DIFFER = {"resume", "device", "num_workers", "root", "run_dir", "features_dir", "text_cache_gb", "save_every", "grad_checkpointing", "methods", "rows", "seeds"}
@@ -170,6 +171,8 @@ def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
     for name in names:
         create_model(name, 8, ffn=8)  # an unknown name is said before anything long begins
     create_loss(cfg.loss, 8)
+    if "tme" in cfg.stages:
+        check_tme(cfg.clip_model_name.replace("/", "-"), tme_settings_of(cfg))
     run = Run(cfg, world)
     data = run.train_data, run.val_data
     protocols_for(data[1], [cfg.protocol] if cfg.protocol else None)

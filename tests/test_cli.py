@@ -221,3 +221,40 @@ def test_names_with_brackets_are_not_taken_for_colours(monkeypatch, capsys, garm
     with pytest.raises(SystemExit) as end:
         cli.data()
     assert end.value.code == 0 and "a[red]b[/b]" in "".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        (["--methods", "combinr"], "combiner"),
+        (["--methods", "combiner@ffn=3"], "ffn"),
+        (["--methods", "fashionern@ask=nobody"], "nobody"),
+        (["--seeds", "1", "1"], "--seeds"),
+        (["--loss", "triplets"], "triplet"),
+        (["--loss-scale", "0"], "--loss-scale"),
+        (["--stages", "warmup"], "--stages"),
+        (["--tme-layers", "2"], "layer 2"),
+        (["--tme-branches", "--methods", "fashionern"], "--tme-branches"),
+    ],
+)
+def test_wrong_flags_of_ern_methods(monkeypatch, capsys, garments, tmp_path, more, words):
+    assert words in sentence(monkeypatch, capsys, cli.methods, *flags(garments, tmp_path / "run"), "--warmup-batch-size", "20", "--tme-batch-size", "20", *more)
+
+
+def test_wrong_row_of_ern_ablate(monkeypatch, capsys, garments, tmp_path):
+    assert "less TME" in sentence(monkeypatch, capsys, cli.ablate, *flags(garments, tmp_path / "run"), "--rows", "less TEM")
+
+
+@pytest.mark.parametrize("name, words", [("RN50x", "RN50x4"), ("coca_ViT-B-32", "class token"), ("roberta-ViT-B-32", "Hugging Face")])
+def test_a_clip_that_cannot_carry_tme(monkeypatch, capsys, name, words):
+    assert words in sentence(monkeypatch, capsys, cli.models, "--clip-model-name", name)
+
+
+def test_ern_models_lists_every_model(monkeypatch, capsys):
+    from fashionern.models.factory import list_models
+
+    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setattr(sys, "argv", ["ern_models", "--clip-model-name", "ern-tiny"])
+    cli.models()
+    printed = capsys.readouterr().out
+    assert all(f"│ {name} " in printed for name in list_models()) and "CLIP alone" in printed

@@ -45,6 +45,7 @@ class DVR(nn.Module):
         train_cls: bool = False,  # CLS is a parameter that learns
         norm: str = "batch",  # in SR; or 'layer'
         lengths: str = "unit",  # of the whole vectors; or 'published'
+        identity_start: bool = False,  # MR hands on what it attends, and not a random map of it, when training starts
     ):
         super().__init__()
         if lengths not in LENGTHS:
@@ -54,6 +55,10 @@ class DVR(nn.Module):
         self.modifier_guided = ModifierGuided(dim, heads, ask=ask)
         self.self_guided = SelfGuided(dim, None if ask == "words" else CROPS, norm)
         self.combine_whole, self.combine_local, self.combine = (GatedCombiner(dim) for _ in range(3))
+        if identity_start:
+            with torch.no_grad():
+                self.modifier_guided.attn.in_proj_weight[2 * dim :] = torch.eye(dim)
+                self.modifier_guided.attn.out_proj.weight.copy_(torch.eye(dim))
 
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
         mask = self._mask(text)
