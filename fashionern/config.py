@@ -182,6 +182,8 @@ class MethodsConfig(TrainConfig):
 
     methods: tuple[str, ...] = ()
     "Which models, in the order of the table; default: all that ern_models lists."
+    longer: tuple[str, ...] = ()
+    "Train these once more, in rows of their own, for as many epochs as both stages of FashionERN have together."
     seeds: tuple[int, ...] = _SEEDS
     "Each method is trained once with each."
     model: tyro.conf.Suppress[str] = "fashionern"

@@ -26,8 +26,9 @@ from .data.core import TripletDataset
 from .distributed import World, world
 from .encoders.tme import Encoders
 from .losses import create_loss
+from .models.core import COMPOSERS, TARGET_HEADS
 from .models.cost import check_tme
-from .models.factory import create_model, list_models
+from .models.factory import create_model, list_models, parse_model, settings_of
 from .stages import tme_settings_of
 from .train import Run, open_run
 
@@ -48,9 +49,14 @@ class Row:
         return create_model(self.model, 8, ffn=8).text_encoder == "tme"
 
 
-def method_rows(names: Sequence[str] = ()) -> list[Row]:
-    "A row for each of these models; default: all that `list_models` names."
-    return [Row(n, n) for n in dict.fromkeys(names or list_models())]
+def method_rows(
+    names: Sequence[str] = (),  # default: all that `list_models` names
+    longer: Sequence[str] = (),  # trained once more, for so many epochs
+    epochs: int = 0,
+) -> list[Row]:
+    "A row for each of these models. A method without stage 1 sees fewer triplets in all than FashionERN does; `longer` gives it as many."
+    rows = [Row(n, n) for n in dict.fromkeys(names or list_models())]
+    return rows + [Row(f"{n}, {epochs} epochs", n, {"num_epochs": epochs}) for n in dict.fromkeys(longer)]
 
 
 _LESS = {
@@ -65,7 +71,7 @@ _LESS = {
 }
 _PLUS = {
     "plus mask_padding": "mask_padding", "plus ask=words": "ask=words", "plus ask=image": "ask=image", "plus train_cls": "train_cls",
-    "plus norm=layer": "norm=layer", "plus lengths=published": "lengths=published", "plus all mended": "mask_padding,ask=image,train_cls,norm=layer",
+    "plus norm=layer": "norm=layer", "plus lengths=published": "lengths=published", "plus by_place": "by_place",
 }  # fmt: skip
 _LOSSES = ("symmetric-infonce", "cyclip", "text-relevance", "triplet", "caption-reconstruction")
 
@@ -75,13 +81,19 @@ def ablation_rows(
     clip_lr: float = 1e-4,  # of the text tower, where it is tuned in TME's place
 ) -> list[Row]:
     "FashionERN, less one part at a time, plus each option, and with each other loss."
-    given = base.partition("@")[2]
-    named = lambda model, more="": "@".join(filter(None, [model, ",".join(filter(None, [given, more]))]))
+    given = [part for part in base.partition("@")[2].split(",") if part]
+
+    def named(model: str, more: str = "") -> str:
+        _, composer, head = parse_model(model)[0]
+        known = settings_of(COMPOSERS.get(composer)) | settings_of(TARGET_HEADS.get(head))
+        fitting = [part for part in given if part.partition("=")[0].replace("-", "_") in known and part not in more.split(",")]
+        return "@".join(filter(None, [model, ",".join([*fitting, *filter(None, [more])])]))
+
     rows = []
     for label, (model, changes) in _LESS.items():
         changes = {**changes, "tme_clip_lr": clip_lr} if changes.get("tme_branches") == () else changes
-        rows.append(Row(label, named(model) if "dvr" in model or model == "fashionern" else model, changes))
-    rows += [Row(label, named("fashionern", option)) for label, option in _PLUS.items()]
+        rows.append(Row(label, named(model), changes))
+    rows += [Row(label, named("fashionern", option)) for label, option in _PLUS.items() if option not in given]
     return rows + [Row(f"loss {loss}", named("fashionern"), {"loss": loss}) for loss in _LOSSES]
 
 # %% ../nbs/58_methods.ipynb #d00a20cf
@@ -266,7 +278,7 @@ def write_outcomes(outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
 # %% ../nbs/58_methods.ipynb #756f199f
 def run_methods(cfg: MethodsConfig) -> list[Outcome]:
     "What `ern_methods` does, among as many ranks as `torchrun` started."
-    return _run(cfg, method_rows(cfg.methods))
+    return _run(cfg, method_rows(cfg.methods, cfg.longer, cfg.num_epochs + cfg.tme_epochs))
 
 
 def run_ablation(cfg: AblateConfig) -> list[Outcome]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import CROPS, ErnError, ImageFeatures, TextFeatures, unknown_name
-from .layers import GatedCombiner, JointTransformer, ModifierGuided, SelfGuided, mean_of
+from .layers import ByPlace, GatedCombiner, JointTransformer, ModifierGuided, SelfGuided, mean_of
 
 # %% ../../nbs/31_models.dvr.ipynb #6c22ec3d
 @dataclass
@@ -45,7 +45,7 @@ class DVR(nn.Module):
         train_cls: bool = False,  # CLS is a parameter that learns
         norm: str = "batch",  # in SR; or 'layer'
         lengths: str = "unit",  # of the whole vectors; or 'published'
-        identity_start: bool = False,  # MR hands on what it attends, and not a random map of it, when training starts
+        by_place: bool = False,  # ours: crops go through a map of their place's own first
     ):
         super().__init__()
         if lengths not in LENGTHS:
@@ -55,14 +55,11 @@ class DVR(nn.Module):
         self.modifier_guided = ModifierGuided(dim, heads, ask=ask)
         self.self_guided = SelfGuided(dim, None if ask == "words" else CROPS, norm)
         self.combine_whole, self.combine_local, self.combine = (GatedCombiner(dim) for _ in range(3))
-        if identity_start:
-            with torch.no_grad():
-                self.modifier_guided.attn.in_proj_weight[2 * dim :] = torch.eye(dim)
-                self.modifier_guided.attn.out_proj.weight.copy_(torch.eye(dim))
+        self.by_place = ByPlace(dim) if by_place else nn.Identity()
 
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
         mask = self._mask(text)
-        crops, words = self.joint(reference.local, text.tokens, mask)
+        crops, words = self.joint(self.by_place(reference.local), text.tokens, mask)
         refined = self.self_guided(self.modifier_guided(crops, words, mask), self.modifier_guided.asking(mask))
         q_whole = self.combine_whole(*(_at_length(x.whole, self.lengths, unit=False) for x in (reference, text)))
         q_local = self.combine_local(refined, mean_of(words, mask))
@@ -75,10 +72,11 @@ class DVR(nn.Module):
     def attention(self, reference: ImageFeatures, text: TextFeatures) -> Attention:
         "Which crops and words the refined part drew on: SR's weights, through MR's, through the joint transformer's, back to the inputs."
         mask = self._mask(text)
-        crops, words = self.joint(reference.local, text.tokens, mask)
+        local = self.by_place(reference.local)
+        crops, words = self.joint(local, text.tokens, mask)
         asked, where = self.modifier_guided.answers(crops, words, mask, need_weights=True)
         outputs = self.self_guided.weights(asked, self.modifier_guided.asking(mask))[:, None] @ where  # (B, 1, ·) share of each output that was asked
-        P, flow = crops.shape[1], self.joint.flow(reference.local, text.tokens, mask)
+        P, flow = crops.shape[1], self.joint.flow(local, text.tokens, mask)
         rows = flow[:, 1 + P :] if self.modifier_guided.ask == "image" else flow[:, 1 : 1 + P]
         inputs = (outputs @ rows).squeeze(1)
         return Attention(inputs[:, 1 : 1 + P], inputs[:, 1 + P :])
@@ -92,13 +90,15 @@ class TargetRefinement(nn.Module):
         dim: int,  # D
         norm: str = "batch",  # in SR; or 'layer'
         lengths: str = "unit",  # of the whole vectors; or 'published'
+        by_place: bool = False,  # ours: crops go through a map of their place's own first
     ):
         super().__init__()
         self.lengths = lengths
+        self.by_place = ByPlace(dim) if by_place else nn.Identity()
         self.self_guided, self.combine = SelfGuided(dim, norm=norm), GatedCombiner(dim)
 
     def forward(self, images: ImageFeatures) -> Tensor:
-        return self.combine(_at_length(images.whole, self.lengths, unit=not self.training), self.self_guided(images.local))
+        return self.combine(_at_length(images.whole, self.lengths, unit=not self.training), self.self_guided(self.by_place(images.local)))
 
 # %% ../../nbs/31_models.dvr.ipynb #b4241eac
 _COMBINERS = {"text_projection_layer.0": "text.0", "image_projection_layer.0": "image.0", "dynamic_scalar.0": "gate.0", "dynamic_scalar.3": "gate.3"}
