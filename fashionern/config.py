@@ -80,6 +80,8 @@ class TrainConfig:
     "Stage 1: whether each branch has a feed-forward of its own or shares CLIP's."
     tme_gate: Literal["scalar", "channel"] = "scalar"
     "Stage 1: whether a branch's gate is one number or one for each channel."
+    tme_dropout: float = 0.0
+    "Stage 1: dropout of injected crops and of each branch's output; ours, for few triplets."
     tme_align_from: Literal["last", "all"] = "last"
     "Stage 1: which layers' alignment outputs are pulled to the target: the last one's, or the mean of all."
     tme_batch_size: int = 128
@@ -128,6 +130,7 @@ class TrainConfig:
             check_flag(getattr(self, name) > 0, name, getattr(self, name), "must be greater than 0")
         for name in ("tme_clip_lr", "align_weight", "eval_every", "save_every", "text_cache_gb", "num_workers", "seed"):
             check_flag(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
+        check_flag(0 <= self.tme_dropout < 1, "tme_dropout", self.tme_dropout, "must be at least 0 and less than 1")
         check_flag(self.loss_scale is None or self.loss_scale > 0, "loss_scale", self.loss_scale, "must be greater than 0")
         check_flag(self.cosine_epochs is None or self.cosine_epochs > 0, "cosine_epochs", self.cosine_epochs, "must be greater than 0")
         order = [s for s in ("warmup", "tme", "dvr") if s in self.stages]

@@ -212,7 +212,7 @@ def stage_one_loss(query: Tensor, align: Optional[Tensor], target: Tensor, align
 
 def tme_settings_of(cfg: TrainConfig) -> TmeSettings:
     "TME's settings among a run's flags."
-    return TmeSettings(cfg.tme_layers, cfg.tme_branches, cfg.tme_ffn, cfg.tme_gate, cfg.tme_align_from)
+    return TmeSettings(cfg.tme_layers, cfg.tme_branches, cfg.tme_ffn, cfg.tme_gate, cfg.tme_align_from, cfg.tme_dropout)
 
 
 def train_tme(

@@ -33,11 +33,14 @@ class TmeSettings:
     ffn: str = "own"  # each branch has a feed-forward of its own, or CLIP's is 'shared'
     gate: str = "scalar"  # one gate for a branch, or one for each 'channel'
     align_from: str = "last"  # the alignment output is the last such branch's, or the mean of 'all'
+    dropout: float = 0.0  # of injected crops and of each branch's output, in training: against learning the training triplets by heart
 
     def __post_init__(self):
         for branch in self.branches:
             if branch not in BRANCHES:
                 raise unknown_name("TME branch", branch, BRANCHES)
+        if not 0 <= self.dropout < 1:
+            raise ErnError(f"TME's dropout {self.dropout} must be at least 0 and less than 1.")
         for what, known in (("ffn", ("own", "shared")), ("gate", ("scalar", "channel")), ("align_from", ("last", "all"))):
             if getattr(self, what) not in known:
                 raise unknown_name(f"way of TME's {what}", getattr(self, what), known)
@@ -57,7 +60,7 @@ class TmeBranches(nn.Module):
         super().__init__()
         if not all(hasattr(block, k) for k in _PARTS) or not isinstance(block.attn, nn.MultiheadAttention):
             raise ErnError(f"TME cannot be added to a text layer of type {type(block).__name__}; choose a model such as RN50x4 or ViT-B-16.")
-        self.shared = settings.ffn == "shared"
+        self.shared, self.dropout = settings.ffn == "shared", nn.Dropout(settings.dropout)
         own = _PARTS[:3] if self.shared else _PARTS
         width = block.attn.embed_dim
         for branch in settings.branches:  # ours: they start from CLIP's weights
@@ -77,14 +80,14 @@ class TmeBranches(nn.Module):
         extra, z_align = torch.zeros_like(z), None
         if hasattr(self, "inject"):
             i = self.inject
-            crops = i["ln_kv"](local)
+            crops = self.dropout(i["ln_kv"](local))
             h1 = z + i["ls_1"](i["attn"](i["ln_1"](z), crops, crops, need_weights=False)[0])
-            extra = extra + self.gate_inject * self._feed(i, block, h1)
+            extra = extra + self.gate_inject * self.dropout(self._feed(i, block, h1))
         if hasattr(self, "align"):
             a = self.align
             normed = a["ln_1"](z)
             h2 = z + a["ls_1"](a["attn"](normed, normed, normed, need_weights=False, attn_mask=mask)[0])
-            z_align = self._feed(a, block, h2)
+            z_align = self.dropout(self._feed(a, block, h2))
             extra = extra + self.gate_align * z_align
         return extra, z_align
 
@@ -150,7 +153,7 @@ class TME(nn.Module):
     def gates(self) -> dict[str, float]:
         "How far each branch is open, by layer; the mean size where there is a gate for each channel."
         found = {f"{k}.{g}": getattr(b, f"gate_{g}", None) for k, b in self.branches.items() for g in BRANCHES}
-        return {k: float(gate.abs().mean() if gate.ndim else gate) for k, gate in found.items() if gate is not None}
+        return {k: (g.detach().abs().mean() if g.ndim else g.detach()).item() for k, g in found.items() if g is not None}
 
 # %% ../../nbs/21_encoders.tme.ipynb #794dcdb0
 class Encoders(nn.Module):

@@ -51,7 +51,7 @@ def parse_model(
         if key not in known:
             raise unknown_name(f"setting of {base}", key, known)
         if type(value) is not type(known[key]) and known[key] is not None:
-            raise ErnError(f"Setting {key} of model {base!r} takes a {type(known[key]).__name__} such as {known[key]!r}, not {value!r}.")
+            raise ErnError(f"Setting {key} of model {base!r} takes a value such as {known[key]!r}, not {value!r}.")
     return slots, settings
 
 
