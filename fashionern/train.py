@@ -31,7 +31,7 @@ from .protocols import protocols_for
 from .stages import tme_settings_of, train_composer, train_tme, warm_up
 
 # %% ../nbs/55_train.ipynb #13f5e5a7
-_MAY_DIFFER = {"resume", "device", "num_workers", "root", "run_dir", "features_dir", "text_cache_gb", "save_every", "grad_checkpointing", "methods", "rows", "seeds"}
+_MAY_DIFFER = {"resume", "device", "num_workers", "root", "run_dir", "features_dir", "text_cache_gb", "save_every", "grad_checkpointing", "methods", "rows", "longer", "seeds"}
 
 
 def open_run(cfg: TrainConfig, world: World) -> None:
