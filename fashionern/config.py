@@ -164,7 +164,7 @@ PRESETS = {
     ),
     "catalogue": TrainConfig(
         dataset="folder", root=Path("data/catalogue"), run_dir=Path("runs/catalogue"), model="fashionern@mask_padding,by_place",
-        compare=("image-only", "text-only", "sum", "combiner"), batch_size=256, num_epochs=2, tme_batch_size=256, tme_epochs=2, warmup_epochs=5, warmup_batch_size=128,
+        compare=("image-only", "text-only", "sum", "combiner", "dvr@mask_padding,by_place"), batch_size=256, num_epochs=2, tme_batch_size=256, tme_epochs=2, warmup_epochs=5, warmup_batch_size=128,
         **{**_TINY, "lr": 3e-3, "tme_lr": 3e-3},
     ),
 }  # fmt: skip
