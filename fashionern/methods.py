@@ -71,7 +71,7 @@ _LESS = {
 }
 _PLUS = {
     "plus mask_padding": "mask_padding", "plus ask=words": "ask=words", "plus ask=image": "ask=image", "plus train_cls": "train_cls",
-    "plus norm=layer": "norm=layer", "plus lengths=published": "lengths=published", "plus by_place": "by_place",
+    "plus norm=layer": "norm=layer", "plus lengths=published": "lengths=published", "plus by_place": "by_place", "plus gate_floor=0.1": "gate_floor=0.1",
 }  # fmt: skip
 _LOSSES = ("symmetric-infonce", "cyclip", "text-relevance", "triplet", "caption-reconstruction")
 

@@ -12,14 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import CROPS, unknown_name
+from ..core import CROPS, ErnError, unknown_name
 
 # %% ../../nbs/30_models.layers.ipynb #65fd77ba
 class GatedCombiner(nn.Module):
-    "s·text + (1 − s)·image, L2-normalised, with s in (0, 1) from both."
+    "s·text + (1 − s)·image, L2-normalised, with s in (floor, 1 − floor) from both."
 
-    def __init__(self, dim: int):  # D
+    def __init__(
+        self,
+        dim: int,  # D
+        floor: float = 0.0,  # as published; above it a side can never be shut out
+    ):
         super().__init__()
+        if not 0 <= floor < 0.5:
+            raise ErnError(f"The floor {floor} of a gate must be at least 0 and less than 0.5.")
+        self.floor = floor
         self.text = nn.Sequential(nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Dropout(0.5))
         self.image = nn.Sequential(nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Dropout(0.5))
         self.gate = nn.Sequential(
@@ -31,7 +38,7 @@ class GatedCombiner(nn.Module):
         image: Tensor,  # (B, D)
         text: Tensor,  # (B, D)
     ) -> Tensor:  # (B, D), unit length
-        s = self.gate(torch.cat([self.text(text), self.image(image)], -1))
+        s = self.floor + (1 - 2 * self.floor) * self.gate(torch.cat([self.text(text), self.image(image)], -1))
         return F.normalize(s * text + (1 - s) * image, dim=-1)
 
 # %% ../../nbs/30_models.layers.ipynb #2bf7c8ac
