@@ -235,7 +235,8 @@ def train_tme(
     live = tuned and cfg.tme_tunes == "both"
     clip.requires_grad_(tuned)
     clip.model.visual.requires_grad_(live)
-    clip.model.logit_scale.requires_grad_(False)
+    for unused in [p for p in (clip.model.logit_scale, getattr(clip.model, "logit_bias", None)) if p is not None]:
+        unused.requires_grad_(False)  # the loss has its own scale, and SigLIP's bias no part in it: processes would wait for its gradient
     scale = loss_scale(cfg, clip)
     encoders.tme.grad_checkpointing = cfg.grad_checkpointing
     clip.model.set_grad_checkpointing(cfg.grad_checkpointing and tuned)
