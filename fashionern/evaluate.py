@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Optional, Sequence
 
 import torch
+import torch.nn.functional as F
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
@@ -95,6 +96,9 @@ def _columns(lists: Sequence[Sequence[str]], column: dict[str, int], device: tor
     return torch.tensor(rows, dtype=torch.long, device=device).view(len(lists), width)
 
 # %% ../nbs/42_evaluate.ipynb #dd273a9e
+_SCORES = 2**25  # how many scores are held at once: 128 MB, however large the gallery
+
+
 @torch.inference_mode()
 def rank_category(
     model: ComposedRetriever,
@@ -109,14 +113,13 @@ def rank_category(
     gallery = gallery_of(data, protocol, category)
     column, shelf = {name: i for i, name in enumerate(gallery)}, seen.targets[[row[n] for n in gallery]]
     chosen = [i for i, t in enumerate(data.triplets) if t.category == category]
-    queries, figures = [], []
-    for at in range(0, len(chosen), 1024):
-        part = [data.triplets[i] for i in chosen[at : at + 1024]]
-        query = seen.queries[chosen[at : at + 1024]]
+    queries, figures, many = [], [], max(1, min(1024, _SCORES // max(len(gallery), 1)))
+    for at in range(0, len(chosen), many):
+        part = [data.triplets[i] for i in chosen[at : at + many]]
+        query = seen.queries[chosen[at : at + many]]
         scores = model.score(query, shelf)
         queries += _rank_queries(part, scores, gallery, column, protocol, top)
-        outside = model.score(query, seen.targets[[row[t.reference] for t in part]]).diagonal()
-        figures.append(_dominance(part, scores, outside, column))
+        figures.append(_dominance(part, scores, column, lambda i: model.score(query[i : i + 1], seen.targets[row[part[i].reference]][None])))
     total = sum(n for n, _ in figures)
     keys = next((f for _, f in figures if f), {})
     return Ranked(queries, {k: sum(n * f[k] for n, f in figures if n) / total for k in keys}, len(gallery))
@@ -146,19 +149,16 @@ def _rank_queries(
     ]
 
 
-def _dominance(part: list[Triplet], scores: Tensor, outside: Tensor, column: dict[str, int]) -> tuple[int, dict[str, float]]:
-    "How many of these queries have an answer with a score, and `metrics.dominance` of those; `outside`: (Q,) score of each query's reference."
-    answered = [i for i, t in enumerate(part) if t.targets]
-    if not answered:
-        return 0, {}
-    right = _columns([part[i].targets for i in answered], column, scores.device)
-    reference = _columns([[part[i].reference] for i in answered], column, scores.device)
-    scores = scores[answered]
-    inside = scores.gather(1, reference.clamp(min=0)).squeeze(1)  # the same number as in the ranking, where it is in it
-    to_reference = torch.where(reference[:, 0] >= 0, inside, outside[answered])
-    best = scores.gather(1, right.clamp(min=0)).masked_fill(right < 0, -torch.inf).amax(1)
+def _dominance(part: list[Triplet], scores: Tensor, column: dict[str, int], to_own: Callable[[int], Tensor]) -> tuple[int, dict[str, float]]:
+    "How many of these queries have an answer with a score, and `metrics.dominance` of those; `to_own`: the score of a query and its reference, for one that is not in the gallery."
+    right = _columns([t.targets for t in part], column, scores.device)
+    reference = _columns([[t.reference] for t in part], column, scores.device)[:, 0]
+    to_reference = scores.gather(1, reference.clamp(min=0)[:, None]).squeeze(1)  # the same number as in the ranking
+    for i in (reference < 0).nonzero().flatten().tolist():
+        to_reference[i] = to_own(i).squeeze()
+    best = F.pad(scores.gather(1, right.clamp(min=0)).masked_fill(right < 0, -torch.inf), (0, 1), value=-torch.inf).amax(1)
     sound = best.isfinite() & to_reference.isfinite()
-    return int(sound.sum()), dominance(scores[sound], to_reference[sound], best[sound]) if sound.any() else {}
+    return int(sound.sum()), dominance(*(x[sound] for x in (scores.amax(1), to_reference, best))) if sound.any() else {}
 
 # %% ../nbs/42_evaluate.ipynb #e2e30869
 @dataclass

@@ -9,12 +9,36 @@ __all__ = ['LOST', 'target_ranks', 'top_columns', 'within', 'recall', 'dominance
 from typing import Optional, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # %% ../nbs/41_metrics.ipynb #4d1fcf81
 LOST = 2**31 - 1  # the rank of an answer that is nowhere in the ranking
 
 
+def target_ranks(
+    scores: Tensor,  # (Q, N) higher is better
+    right: Tensor,  # (Q, R) columns of the right images; -1 fills up
+    masked: Optional[Tensor] = None,  # (Q,) column that is taken out of the ranking, such as the reference; -1 for none
+) -> Tensor:  # (Q,) from 1; `LOST` where no right image takes part
+    "Rank of the best right image of each query; ties count against it."
+    right = right.sort(1).values
+    again = F.pad(right[:, 1:] == right[:, :-1], (min(right.shape[1], 1), 0))  # an image that is listed twice counts once
+    out = (right < 0) | again if masked is None else (right < 0) | again | (right == masked[:, None])
+    of_right = F.pad(_scores_at(scores, right).masked_fill(out, -torch.inf), (0, 1), value=-torch.inf)
+    best = of_right.amax(1, keepdim=True)
+    above = (scores >= best).sum(1, dtype=torch.int32) - (of_right >= best).sum(1)  # the one pass over all scores; a score that is no number is never above
+    if masked is not None:
+        above -= ((_scores_at(scores, masked[:, None]) >= best).squeeze(1) & (masked >= 0)).long()
+    return torch.where(best.squeeze(1) == -torch.inf, LOST, 1 + above)
+
+
+def _scores_at(scores: Tensor, columns: Tensor) -> Tensor:
+    "(Q, N), (Q, R) → (Q, R) scores of these columns, −inf for what is no number; of column 0 where a column is -1."
+    found = scores.gather(1, columns.clamp(min=0))
+    return found.masked_fill(found.isnan(), -torch.inf)
+
+# %% ../nbs/41_metrics.ipynb #3cdc14d4
 def _prepared(scores: Tensor, right: Tensor, masked: Optional[Tensor]) -> tuple[Tensor, Tensor]:
     "Scores with −inf where an image takes no part (masked, or not a number), and (Q, N) True at right images."
     scores, (Q, N) = scores.masked_fill(scores.isnan(), -torch.inf), scores.shape
@@ -26,18 +50,6 @@ def _prepared(scores: Tensor, right: Tensor, masked: Optional[Tensor]) -> tuple[
     return scores, is_right[:, :N]
 
 
-def target_ranks(
-    scores: Tensor,  # (Q, N) higher is better
-    right: Tensor,  # (Q, R) columns of the right images; -1 fills up
-    masked: Optional[Tensor] = None,  # (Q,) column that is taken out of the ranking, such as the reference; -1 for none
-) -> Tensor:  # (Q,) from 1; `LOST` where no right image takes part
-    "Rank of the best right image of each query; ties count against it."
-    scores, is_right = _prepared(scores, right, masked)
-    best = scores.masked_fill(~is_right, -torch.inf).amax(1, keepdim=True)
-    rank = 1 + ((scores >= best) & ~is_right & (scores > -torch.inf)).sum(1)
-    return torch.where(best.squeeze(1) == -torch.inf, LOST, rank)
-
-# %% ../nbs/41_metrics.ipynb #3cdc14d4
 def top_columns(
     scores: Tensor,  # (Q, N) higher is better
     right: Tensor,  # (Q, R) columns of the right images; -1 fills up
@@ -80,13 +92,13 @@ def recall(
 
 # %% ../nbs/41_metrics.ipynb #5e7e8456
 def dominance(
-    scores: Tensor,  # (Q, N) against the gallery
+    highest: Tensor,  # (Q,) the highest score in the gallery
     to_reference: Tensor,  # (Q,) score of the query's own reference
     to_target: Tensor,  # (Q,) score of the best right image
 ) -> dict[str, float]:
     "`nearest` and `outranks` in per cent, `margin` in cosine; a tie counts for the reference."
     return {
-        "nearest": 100.0 * (to_reference >= scores.amax(1)).double().mean().item(),
+        "nearest": 100.0 * (to_reference >= highest).double().mean().item(),
         "outranks": 100.0 * (to_reference >= to_target).double().mean().item(),
         "margin": (to_reference - to_target).double().mean().item(),
     }
