@@ -65,6 +65,10 @@ class EvalConfig:
     "Folder for results and pictures; default: the run folder, or the current one without a run."
     features_dir: Optional[Path] = None
     "Where image features are stored; default: features/ in the dataset's folder."
+    features_dtype: Optional[Literal["float32", "float16", "bfloat16"]] = None
+    "How they are stored, where it is not the run's; float32 without a run."
+    amp: Optional[Literal["auto", "off", "bf16", "fp16"]] = None
+    "Mixed precision of the image encoder on a GPU, where it is not the run's; auto without a run."
     seed: int = 42
     "Seed that chooses the queries of the pictures."
     device: str = "auto"

@@ -63,8 +63,8 @@ class TrainConfig:
     "Stage 2: batch-classification (the paper's), symmetric-infonce, cyclip, text-relevance, triplet or caption-reconstruction."
     loss_scale: Optional[float] = None
     "Both stages: what a loss multiplies cosines with; default: CLIP's own scale, which is 100, the paper's factor, in OpenAI's weights."
-    gather_negatives: bool = False
-    "Stage 2: take the targets of all ranks as wrong answers, not only this rank's (the published code: its own only)."
+    local_negatives: bool = False
+    "Stage 2: take only this rank's targets as wrong answers, as the published code does, not those of all ranks."
 
     tme_lr: float = 1e-4
     "Stage 1: learning rate of TME's branches."
@@ -86,6 +86,8 @@ class TrainConfig:
     "Stage 1: which layers' alignment outputs are pulled to the target: the last one's, or the mean of all."
     tme_batch_size: int = 128
     "Stage 1: triplets per step, all ranks together."
+    tme_chunk: int = 0
+    "Stage 1: this rank's triplets go through the encoders so many at a time, each chunk once more in the backward pass: the same gradients in a chunk's memory; 0: all at once."
     tme_epochs: int = 10
     "Stage 1: epochs."
     align_weight: float = 0.5
@@ -110,6 +112,10 @@ class TrainConfig:
     "Go on where the run in --run-dir stopped; give the same flags as before."
     features_dir: Optional[Path] = None
     "Where image features are stored; default: features/ in the dataset's folder."
+    features_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    "How image features are stored; the other two take half the disk."
+    compile_encoder: bool = False
+    "Compile the image encoder before it makes features: minutes at first, worth it on a GPU with many images."
     grad_checkpointing: bool = False
     "Stage 1: recompute activations in the backward pass; slower, but needs less memory."
     text_cache_gb: float = 4.0
@@ -128,7 +134,7 @@ class TrainConfig:
         positive = ("lr", "batch_size", "num_epochs", "ffn", "tme_lr", "tme_batch_size", "tme_epochs", "warmup_lr", "warmup_batch_size", "warmup_epochs")
         for name in positive:
             check_flag(getattr(self, name) > 0, name, getattr(self, name), "must be greater than 0")
-        for name in ("tme_clip_lr", "align_weight", "eval_every", "save_every", "text_cache_gb", "num_workers", "seed"):
+        for name in ("tme_chunk", "tme_clip_lr", "align_weight", "eval_every", "save_every", "text_cache_gb", "num_workers", "seed"):
             check_flag(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
         check_flag(0 <= self.tme_dropout < 1, "tme_dropout", self.tme_dropout, "must be at least 0 and less than 1")
         check_flag(self.loss_scale is None or self.loss_scale > 0, "loss_scale", self.loss_scale, "must be greater than 0")
@@ -150,7 +156,7 @@ def check_flag(ok: bool, name: str, value, rule: str) -> None:
         raise ErnError(f"--{name.replace('_', '-')} {value} {rule}.")
 
 # %% ../nbs/50_config.ipynb #f6541be0
-_PAPER = dict(num_epochs=300, cosine_epochs=100)
+_PAPER = dict(num_epochs=300, cosine_epochs=100, local_negatives=True)
 _TINY = dict(clip_model_name="ern-tiny", clip_pretrained=None, stages=("warmup", "tme", "dvr"), tme_clip_lr=0.0, tme_lr=1e-3, lr=1e-3, ffn=512, eval_every=0, num_workers=2)
 PRESETS = {
     "fashioniq-rn50x4": TrainConfig(lr=4e-5, batch_size=1024, run_dir=Path("runs/fashioniq-rn50x4"), **_PAPER),

@@ -20,6 +20,7 @@ from .distributed import world
 from .encoders.tme import Encoders, load_encoders
 from .evaluate import Result, category_table, evaluate, results_table
 from .features import FeatureStore, extract_features
+from .loop import gpu_amp
 from .models.core import ComposedRetriever
 from .models.export import export_query, export_target
 from .models.factory import create_model, load_model
@@ -51,6 +52,7 @@ def fill_in(cfg: EvalConfig) -> EvalConfig:
         clip_model_name=cfg.clip_model_name or then["clip_model_name"], clip_path=cfg.clip_path or cfg.run_dir / "encoders.safetensors",
         ffn=cfg.ffn or then["ffn"], out=cfg.out or cfg.run_dir, protocol=cfg.protocol or ((then["protocol"],) if then["protocol"] else ()),
         features_dir=cfg.features_dir or (Path(then["features_dir"]) if then["features_dir"] else None),
+        features_dtype=cfg.features_dtype or then.get("features_dtype"), amp=cfg.amp or then.get("amp"),
     )  # fmt: skip
 
 
@@ -100,7 +102,8 @@ class Opened:
         with world(cfg.device) as ranks:
             self.encoders = load_encoders(cfg.clip_model_name, cfg.clip_path, cfg.clip_pretrained, ranks.device)
         self.models = [open_model(name, cfg, self.encoders) for name in cfg.models]
-        self.store = _store(cfg, self.data, self.encoders)
+        precision = dict(dtype=cfg.features_dtype or "float32", amp=gpu_amp(cfg.amp or "auto", self.encoders.clip.device))
+        self.store = extract_features(self.encoders.clip, self.data.images, self.data.all_images(), cfg.features_dir or cfg.root / "features", workers=cfg.num_workers, **precision)
 
     def pictures(self) -> list[Path]:
         "Of the last model, under the first protocol."
@@ -158,13 +161,3 @@ def _write(run: Opened, results: list[Result]) -> list[Path]:
         if r.protocol == run.sends:
             files += write_predictions(out / "predictions" / r.model, run.data, r)
     return files
-
-
-def _store(cfg: EvalConfig, data: TripletDataset, encoders: Encoders) -> FeatureStore:
-    "The features that training left, where they cover the split; else new ones."
-    folder = cfg.features_dir or cfg.root / "features"
-    for made in sorted(folder.glob(f"{encoders.clip.image_fingerprint()}-*")):
-        store = FeatureStore(made)
-        if store.done.all() and all(n in store.row for n in data.all_images()):
-            return store
-    return extract_features(encoders.clip, data.images, data.all_images(), folder, workers=cfg.num_workers)

@@ -14,6 +14,7 @@ from typing import Any, Callable, Iterator, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -181,9 +182,13 @@ class TextBank:
 class StageOne(nn.Module):
     "(tokens, reference's crops, reference, target) → the two losses' ingredients; reference and target are vectors or live pixels."
 
-    def __init__(self, encoders: Encoders):
+    def __init__(
+        self,
+        encoders: Encoders,
+        chunk: int = 0,  # triplets that go through the encoders at a time; 0: all
+    ):
         super().__init__()
-        self.encoders = encoders
+        self.encoders, self.chunk = encoders, chunk
 
     def train(self, mode: bool = True) -> "StageOne":
         "Batch norm of a tuned image tower keeps its statistics."
@@ -192,7 +197,15 @@ class StageOne(nn.Module):
         return self
 
     def forward(self, tokens: Tensor, local: Tensor, reference: Tensor, target: Tensor) -> tuple[Tensor, Optional[Tensor], Tensor]:
-        text = self.encoders.text(self.encoders.clip.trim(tokens), local)
+        batch = self.encoders.clip.trim(tokens), local, reference, target
+        if not (0 < self.chunk < len(tokens) and torch.is_grad_enabled()):
+            return self._encode(*batch)
+        parts = [checkpoint(self._encode, *part, use_reentrant=False) for part in zip(*(x.split(self.chunk) for x in batch))]
+        query, align, target = zip(*parts)
+        return torch.cat(query), None if align[0] is None else torch.cat(align), torch.cat(target)
+
+    def _encode(self, tokens: Tensor, local: Tensor, reference: Tensor, target: Tensor) -> tuple[Tensor, Optional[Tensor], Tensor]:
+        text = self.encoders.text(tokens, local)
         if reference.dtype == torch.uint8:
             reference, target = self.encoders.clip.encode_image(torch.cat([reference, target])).chunk(2)
         return F.normalize(reference + text.whole, dim=-1), text.align, target
@@ -251,7 +264,7 @@ def train_tme(
 
     groups = [{"params": [p for p in m.parameters() if p.requires_grad], "lr": lr} for m, lr in ((encoders.tme, cfg.tme_lr), (clip, cfg.tme_clip_lr))]
     groups = [g for g in groups if g["params"]]
-    fit("stage 1 (TME)", StageOne(encoders), of_epoch, batches.steps, lambda m, b: stage_one_loss(*m(*b), cfg.align_weight, world, scale),
+    fit("stage 1 (TME)", StageOne(encoders, cfg.tme_chunk), of_epoch, batches.steps, lambda m, b: stage_one_loss(*m(*b), cfg.align_weight, world, scale),
         Schedule(cfg.tme_epochs, cfg.tme_lr, clip_norm=1.0), world, groups, torch.optim.AdamW, seed=cfg.seed, folder=folder,
         resume=cfg.resume, save_every=cfg.save_every, amp=amp_dtype(cfg.amp, device), log=log)  # fmt: skip
     encoders.requires_grad_(False).eval()
@@ -328,7 +341,7 @@ def train_composer(
             text = bank(index, bank.sentences.draw(index, cfg.seed, epoch))
             yield reference.to(device), text.to(device), target.to(device)
 
-    step = StageTwo(model, create_loss(cfg.loss, encoders.clip.dim, scale=loss_scale(cfg, encoders.clip)).to(device), world, cfg.gather_negatives)
+    step = StageTwo(model, create_loss(cfg.loss, encoders.clip.dim, scale=loss_scale(cfg, encoders.clip)).to(device), world, not cfg.local_negatives)
     fit(f"stage 2 ({model.name})", step, of_epoch, batches.steps, lambda module, batch: module(*batch), Schedule(cfg.num_epochs, cfg.lr, cfg.cosine_epochs), world,
         seed=cfg.seed, evaluate=evaluate, eval_every=cfg.eval_every, folder=folder, resume=cfg.resume, save_every=cfg.save_every,
         amp=amp_dtype(cfg.amp, device), log=log)  # fmt: skip

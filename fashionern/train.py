@@ -22,7 +22,7 @@ from .distributed import World, world
 from .encoders.tme import Encoders, load_encoders
 from .evaluate import Result, evaluate, results_table
 from .features import FeatureStore, extract_features
-from .loop import MetricsLog, amp_dtype
+from .loop import MetricsLog, amp_dtype, gpu_amp
 from .losses import create_loss
 from .models.core import ComposedRetriever
 from .models.cost import check_tme
@@ -31,7 +31,7 @@ from .protocols import protocols_for
 from .stages import tme_settings_of, train_composer, train_tme, warm_up
 
 # %% ../nbs/55_train.ipynb #13f5e5a7
-_MAY_DIFFER = {"resume", "device", "num_workers", "root", "run_dir", "features_dir", "text_cache_gb", "save_every", "grad_checkpointing", "methods", "rows", "longer", "seeds"}
+_MAY_DIFFER = {"resume", "device", "num_workers", "root", "run_dir", "features_dir", "compile_encoder", "text_cache_gb", "save_every", "grad_checkpointing", "tme_chunk", "methods", "rows", "longer", "seeds"}
 
 
 def open_run(cfg: TrainConfig, world: World) -> None:
@@ -73,7 +73,8 @@ class Run:
         names, folder = self.train_data.all_images() + self.val_data.all_images(), self.cfg.features_dir or self.cfg.root / "features"
         train, val = self.train_data.images, self.val_data.images
         return extract_features(encoders.clip, lambda n: train(n) if n in train.paths else val(n), names, folder,
-                                workers=self.cfg.num_workers, world=self.world)  # fmt: skip
+                                workers=self.cfg.num_workers, world=self.world, dtype=self.cfg.features_dtype,
+                                amp=gpu_amp(self.cfg.amp, self.world.device), compiled=self.cfg.compile_encoder)  # fmt: skip
 
     def stage_folder(self, name: str) -> Optional[Path]:
         return self.cfg.run_dir / name if self.cfg.save_training else None

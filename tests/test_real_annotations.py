@@ -6,13 +6,13 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from fashionern import cli
-from fashionern.core import CROPS
+from fashionern.core import CROPS, ImageFeatures
 from fashionern.data.factory import DATASETS
 from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.tme import Encoders
@@ -32,11 +32,9 @@ def stub(real: Path, folder: Path, dataset: str, split: str) -> list[str]:
     torch.manual_seed(42)
     clip = create_clip(TINY)
     Encoders(clip).save(folder / "encoders.safetensors")
-    store = FeatureStore.create(root / "features" / f"{clip.image_fingerprint()}-random", clip.image_fingerprint(), names, clip.dim)
-    whole = np.random.default_rng(42).standard_normal((len(names), clip.dim), dtype=np.float32)
-    store.whole[:] = whole / np.linalg.norm(whole, axis=1, keepdims=True)
-    store.local[:] = np.broadcast_to(store.whole[:, None], (len(names), CROPS, clip.dim))
-    store.done[:] = 1
+    store = FeatureStore.create(root / "features" / f"{clip.image_fingerprint()}-random-float32", clip.image_fingerprint(), names, clip.dim)
+    whole = F.normalize(torch.randn(len(names), clip.dim), dim=-1)
+    store.put(torch.arange(len(names)), ImageFeatures(whole, whole[:, None].expand(-1, CROPS, -1)))
     return ["--models", "sum", "--dataset", dataset, "--root", str(root), "--clip-model-name", TINY, "--clip-pretrained", "None",
             "--clip-path", str(folder / "encoders.safetensors"), "--device", "cpu", "--out", str(folder), "--split", split]  # fmt: skip
 
