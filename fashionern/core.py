@@ -17,7 +17,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Optional
 
-import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,6 +146,7 @@ class TextFeatures(_TensorRecord):
 # %% ../nbs/00_core.ipynb #2154440e
 def set_seed(seed: int) -> None:
     "Fix Python's, NumPy's and torch's random numbers."
+    import numpy as np
     import torch
 
     random.seed(seed)
