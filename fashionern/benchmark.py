@@ -140,7 +140,7 @@ def benchmark_chart(cases: Sequence[Case], about: dict[str, Any]) -> Figure:
         ax.grid(axis="x", linewidth=0.4)
     if (frame["way"] == "published").any():
         axes[1].set_xscale("log")
-    axes[0].set_xlim(0, 1.1)
+    axes[0].set_xlim(left=0)
     fig.suptitle(f"{about.get('gpu') or about['cpu']}, {about['threads']} threads, torch {about['torch']}, scale {about['scale']:g}", fontsize=9)
     return fig
 
