@@ -23,7 +23,7 @@ demo: $(VENV)/.installed  ## install, draw garments, train FashionERN, show what
 test: $(VENV)/.installed-dev  ## install the development extras and run every check; pytest's summary comes last
 	$(BIN)/python tests/check_in_step.py
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
-	$(BIN)/python -m pytest -q tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 
 lab: $(VENV)/.installed-dev  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs
