@@ -6,7 +6,6 @@
 __all__ = ['BenchmarkConfig', 'parse_benchmark', 'run_benchmark', 'read_cases', 'benchmark_table', 'benchmark_chart']
 
 # %% ../nbs/75_benchmark.ipynb #ben00002
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Sequence
@@ -19,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .config import check_flag
-from .core import one_sentence, read_json, unknown_name, write_atomic, write_json
+from .core import ErnError, check_writable, one_sentence, read_json, unknown_name, write_atomic, write_json
 from .distributed import world
 from .encoders.clip import TINY
 from .timing import Case, machine
@@ -64,6 +63,7 @@ def parse_benchmark(args: Optional[Sequence[str]] = None) -> BenchmarkConfig:
 def run_benchmark(cfg: BenchmarkConfig) -> list[Case]:
     "Measure, show, and write benchmark.json and benchmark.png."
     say = Console(highlight=False, stderr=True).print
+    check_writable(cfg.out, folder=True)
     with world(cfg.device) as ranks:
         sizes, about = Sizes(cfg.scale, cfg.rounds, cfg.clip_model_name, ranks.device), machine(ranks.device)
     about |= {"scale": cfg.scale, "clip_model_name": cfg.clip_model_name}
@@ -92,7 +92,10 @@ def _before(file: Path, about: dict[str, Any]) -> dict[str, list[Case]]:
 def read_cases(file: str | Path) -> tuple[list[Case], dict[str, Any]]:
     "The cases of a benchmark.json, and the machine."
     content = read_json(file)
-    return [Case(**{k: v for k, v in case.items() if k != "times_ours"}) for case in content["cases"]], content["machine"]
+    try:
+        return [Case(**{k: v for k, v in case.items() if k != "times_ours"}) for case in content["cases"]], content["machine"]
+    except (AttributeError, KeyError, TypeError):
+        raise ErnError(f"{file} is not what the benchmark writes; delete it, or give another --out.") from None
 
 # %% ../nbs/75_benchmark.ipynb #ben00007
 def _rate(seconds: list[float], unit: str) -> str:

@@ -100,7 +100,7 @@ class FeatureStore:
         dim: int,
         dtype: str = "float32",  # or 'float16', 'bfloat16'
     ) -> "FeatureStore":
-        "An empty store for these names, or the one that is already there; a damaged one is put aside, and said to be."
+        "An empty store for these names, or the one that is already there; a damaged one is deleted, and said to be."
         if dtype not in STORE_DTYPES:
             raise unknown_name("dtype of features", dtype, STORE_DTYPES)
         folder, names = Path(folder), list(names)
