@@ -111,30 +111,40 @@ def rank_category(
     "Rank one category's queries over its gallery."
     row = {name: i for i, name in enumerate(seen.names)}
     gallery = gallery_of(data, protocol, category)
-    column, shelf = {name: i for i, name in enumerate(gallery)}, seen.targets[[row[n] for n in gallery]]
+    column = {name: i for i, name in enumerate(gallery)}
+    shelf = seen.targets if gallery == seen.names else seen.targets[[row[n] for n in gallery]]
     chosen = [i for i, t in enumerate(data.triplets) if t.category == category]
     queries, figures, many = [], [], max(1, min(1024, _SCORES // max(len(gallery), 1)))
     for at in range(0, len(chosen), many):
         part = [data.triplets[i] for i in chosen[at : at + many]]
         query = seen.queries[chosen[at : at + many]]
         scores = model.score(query, shelf)
-        queries += _rank_queries(part, scores, gallery, column, protocol, top)
-        figures.append(_dominance(part, scores, column, lambda i: model.score(query[i : i + 1], seen.targets[row[part[i].reference]][None])))
+        right = _columns([t.targets for t in part], column, scores.device)
+        reference = _columns([[t.reference] for t in part], column, scores.device)[:, 0]
+        queries += _rank_queries(part, scores, right, reference, gallery, column, protocol, top)
+        to_own = lambda i: model.score(query[i : i + 1], seen.targets[row[part[i].reference]][None])
+        figures.append(_dominance(scores, right, reference, to_own))
     total = sum(n for n, _ in figures)
     keys = next((f for _, f in figures if f), {})
     return Ranked(queries, {k: sum(n * f[k] for n, f in figures if n) / total for k in keys}, len(gallery))
 
 
 def _rank_queries(
-    part: list[Triplet], scores: Tensor, gallery: list[str], column: dict[str, int], protocol: Protocol, top: int
+    part: list[Triplet],
+    scores: Tensor,  # (Q, N)
+    right: Tensor,  # (Q, R) columns
+    reference: Tensor,  # (Q,) columns
+    gallery: list[str],
+    column: dict[str, int],
+    protocol: Protocol,
+    top: int,
 ) -> list[RankedQuery]:
-    "Queries whose (Q, N) scores are known, ranked."
-    right = _columns([t.targets for t in part], column, scores.device)
-    reference = _columns([[t.reference] for t in part], column, scores.device)[:, 0] if protocol.mask_reference else None
-    ranks = target_ranks(scores, right, reference).tolist()
+    "Queries whose scores are known, ranked."
+    masked = reference if protocol.mask_reference else None
+    ranks = target_ranks(scores, right, masked).tolist()
     subset_ranks, firsts, orders = [None] * len(part), [()] * len(part), [()] * len(part)
     if top:
-        columns, values = (t.tolist() for t in top_columns(scores, right, top, reference))
+        columns, values = (t.tolist() for t in top_columns(scores, right, top, masked))
         firsts = [tuple((gallery[c], v) for c, v in zip(cs, vs) if c >= 0) for cs, vs in zip(columns, values)]
     if protocol.subset_ks:
         groups = [[m for m in t.members if m != t.reference] for t in part]
@@ -149,10 +159,13 @@ def _rank_queries(
     ]
 
 
-def _dominance(part: list[Triplet], scores: Tensor, column: dict[str, int], to_own: Callable[[int], Tensor]) -> tuple[int, dict[str, float]]:
-    "How many of these queries have an answer with a score, and `metrics.dominance` of those; `to_own`: the score of a query and its reference, for one that is not in the gallery."
-    right = _columns([t.targets for t in part], column, scores.device)
-    reference = _columns([[t.reference] for t in part], column, scores.device)[:, 0]
+def _dominance(
+    scores: Tensor,  # (Q, N)
+    right: Tensor,  # (Q, R) columns
+    reference: Tensor,  # (Q,) columns
+    to_own: Callable[[int], Tensor],  # the score of a query and its own reference, for one that is not in the gallery
+) -> tuple[int, dict[str, float]]:
+    "How many of these queries have an answer with a score, and `metrics.dominance` of those."
     to_reference = scores.gather(1, reference.clamp(min=0)[:, None]).squeeze(1)  # the same number as in the ranking
     for i in (reference < 0).nonzero().flatten().tolist():
         to_reference[i] = to_own(i).squeeze()
