@@ -25,7 +25,7 @@ setup(
     package_data={"fashionern": ["configs/*.json"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=shlex.split(cfg["requirements"]),
-    extras_require={"dev": shlex.split(cfg["dev_requirements"])},
+    extras_require={"dev": [p for extra in ("app", "milvus", "dev") for p in shlex.split(cfg[f"{extra}_requirements"])], **{extra: shlex.split(cfg[f"{extra}_requirements"]) for extra in ("app", "milvus")}},
     entry_points={"console_scripts": [line for line in cfg["console_scripts"].split("\n") if line.strip()]},
     zip_safe=False,
 )

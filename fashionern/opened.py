@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .core import ErnError, read_json
 from .data.core import join_captions
-from .distributed import world
+from .distributed import pick_device
 from .encoders.tme import Encoders, load_encoders
 from .models.core import ComposedRetriever
 from .models.factory import create_model, load_model
@@ -57,8 +57,7 @@ def open_retriever(
     device: str = "cpu",  # or 'cuda', 'cuda:1', 'auto'
 ) -> Retriever:
     "Encoders and composed model, in eval mode; an `ErnError` says what is there instead of what was asked for."
-    with world(device) as ranks:
-        place = ranks.device
+    place = pick_device(device)
     folder = Path(where)
     if folder.is_dir() and (folder / "config.json").is_file() and not _is_saved(folder):
         return _of_run(folder, model, place)
