@@ -10,7 +10,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Iterator
+from typing import Any, Iterator
 
 import torch
 import torch.distributed as dist
@@ -59,6 +59,14 @@ class World:
         t = torch.tensor([value], device=self.device, dtype=torch.float64 if self.device.type == "cpu" else torch.float32)
         dist.all_reduce(t)
         return t.item() / self.size
+
+    def tell(self, what: Any) -> Any:
+        "Rank 0's object, for all; what the other ranks gave is not looked at."
+        if self.size == 1:
+            return what
+        box = [what]
+        dist.broadcast_object_list(box, 0)
+        return box[0]
 
     def align_buffers(self, module: nn.Module) -> None:
         "Rank 0's running statistics for all; gradients keep only parameters in step."
