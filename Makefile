@@ -1,10 +1,10 @@
-# make demo | test | lab: each builds .venv from settings.ini first, and only when settings.ini or setup.py changed.
+# make demo | app | test | lab: each builds .venv from settings.ini first, and only when settings.ini or setup.py changed.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lab clean
+.PHONY: help demo app test lab clean
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/'
 
@@ -17,8 +17,16 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install --quiet --no-compile -e ".[dev]"
 	@touch $@
 
+$(VENV)/.installed-app: $(VENV)/.installed
+	$(PIP) install --quiet --no-compile -e ".[app,milvus]"
+	@touch $@
+
 demo: $(VENV)/.installed  ## install, draw garments, train FashionERN, show what it retrieves (about 5 minutes on 2 cores)
 	$(BIN)/ern_demo
+
+app: $(VENV)/.installed-app  ## open the search page on the demo's garments (after make demo; once for the index, then at once)
+	$(BIN)/ern_index build --images data/garments/images --model runs/demo --out indexes/demo
+	$(BIN)/ern_app --index indexes/demo --open
 
 test: $(VENV)/.installed-dev  ## install the development extras and run every check; pytest's summary comes last
 	$(BIN)/python tests/check_in_step.py

@@ -10,6 +10,8 @@ parser = ConfigParser(delimiters=["="])
 parser.read(here / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
 
+extras = {extra: shlex.split(cfg[f"{extra}_requirements"]) for extra in ("app", "milvus", "dev")}
+
 setup(
     name=cfg["lib_name"],
     version=cfg["version"],
@@ -22,10 +24,10 @@ setup(
     license="Apache-2.0",
     keywords=cfg["keywords"],
     packages=find_packages(include=["fashionern", "fashionern.*"]),
-    package_data={"fashionern": ["configs/*.json"]},
+    package_data={"fashionern": ["configs/*.json", "page/*"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=shlex.split(cfg["requirements"]),
-    extras_require={"dev": shlex.split(cfg["dev_requirements"])},
+    extras_require={**extras, "dev": [package for extra in extras.values() for package in extra]},
     entry_points={"console_scripts": [line for line in cfg["console_scripts"].split("\n") if line.strip()]},
     zip_safe=False,
 )

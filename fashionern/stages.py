@@ -21,7 +21,7 @@ from tqdm import tqdm
 from .config import TrainConfig
 from .core import ErnError, ImageFeatures, TextFeatures
 from .data.core import JOINS, TripletDataset, join_captions
-from .distributed import World
+from .distributed import World, norm_over
 from .encoders.clip import ClipEncoder
 from .encoders.tme import TME, Encoders, TmeSettings
 from .features import FeatureStore, ImageViews
@@ -291,11 +291,12 @@ def _pairs(data: TripletDataset, order: list[Tensor], clip: ClipEncoder, workers
 
 # %% ../nbs/54_stages.ipynb #1c1078d3
 class StageTwo(nn.Module):
-    "(references, sentences, targets) → the loss of a step, over the triplets of all ranks where `gather` says so."
+    "(references, sentences, targets) → the loss of a step; it and batch norms are over the triplets of all ranks where `gather` says so."
 
     def __init__(self, model: ComposedRetriever, loss: PairLoss, world: World = World(), gather: bool = False):
         super().__init__()
         self.model, self.loss, self.world, self.gather = model, loss, world, gather
+        norm_over(model, world if gather else World())
 
     def forward(self, reference: ImageFeatures, text: TextFeatures, target: ImageFeatures) -> Tensor:
         rows = [x.float() for x in (*self.model(reference, text, target), reference.whole, text.whole)]

@@ -1,6 +1,6 @@
 """Run by `torchrun` in test_train.py: with the negatives of all ranks, two ranks × B against one rank × 2B.
 
-Argument: the JSON file to write, case → [difference of the losses, largest difference of a gradient].
+Argument: the JSON file to write, case → [difference of the losses, largest difference of a gradient, and of what a step leaves in a buffer].
 """
 
 import sys
@@ -19,6 +19,7 @@ from fashionern.losses import create_loss, list_losses
 from fashionern.models.factory import create_model
 from fashionern.stages import StageOne, StageTwo, stage_one_loss
 
+MODELS = ("combiner", "artemis", "fashionern@norm=layer", "fashionern@ask=words,mask_padding=true")
 D, L, N = 32, 9, 8  # N: triplets of both ranks together
 
 
@@ -30,9 +31,19 @@ def gradients(module: nn.Module) -> dict[str, torch.Tensor]:
     return {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
 
 
+def without_dropout(module: nn.Module) -> nn.Module:
+    "In training, but nothing is dropped."
+    for part in module.train().modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        elif isinstance(part, nn.MultiheadAttention):
+            part.dropout = 0.0
+    return module
+
+
 def apart(make, loss_of, batch: tuple, ranks: World) -> list[float]:
-    "Of loss and gradients, between this rank's share under DDP and the whole batch alone; `make(world)` is the module, whose dropout `eval` switches off."
-    alone, shared = make(World()).eval(), make(ranks).eval()
+    "Of loss, gradients and buffers, between this rank's share under DDP and the whole batch alone; `make(world)` is the module."
+    alone, shared = without_dropout(make(World())), without_dropout(make(ranks))
     mine = slice(ranks.rank * N // 2, (ranks.rank + 1) * N // 2)
     whole = loss_of(alone, batch, World())
     whole.backward()
@@ -41,7 +52,8 @@ def apart(make, loss_of, batch: tuple, ranks: World) -> list[float]:
     part.backward()
     ours, theirs = gradients(shared), gradients(alone)
     assert ours.keys() == theirs.keys() and any(g.abs().max() > 1e-4 for g in theirs.values())
-    return [abs(ranks.mean(part.item()) - whole.item()), max((ours[n] - theirs[n]).abs().max().item() for n in theirs)]
+    kept = [(a.double() - b.double()).abs()[a != b].max().item() for a, b in zip(shared.buffers(), alone.buffers()) if not torch.equal(a, b)]
+    return [abs(ranks.mean(part.item()) - whole.item()), max((ours[n] - theirs[n]).abs().max().item() for n in theirs), max(kept, default=0.0)]
 
 
 def stage_two(ranks: World, model: str, loss: str) -> list[float]:
@@ -76,6 +88,6 @@ if __name__ == "__main__":
         torch.manual_seed(1)
         found = {f"stage 1, chunk {chunk}": stage_one(ranks, chunk) for chunk in (0, 3)}
         found |= {f"fashionern, {loss}": stage_two(ranks, "fashionern", loss) for loss in list_losses()}
-        found |= {f"{model}, batch-classification": stage_two(ranks, model, "batch-classification") for model in ("combiner", "artemis", "fashionern@norm=layer")}
+        found |= {f"{model}, batch-classification": stage_two(ranks, model, "batch-classification") for model in MODELS}
         if ranks.main:
             write_json(Path(sys.argv[1]), found)

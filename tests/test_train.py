@@ -59,9 +59,9 @@ def test_two_ranks_end_with_the_same_weights_and_rank_0_alone_writes(garments, t
 def test_two_ranks_have_the_loss_and_gradients_of_one_rank_with_twice_the_batch(tmp_path):
     run([*TORCHRUN, Path(__file__).parent / "all_negatives.py", tmp_path / "apart.json"])
     apart = json.loads((tmp_path / "apart.json").read_text())
-    assert len(apart) == 2 + 6 + 3
-    for case, (loss, gradient) in apart.items():
-        assert loss < 1e-5 and gradient < 1e-5, (case, loss, gradient)
+    assert len(apart) == 2 + 6 + 4
+    for case, (loss, gradient, buffer) in apart.items():
+        assert loss < 1e-5 and gradient < 1e-5 and buffer < 1e-5, (case, loss, gradient, buffer)
 
 
 def test_torchrun_and_python_are_the_same_program(garments, tmp_path):

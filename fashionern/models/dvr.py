@@ -102,6 +102,11 @@ class TargetRefinement(nn.Module):
     def forward(self, images: ImageFeatures) -> Tensor:
         return self.combine(_at_length(images.whole, self.lengths, unit=not self.training), self.self_guided(self.by_place(images.local)))
 
+    @torch.no_grad()
+    def attention(self, images: ImageFeatures) -> Tensor:
+        "(B, P) share of each crop in the refined part; the shares of an image sum to one."
+        return self.self_guided.weights(self.by_place(images.local))
+
 # %% ../../nbs/31_models.dvr.ipynb #b4241eac
 _COMBINERS = {"text_projection_layer.0": "text.0", "image_projection_layer.0": "image.0", "dynamic_scalar.0": "gate.0", "dynamic_scalar.3": "gate.3"}
 _SELF_GUIDED = {"embedding_local": "local", "embedding_global": "whole", "embedding_common": "common"}

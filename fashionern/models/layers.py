@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import CROPS, ErnError, unknown_name
+from ..distributed import BatchNorm
 
 # %% ../../nbs/30_models.layers.ipynb #65fd77ba
 class GatedCombiner(nn.Module):
@@ -54,7 +55,7 @@ class SelfGuided(nn.Module):
         super().__init__()
         if norm not in ("batch", "layer"):
             raise unknown_name("norm of self-guided pooling", norm, ("batch", "layer"))
-        make = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}[norm]
+        make = {"batch": BatchNorm, "layer": nn.LayerNorm}[norm]
         self.per_channel = norm == "batch" and places is None
         self.local = nn.Sequential(nn.Linear(dim, dim), make(places if norm == "batch" and places else dim), nn.Tanh(), nn.Dropout(0.5))
         self.whole = nn.Sequential(nn.Linear(dim, dim), make(dim), nn.Tanh(), nn.Dropout(0.5))

@@ -44,7 +44,7 @@ class VAL(nn.Module):
         return self.spatial(fused).sigmoid() * self.channel(fused.mean(1, keepdim=True)).sigmoid()
 
     @torch.no_grad()
-    def attention(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
+    def attended(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
         "(B, P+1, P+1+L): what each place attends, mean over the heads; rows sum to one, padding gets nothing."
         return self._attend(self._fuse(reference, text)[1], text, need_weights=True)[1]
 
