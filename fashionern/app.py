@@ -251,7 +251,7 @@ def _file(name: str, kind: str) -> Callable:
     return give
 
 
-async def _explainerror(request: Request, e: Exception) -> Response:
+async def _told(request: Request, e: Exception) -> Response:
     "An error of ours, or of an address that is not there, as one sentence."
     if isinstance(e, HTTPException):
         return error(e.status_code, {404: "There is nothing at this address.", 405: "This address is not asked that way."}.get(e.status_code, str(e.detail)))
@@ -276,7 +276,7 @@ def create_app(
         yield
         await asyncio.to_thread(answers.batcher.close)
 
-    app = Starlette(routes=routes, exception_handlers={kind: _explain_error for kind in (HTTPException, ErnError)}, lifespan=lifespan)
+    app = Starlette(routes=routes, exception_handlers={kind: _told for kind in (HTTPException, ErnError)}, lifespan=lifespan)
     app.add_middleware(Guard, allowed_hosts=allowed_hosts)
     return app
 
