@@ -336,7 +336,7 @@ function shaded(photo, label, shares, side) {
 }
 
 function explanation(why, photo, asked) {
-  const parts = [["before either", why.base]];
+  const parts = [["blank", why.base]];
   if (asked.reference) parts.push(["reference", why.image]);
   if (asked.text) parts.push(["sentence", why.text]);
   const sum = make("p", { className: "sum quiet", textContent: `Its score of ${why.score.toFixed(3)} is the sum of these: what a blank question gets, and what each part of yours adds.` });
