@@ -131,7 +131,8 @@ def why_picture(
     fig = Figure(figsize=(max(2.0 * sum(widths), 5.0), tall + 1.3), dpi=100, layout="constrained")
     grid = GridSpec(len(lines) + 1, len(widths), figure=fig, width_ratios=widths, height_ratios=[tall / len(lines)] * len(lines) + [0.6])
     for row, (label, picture, shares) in enumerate(lines):
-        picture = as_picture(picture)
+        picture = as_picture(picture)  # a copy, so that it may shrink
+        picture.thumbnail((480, 480))
         show_picture(fig.add_subplot(grid[row, 0]), picture, label)
         if shares:
             shade_crops([fig.add_subplot(grid[row, place]) for place in (1, 2)], picture, shares)
