@@ -21,7 +21,7 @@ from .core import ErnError, ImageFeatures
 from .data.core import clean_caption, join_captions
 from .models.hub import Retriever, as_picture
 from .opened import check_searchable, encode_sentences
-from .visualise import WORD, explain, shade_crops, show_picture, word_bars
+from .visualise import NO_WORD, WORD, explain, shade_crops, show_picture, word_bars
 
 # %% ../nbs/66_why.ipynb #a66e0007
 def shapley(
@@ -113,7 +113,7 @@ def why(
     return Why(both, base, *shapley(both, photo, said, base), falls, crops, _target_crops(retriever, found))
 
 # %% ../nbs/66_why.ipynb #a66e0024
-_PARTS = {"base": "#bbbbbb", "reference": WORD, "sentence": "#e69f00"}
+_PARTS = {"base": NO_WORD, "reference": "#e69f00", "sentence": WORD}
 
 
 def why_picture(
