@@ -1,0 +1,35 @@
+"A small index of drawn garments with a product table, and a searcher over it: what the tests of the search page look at."
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fashionern.data.drawing import draw_file
+from fashionern.data.garments import sample_designs
+from fashionern.encoders.clip import TINY, create_clip
+from fashionern.encoders.tme import Encoders
+from fashionern.index import begin_store, compare, fill
+from fashionern.models.factory import create_model
+from fashionern.models.hub import Retriever
+from fashionern.search import Searcher
+
+
+def tiny_searcher(
+    folder: Path,
+    count: int = 40,  # photos
+    size: int = 96,  # side of a photo, pixels
+) -> Searcher:
+    "Draw the photos below `folder`, index them with a model of random weights, and open the index."
+    torch.manual_seed(0)
+    photos = folder / "photos"
+    (photos / "women").mkdir(parents=True)
+    designs, rows = sample_designs("dress", count, np.random.default_rng(0), set()), {}
+    for i, design in enumerate(designs):
+        name = f"women/{i:02}.png" if i % 2 else f"O'Neill {i:02} ✓.jpg"
+        draw_file((design, (0, i), size, photos / name))
+        rows[name] = {"colour": design.colour, "length": design.length, "brand": ("O'Neill", "Été & fils")[i % 2], "price": 10.0 + i % 5}
+    retriever = Retriever(Encoders(create_clip(TINY)), create_model("dvr@mask_padding", 128, ffn=64)).eval()
+    store = begin_store(folder / "index", retriever, "a model made for this test")
+    fill(store, retriever, compare(store, photos, rows).todo)
+    return Searcher(retriever, store)
