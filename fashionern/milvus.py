@@ -152,7 +152,7 @@ def _about(client: Any, where: str | Path) -> dict[str, Any]:
     "What `_collect` was told; an `ErnError` where there is no index of ours."
     _, name = _address(where)
     if not client.has_collection(name, timeout=SECONDS):
-        raise ErnError(f"There is no index in {where}; build one with ern_index build --images DIR --model RUN --out {where}.")
+        raise ErnError(f"There is no index in {where}; build one with ern_index build --images DIR --model RUN --store {where}.")
     described = client.describe_collection(name, timeout=SECONDS)
     text = described["description"] or described["properties"].get("about", "")
     try:
@@ -202,7 +202,7 @@ class _Opened:
     def open(cls, where: str | Path) -> "MilvusStore":
         "The store of that name; an `ErnError` where there is none."
         if not _there(where):
-            raise ErnError(f"There is no index in {where}; build one with ern_index build --images DIR --model RUN --out {where}.")
+            raise ErnError(f"There is no index in {where}; build one with ern_index build --images DIR --model RUN --store {where}.")
         return cls._begin(where)
 
     @classmethod
