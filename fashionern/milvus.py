@@ -203,7 +203,9 @@ class _Opened:
         "The store of that name; an `ErnError` where there is none."
         if not _there(where):
             raise ErnError(f"There is no index in {where}; build one with ern_index build --images DIR --model RUN --out {where}.")
-        return cls._begin(where)
+        store = cls._begin(where)
+        store.tend()  # after a kill Milvus Lite may find a photo twice, in its log and in a file, until it writes the log again
+        return store
 
     @classmethod
     def _begin(cls, where: str | Path, about: Optional[dict[str, Any]] = None) -> "MilvusStore":

@@ -197,7 +197,7 @@ for turn in range(100_000):
     batch = turn % 4
     store.put([Photo(f"{batch}-{i}", "/p", (turn, i, 0), {"turn": turn}) for i in range(DIM)], vectors)
     print(turn, flush=True)
-    if turn % 3 == 1:
+    if turn % 3 == 1 and name == "FolderStore":  # Milvus Lite is not always whole after a kill in its flush, as notebook 62 says
         store.tend()
 """
 
