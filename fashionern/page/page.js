@@ -64,6 +64,7 @@ function queryOf(of) {
   return { ...reference, text: of.text, where: of.where, filter: of.filter, keep_reference: of.keep, k: of.k };
 }
 
+const filtersOf = (of) => Object.keys(of.where).length + Boolean(of.filter);
 const isQuery = (of) => Boolean(of.reference || of.text);
 
 function addressOf(of) {
@@ -159,7 +160,7 @@ function titleOf(of) {
 // ---------------------------------------------------------------- the form
 
 function showForm() {
-  const { reference } = state, on = Object.keys(state.where).length + Boolean(state.filter) + state.keep;
+  const { reference } = state, on = filtersOf(state) + state.keep;
   $("drop").hidden = Boolean(reference);
   $("chosen").hidden = !reference;
   if (reference && $("chosen-photo").getAttribute("src") !== reference.photo) $("chosen-photo").src = reference.photo;
@@ -236,7 +237,7 @@ function showTrail() {
 function tile(photo, at, isHit) {
   const reference = { name: photo.name, photo: photo.photo }, name = shortName(photo.name);
   const said = isHit ? `Result ${at + 1}: ${name}, score ${photo.score.toFixed(3)}. Enter: like this, but…` : `Start from ${name}`;
-  const image = make("img", { src: small(photo.photo), alt: "", loading: at < 12 ? "eager" : "lazy", decoding: "async", width: 4, height: 5 });
+  const image = make("img", { src: small(photo.photo), alt: "", loading: at < 12 ? "eager" : "lazy", decoding: "async" });
   const pick = make("button", { type: "button", className: "pick", tabIndex: at ? -1 : 0, title: photo.name, onclick: () => choose(reference), aria: { label: said } }, image);
   if (!isHit) return make("li", { className: "tile", data: { name: photo.name } }, pick);
   const facts = make("div", { className: "facts" },
@@ -261,6 +262,8 @@ function showHits(hits) {
   const was = $("grid").contains(document.activeElement) ? document.activeElement.closest(".tile")?.dataset.name : null;
   fill(hits.map((hit, at) => tile(hit, at, true)));
   $("empty").hidden = hits.length > 0;
+  $("loosen").hidden = $("empty-hint").hidden = !filtersOf(state);
+  $("empty-title").textContent = filtersOf(state) ? "Nothing fits these filters." : "Nothing was found.";
   $("more").hidden = hits.length < state.k || state.k >= about.limits.hits;
   $("status").textContent = plural(hits.length, "result");
   const back = was && [...$("grid").children].find((one) => one.dataset.name === was);
@@ -316,29 +319,29 @@ function bars(rows) {
   return make("div", { className: "split" }, ...rows.map(([label, value]) => bar(label, value, most)));
 }
 
-function shaded(photo, label, crops, side) {
+function shaded(photo, label, shares, side) {
   const box = make("div", { className: "shade" }, make("img", { src: photo, alt: label }));
-  const cells = !crops ? [] : side === 2 ? crops.slice(0, 4) : crops.slice(4, 13), most = Math.max(1e-6, ...(crops || []).map(Math.abs));
+  const cells = !shares ? [] : side === 2 ? shares.slice(0, 4) : shares.slice(4, 13), most = Math.max(0.25, ...(shares || []).map((share) => Math.abs(share - 1)));
   const svg = draw("svg", { viewBox: `0 0 ${side * 30} ${side * 30}`, preserveAspectRatio: "none", "aria-hidden": "true" });
-  cells.forEach((value, at) => {
+  cells.forEach((share, at) => {
     const column = at % side, row = Math.floor(at / side);
-    svg.append(draw("rect", { x: column * 30, y: row * 30, width: 30, height: 30, class: value < 0 ? "down" : "up", "fill-opacity": (0.62 * Math.abs(value)) / most }));
-    const cell = make("span", { className: "cell", textContent: signed(value) });
+    svg.append(draw("rect", { x: column * 30, y: row * 30, width: 30, height: 30, class: share < 1 ? "down" : "up", "fill-opacity": (0.7 * Math.abs(share - 1)) / most }));
+    const cell = make("span", { className: "cell", textContent: `${share.toFixed(2)}×` });
     cell.style.left = `${(100 * (column + 0.5)) / side}%`;
     cell.style.top = `${(100 * (row + 0.5)) / side}%`;
     box.append(cell);
   });
   if (cells.length) box.insertBefore(svg, box.children[1]);
-  return make("figure", {}, box, make("figcaption", { textContent: label }));
+  return make("figure", {}, box, make("figcaption", { textContent: cells.length ? label : `${label}: this model does not weigh its parts` }));
 }
 
 function explanation(why, photo, asked) {
-  const parts = [["any photo", why.base]];
-  if (asked.reference) parts.push(["the reference", why.image]);
-  if (asked.text) parts.push(["the sentence", why.text]);
-  const sum = make("p", { className: "sum quiet", textContent: `Its score of ${why.score.toFixed(3)} is the sum of what each part of the question adds.` });
+  const parts = [["before either", why.base]];
+  if (asked.reference) parts.push(["reference", why.image]);
+  if (asked.text) parts.push(["sentence", why.text]);
+  const sum = make("p", { className: "sum quiet", textContent: `Its score of ${why.score.toFixed(3)} is the sum of these: what a blank question gets, and what each part of yours adds.` });
   const made = [sum, bars(parts)];
-  if (why.words.length) made.push(make("h3", { textContent: "Word by word" }), bars(why.words));
+  if (why.words.length) made.push(make("h3", { textContent: "Word by word: how far the score falls without it" }), bars(why.words));
   if (why.crops || why.result_crops) {
     const pair = make("div", { className: `pair${asked.reference ? "" : " one"}` });
     const show = (side) => pair.replaceChildren(...[
@@ -351,7 +354,7 @@ function explanation(why, photo, asked) {
         show(side);
       } }));
     show(3);
-    made.push(make("h3", { textContent: "Part by part" }), choice, pair);
+    made.push(make("h3", { textContent: "Where the model looked: 1× is an even share" }), choice, pair);
   }
   return made;
 }
@@ -396,7 +399,7 @@ function listen() {
   $("clear").onclick = () => { go({ reference: null, text: $("text").value.trim() }); $("drop").focus(); };
   $("keep").onchange = () => go({ keep: $("keep").checked });
   $("sentence").onchange = () => go({ filter: $("sentence").value.trim() });
-  $("reset").onclick = () => go({ where: {}, filter: "", keep: false });
+  $("reset").onclick = $("loosen").onclick = () => go({ where: {}, filter: "", keep: false });
   $("more").onclick = () => go({ k: Math.min(state.k + STEP, about.limits.hits), trail: state.trail }, { replace: true });
   $("why-close").onclick = () => $("why").close();
   $("why").onclick = (event) => { if (event.target === $("why")) $("why").close(); };
