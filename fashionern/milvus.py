@@ -202,15 +202,10 @@ class _Opened:
     def open(cls, where: str | Path) -> "MilvusStore":
         "The store of that name; an `ErnError` where there is none."
         if not _there(where):
-<<<<<<< HEAD
             raise ErnError(f"There is no index in {where}; build one with ern_index build --images DIR --model RUN --store {where}.")
-        return cls._begin(where)
-=======
-            raise ErnError(f"There is no index in {where}; build one with ern_index build --images DIR --model RUN --out {where}.")
         store = cls._begin(where)
         store.tend()  # after a kill Milvus Lite may find a photo twice, in its log and in a file, until it writes the log again
         return store
->>>>>>> w-milvus
 
     @classmethod
     def _begin(cls, where: str | Path, about: Optional[dict[str, Any]] = None) -> "MilvusStore":
