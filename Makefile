@@ -25,7 +25,7 @@ demo: $(VENV)/.installed  ## install, draw garments, train FashionERN, show what
 	$(BIN)/ern_demo
 
 app: $(VENV)/.installed-app  ## open the search page on the demo's garments (after make demo; once for the index, then at once)
-	$(BIN)/ern_index build --images data/garments/images --model runs/demo --out indexes/demo
+	$(BIN)/ern_index build --images data/garments/images --model runs/demo --out indexes/demo --table data/garments/designs.json
 	$(BIN)/ern_app --index indexes/demo --open
 
 test: $(VENV)/.installed-dev  ## install the development extras and run every check; pytest's summary comes last

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from .core import ErnError
+from .core import ErnError, read_json
 from .data.core import IMAGE_SUFFIXES, load_image
 from .data.table import read_table
 from .distributed import World
@@ -89,10 +89,12 @@ def find_photos(folder: str | Path) -> dict[str, Path]:
 
 
 def read_rows(
-    table: str | Path,  # .csv or .parquet
-    id_column: str,  # names the photo
+    table: str | Path,  # .csv, .parquet, or .json with an object that gives each photo its columns
+    id_column: str,  # names the photo; not looked at in JSON
 ) -> dict[str, dict[str, str | float]]:  # id → column → value, without empty cells
     "The rows of a product table by photo."
+    if Path(table).suffix.lower() == ".json":
+        return _json_rows(Path(table))
     frame, _ = read_table(table, [id_column])
     cells = {c: _as_numbers(frame[c].tolist()) for c in frame.columns if c != id_column}
     return {name: {c: v[i] for c, v in cells.items() if v[i] != ""} for i, name in enumerate(frame[id_column]) if name}
@@ -104,6 +106,13 @@ def _as_numbers(values: list[str]) -> list[str | float]:
     except ValueError:
         return values
     return numbers if all(v == "" or np.isfinite(v) for v in numbers) else values
+
+
+def _json_rows(table: Path) -> dict[str, dict[str, str | float]]:
+    rows = read_json(table)
+    if not isinstance(rows, dict) or not all(isinstance(row, dict) and all(type(v) in (str, int, float) for v in row.values()) for row in rows.values()):
+        raise ErnError(f"{table} must be an object that gives each photo an object of texts and numbers; write it anew, or give a .csv.")
+    return rows
 
 
 def row_of(name: str, rows: dict[str, dict]) -> dict[str, str | float]:

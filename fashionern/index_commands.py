@@ -33,7 +33,7 @@ class _Working:
     store: Optional[str] = None
     "Milvus instead of a folder: a .db file (Milvus Lite) or a server's address."
     table: Optional[Path] = None
-    "Product table (.csv or .parquet) whose columns --where filters by."
+    "Product table (.csv, .parquet, or .json: photo → columns) whose columns --where filters by."
     id_column: str = "id"
     "Column of the table that names the photo: its file name, with or without suffix."
     batch_size: int = 32

@@ -125,14 +125,14 @@ def _as_json(query: Query, hits: Sequence[Hit]) -> dict[str, Any]:
 
 def hits_table(query: Query, hits: Sequence[Hit]) -> Table:
     "Rank, score, name and columns of each hit; rich text."
-    columns = list(dict.fromkeys(c for hit in hits for c in hit.columns))[:6]
     table = Table(title=escape(_asked(query)), title_justify="left", caption=None if hits else "no photo fits")
     for name in ("rank", "score"):
         table.add_column(name, justify="right")
-    for name in ("photo", *columns):
-        table.add_column(escape(name), overflow="fold")
+    for name in ("photo", "what the table says of it") if any(hit.columns for hit in hits) else ("photo",):
+        table.add_column(name, overflow="fold")
     for i, hit in enumerate(hits, 1):
-        table.add_row(str(i), f"{hit.score:.3f}", escape(hit.name), *(escape(str(hit.columns.get(c, ""))) for c in columns))
+        row = [", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in hit.columns.values())] if any(h.columns for h in hits) else []
+        table.add_row(str(i), f"{hit.score:.3f}", *map(escape, [hit.name, *row]))
     return table
 
 # %% ../nbs/69_index_work.ipynb #69aa0009

@@ -87,7 +87,7 @@ def _of_run(folder: Path, model: Optional[str], device: torch.device) -> Retriev
 def check_searchable(retriever: Retriever) -> None:
     "An `ErnError` where queries and photos are compared by something else than a dot product."
     if hasattr(retriever.model.composer, "score"):
-        raise ErnError(f"Model {retriever.model.name!r} cannot be searched with: its score is no dot product, and an index cannot search it; choose another model, such as fashionern.")
+        raise ErnError(f"Model {retriever.model.name!r} is of no use here: its score is no dot product: an index cannot search it; take another, such as fashionern.")
 
 
 @torch.inference_mode()

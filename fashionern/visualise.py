@@ -156,19 +156,19 @@ def shade_crops(
     image: Image.Image,
     shares: Sequence[float],  # 13 multiples of an even share
 ) -> None:
-    "The picture twice, its crops shaded by share; differences that the figures do not show stay pale."
+    "The picture twice, its crops shaded by share; small differences stay pale."
     across, down = (side / 6 for side in image.size)  # a sixth is the measure of both halves and thirds
     for ax, part, name in zip(axes, (slice(0, 4), slice(4, 13)), ("quarters", "ninths")):
         show_picture(ax, image, name)
         for (left, top, right, bottom), share in zip(crop_boxes(6)[part], shares[part]):
-            strength = (share - min(shares)) / max(max(shares) - min(shares), 0.1)
+            strength = (share - min(shares)) / max(max(shares) - min(shares), 0.25)
             _shade(ax, (left * across, top * down, right * across, bottom * down), share, 0.65 * float(strength))
 
 
 def _shade(ax: Axes, box: tuple[float, float, float, float], share: float, strength: float) -> None:
     left, top, right, bottom = box[0] - 0.5, box[1] - 0.5, box[2] - 0.5, box[3] - 0.5  # imshow's first pixel begins at -0.5
     ax.add_patch(Rectangle((left, top), right - left, bottom - top, facecolor="#d73027", alpha=strength, edgecolor="none"))
-    ax.text((left + right) / 2, (top + bottom) / 2, f"{share:.1f}", ha="center", va="center", fontsize=7, color="black",
+    ax.text((left + right) / 2, (top + bottom) / 2, f"{share:.2f}", ha="center", va="center", fontsize=7, color="black",
             bbox=dict(boxstyle="round,pad=0.15", facecolor="white", alpha=0.7, edgecolor="none"))  # fmt: skip
 
 
@@ -180,7 +180,8 @@ def word_bars(
     line: float = 0.0,  # where a dotted line stands
 ) -> None:
     "A bar for each word, red where it is negative, grey where the word is none of the sentence's own."
-    ax.barh(range(len(words)), values, color=[NO_WORD if w.startswith("[") else AGAINST if v < 0 else WORD for w, v in zip(words, values)])
+    colours = [NO_WORD if w.startswith("[") else AGAINST if v < 0 else WORD for w, v in zip(words, values)]
+    ax.barh(range(len(words)), values, min(0.8, 0.12 * len(words)), color=colours)
     ax.axvline(line, color="black", linewidth=0.6, linestyle=":")
     ax.set_yticks(range(len(words)), words, fontsize=6, parse_math=False)
     ax.invert_yaxis()

@@ -21,7 +21,7 @@ from .core import ErnError, ImageFeatures
 from .data.core import clean_caption, join_captions
 from .models.hub import Retriever, as_picture
 from .opened import check_searchable, encode_sentences
-from .visualise import WORD, explain, shade_crops, show_picture, word_bars
+from .visualise import NO_WORD, WORD, explain, shade_crops, show_picture, word_bars
 
 # %% ../nbs/66_why.ipynb #a66e0007
 def shapley(
@@ -113,7 +113,7 @@ def why(
     return Why(both, base, *shapley(both, photo, said, base), falls, crops, _target_crops(retriever, found))
 
 # %% ../nbs/66_why.ipynb #a66e0024
-_PARTS = {"base": "#bbbbbb", "reference": WORD, "sentence": "#e69f00"}
+_PARTS = {"base": NO_WORD, "reference": "#e69f00", "sentence": WORD}
 
 
 def why_picture(
@@ -131,7 +131,8 @@ def why_picture(
     fig = Figure(figsize=(max(2.0 * sum(widths), 5.0), tall + 1.3), dpi=100, layout="constrained")
     grid = GridSpec(len(lines) + 1, len(widths), figure=fig, width_ratios=widths, height_ratios=[tall / len(lines)] * len(lines) + [0.6])
     for row, (label, picture, shares) in enumerate(lines):
-        picture = as_picture(picture)
+        picture = as_picture(picture)  # a copy, so that it may shrink
+        picture.thumbnail((480, 480))
         show_picture(fig.add_subplot(grid[row, 0]), picture, label)
         if shares:
             shade_crops([fig.add_subplot(grid[row, place]) for place in (1, 2)], picture, shares)

@@ -17,7 +17,7 @@ from fashionern.protocols import PROTOCOLS
 BIN = Path(sys.executable).parent
 ENV = os.environ | {"OMP_NUM_THREADS": "1"}  # several threads of several processes on few cores wait for each other
 DATASETS = ("fashioniq", "shoes", "fashion200k", "cirr")
-SHORT = ["--warmup-epochs", "2", "--tme-epochs", "1", "--num-epochs", "2", "--compare", "sum", "--batch-size", "64", "--device", "cpu", "--num-workers", "0"]
+SHORT = ["--warmup-epochs", "2", "--tme-epochs", "1", "--num-epochs", "2", "--compare", "sum", "--batch-size", "64", "--ffn", "64", "--device", "cpu", "--num-workers", "0"]
 
 
 def call(command: str, *args, status: int = 0) -> str:

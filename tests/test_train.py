@@ -22,14 +22,14 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def garments(tmp_path_factory) -> Path:
     "A small drawn dataset."
     root = tmp_path_factory.mktemp("garments") / "data"
-    draw_fashioniq(root, 80, 32, 32, 160, 20, 5, size=48, workers=1)
+    draw_fashioniq(root, 40, 32, 32, 60, 20, 5, size=48, workers=1)
     return root
 
 
 def flags(root: Path, run: Path, **more) -> list[str]:
     "A short run of the demo's preset on `root`."
     chosen = {"preset": "demo", "root": root, "run-dir": run, "device": "cpu", "num-workers": 0, "warmup-epochs": 1, "tme-epochs": 1}
-    chosen |= {"warmup-batch-size": 40, "tme-batch-size": 40, "batch-size": 40, "num-epochs": 2, "compare": "combiner", "save-every": 0, **more}
+    chosen |= {"warmup-batch-size": 40, "tme-batch-size": 40, "batch-size": 40, "num-epochs": 2, "ffn": 64, "compare": "combiner", "save-every": 0, **more}
     return [part for k, v in chosen.items() for part in (f"--{k}", str(v))]
 
 
@@ -74,7 +74,7 @@ def test_torchrun_and_python_are_the_same_program(garments, tmp_path):
 
 
 def test_a_killed_run_resumed_ends_with_the_same_weights(garments, tmp_path):
-    long = {"num-epochs": 12}
+    long = {"num-epochs": 9}
     run([sys.executable, "-m", "fashionern.train", *flags(garments, tmp_path / "whole", **long)])
     command = [sys.executable, "-m", "fashionern.train", *flags(garments, tmp_path / "killed", **long)]
     process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

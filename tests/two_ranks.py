@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import fashionern.stages
+import fashionern.warmup
 from fashionern.config import parse_train
 from fashionern.train import run_training
 
@@ -28,6 +29,6 @@ def noting(name, module, *args, **kwargs):
 
 
 if __name__ == "__main__":
-    fashionern.stages.fit = noting
+    fashionern.stages.fit = fashionern.warmup.fit = noting
     cfg = parse_train(sys.argv[2:])
     run_training(replace(cfg, run_dir=cfg.run_dir / f"rank{rank}"))

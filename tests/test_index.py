@@ -1,0 +1,190 @@
+"""`ern_index` and `ern_search` over a FAISS folder and over Milvus Lite: the same tests for both, killed processes and two ranks included."""
+
+import importlib.util
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fashionern.core import ErnError, set_seed
+from fashionern.data.garments import draw_pictures, sample_designs
+from fashionern.encoders.clip import TINY, create_clip
+from fashionern.encoders.tme import Encoders
+from fashionern.index import open_store
+from fashionern.index_commands import parse_index, parse_search
+from fashionern.index_work import run_index, run_search
+from fashionern.models.factory import create_model
+from fashionern.models.hub import Retriever
+from fashionern.search import Searcher
+
+PLACES = ["folder", pytest.param("milvus", marks=pytest.mark.skipif(not importlib.util.find_spec("milvus_lite"), reason="Milvus Lite is not installed"))]
+COUNT = 40
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Path:
+    "photos/, t.csv and two models with random weights."
+    root = tmp_path_factory.mktemp("shop")
+    (root / "photos" / "new").mkdir(parents=True)
+    designs = sample_designs("dress", COUNT, np.random.default_rng(0), set())
+    paths = {f"{i}": root / "photos" / ("new" if i % 4 == 0 else "") / f"{i}.png" for i in range(COUNT)}
+    draw_pictures(dict(zip(paths, designs)), paths, size=64, workers=1)
+    rows = [f"{i},{d.colour},{i / 2}" for i, d in enumerate(designs)]
+    (root / "t.csv").write_text("\n".join(["id,colour,price", *rows]))
+    for seed in (0, 1):
+        set_seed(seed)
+        Retriever(Encoders(create_clip(TINY)), create_model("dvr@mask_padding", 128, ffn=64)).save_pretrained(root / f"model{seed}")
+    return root
+
+
+@pytest.fixture
+def photos(shop: Path, tmp_path: Path) -> Path:
+    shutil.copytree(shop / "photos", tmp_path / "photos")
+    return tmp_path / "photos"
+
+
+def where(place: str, folder: Path, flag: str) -> list[str]:
+    return ["--store", str(folder / "index.db")] if place == "milvus" else [flag, str(folder / "index")]
+
+
+def index(command: str, place: str, folder: Path, *flags: str) -> int:
+    given = ["--images", str(folder / "photos"), "--num-workers", "0", "--device", "cpu"] if command in ("build", "add", "update") else []
+    return run_index(parse_index([command, *flags, *given, *where(place, folder, "--out" if command == "build" else "--index")]))
+
+
+def search(place: str, folder: Path, *flags: str) -> list:
+    return run_search(parse_search([*flags, "--device", "cpu", *where(place, folder, "--index")]))
+
+
+def names_in(place: str, folder: Path) -> set[str]:
+    store = open_store(where(place, folder, "")[1])
+    found = set(store.marks())
+    store.close()
+    return found
+
+
+def files_in(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*.png")}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_from_a_folder_to_results(place, shop, photos, tmp_path, capsys):
+    assert index("build", place, tmp_path, "--model", str(shop / "model0"), "--table", str(shop / "t.csv")) == 0
+    assert names_in(place, tmp_path) == files_in(photos)
+    retriever = Retriever.from_pretrained(shop / "model0")
+    others = sorted(files_in(photos) - {"new/0.png"})
+    expected = retriever.score(retriever.encode_queries([photos / "new/0.png"], ["is red"]), retriever.encode_targets([photos / n for n in others]))[0]
+    capsys.readouterr()
+    hits = search(place, tmp_path, "--image", str(photos / "new/0.png"), "--text", "is red", "-k", "5", "--json")[0]
+    assert np.allclose([h.score for h in hits], expected.sort(descending=True).values[:5], atol=1e-4)
+    assert json.loads(capsys.readouterr().out)["hits"][0]["name"] == hits[0].name
+    cheap = search(place, tmp_path, "--name", "new/0.png", "-k", "50", "--where", "price < 5 and not colour = 'red'", "--grid", str(tmp_path / "g.png"), "--explain", str(tmp_path / "w.png"))[0]
+    assert cheap and all(h.columns["price"] < 5 and h.columns["colour"] != "red" for h in cheap)
+    assert all(Image.open(tmp_path / f).size[0] > 300 for f in ("g.png", "w.png"))
+    own = search(place, tmp_path, "--name", "new/0.png", "--keep-reference", "-k", "1")[0]
+    assert own[0].name == "new/0.png" and own[0].score == pytest.approx(1, abs=1e-4)
+    (tmp_path / "q.jsonl").write_text('{"image": "photos/new/0.png", "text": "is red"}\n{"text": "a blue dress", "k": 2}\n')
+    many = search(place, tmp_path, "--queries", str(tmp_path / "q.jsonl"), "-k", "5", "--json")
+    assert np.allclose([h.score for h in many[0]], [h.score for h in hits], atol=1e-4) and len(many[1]) == 2
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_update_follows_the_folder(place, shop, photos, tmp_path, capsys):
+    index("build", place, tmp_path, "--model", str(shop / "model0"))
+    shutil.copy(photos / "1.png", photos / "2.png")
+    (photos / "3.png").unlink()
+    shutil.copy(photos / "5.png", photos / "late.png")
+    os.utime(photos / "6.png")  # touched, with the same bytes
+    (photos / "broken.png").write_bytes(b"no image")
+    capsys.readouterr()
+    assert index("add", place, tmp_path) == 1
+    said = capsys.readouterr().out
+    assert "2 new photos, 1 changed" in said and "broken.png" in said
+    assert names_in(place, tmp_path) == files_in(photos) - {"broken.png"} | {"3.png"}
+    (photos / "broken.png").unlink()
+    assert index("update", place, tmp_path) == 0 and names_in(place, tmp_path) == files_in(photos)
+    twins = search(place, tmp_path, "--name", "1.png", "--keep-reference", "-k", "2")[0]
+    assert {h.name for h in twins} == {"1.png", "2.png"}
+    index("remove", place, tmp_path, "1.png", "nowhere.png")
+    assert names_in(place, tmp_path) == files_in(photos) - {"1.png"}
+    capsys.readouterr()
+    index("info", place, tmp_path, "--json")
+    assert json.loads(capsys.readouterr().out)["photos"] == len(files_in(photos)) - 1
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_another_model_is_refused(place, shop, photos, tmp_path):
+    index("build", place, tmp_path, "--model", str(shop / "model0"))
+    with pytest.raises(ErnError, match="other weights"):
+        search(place, tmp_path, "--text", "red", "--model", str(shop / "model1"))
+    with pytest.raises(ErnError, match="other weights"):
+        index("build", place, tmp_path, "--model", str(shop / "model1"))
+    for wrong, sentence in ((["--where", "size = 1", "--text", "x"], "size"), (["--where", "price <", "--text", "x"], "character 8"), (["--name", "x.png"], "x.png"), (["--image", "x.png"], "x.png"), ([], "reference")):
+        with pytest.raises(ErnError, match=sentence):
+            search(place, tmp_path, *wrong)
+
+
+def _command(place: str, folder: Path, model: Path, command: str = "build") -> list[str]:
+    made = ["--model", str(model)] if command == "build" else []
+    given = ["--images", str(folder / "photos"), "--num-workers", "0", "--device", "cpu", "--batch-size", "2"]
+    return ["-m", "fashionern.index_work", command, *given, *made, *where(place, folder, "--out" if command == "build" else "--index")]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_killed_in_build_and_add(place, shop, photos, tmp_path):
+    "Whatever the moment, what is found afterwards is whole, and the same command goes on."
+    late = [p for p in sorted(photos.rglob("*.png")) if p.stem in ("7", "9", "11", "13", "15", "17")]
+    rng, cut = random.Random(0), 0
+    for command in ("build", "add"):
+        if command == "build":
+            for path in late:
+                path.rename(tmp_path / path.name)
+        else:
+            for path in late:
+                (tmp_path / path.name).rename(path)
+        for _ in range(2):
+            before = names_in(place, tmp_path) if (tmp_path / "index.db").exists() or (tmp_path / "index" / "records.sqlite").exists() else set()
+            child = subprocess.Popen([sys.executable, *_command(place, tmp_path, shop / "model0", command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            for line in child.stdout:
+                if "indexing" in line or "new photos" in line:
+                    break
+            time.sleep(rng.uniform(0.0, 0.3))
+            child.kill()
+            child.wait()
+            if (tmp_path / "index.db").exists() or (tmp_path / "index" / "records.sqlite").exists():
+                after = names_in(place, tmp_path)
+                assert before <= after <= files_in(photos)
+                cut += len(after) < len(files_in(photos))
+        assert index(command, place, tmp_path, *(["--model", str(shop / "model0")] if command == "build" else [])) == 0
+        assert names_in(place, tmp_path) == files_in(photos)
+    assert cut  # at least one of them was killed before it was done
+    searcher, retriever = Searcher.load(where(place, tmp_path, "")[1]), Retriever.from_pretrained(shop / "model0")
+    found = {h.name: h.score for h in searcher.search(photos / "1.png", "is red", k=COUNT)}
+    names = sorted(found)
+    expected = retriever.score(retriever.encode_queries([photos / "1.png"], ["is red"]), retriever.encode_targets([photos / n for n in names]))[0]
+    assert len(found) == COUNT - 1 and np.allclose([found[n] for n in names], expected, atol=1e-4)
+
+
+def test_two_ranks_make_the_same_index(shop, photos, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run([*torchrun, *_command("folder", tmp_path, shop / "model0")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    shutil.move(tmp_path / "index", tmp_path / "by_two")
+    index("build", "folder", tmp_path, "--model", str(shop / "model0"))
+    one, two = open_store(tmp_path / "index"), open_store(tmp_path / "by_two")
+    assert one.marks() == two.marks() and len(one) == COUNT
+    queries = np.random.default_rng(0).standard_normal((3, 128)).astype(np.float32)
+    assert np.allclose([[s for _, s in q] for q in one.find(queries, 9)], [[s for _, s in q] for q in two.find(queries, 9)], atol=1e-5)
+
+
+def test_a_mistake_is_one_sentence(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "fashionern.index_work", "info", "--index", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 2 and "There is no index" in done.stderr and "Traceback" not in done.stderr
