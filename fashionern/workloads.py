@@ -182,7 +182,7 @@ def _evaluation_memory(count: int, sizes: Sizes) -> float:
 def memory(sizes: Sizes) -> list[Case]:
     "Peak memory at two sizes."
     cases = []
-    for what, job, full in (("extraction", _extraction_memory, (500, 2000)), ("evaluation of 2,000 queries", _evaluation_memory, (34000, 68000))):
+    for what, job, full in (("extraction", _extraction_memory, (1000, 10000)), ("evaluation of 2,000 queries", _evaluation_memory, (34000, 68000))):
         few, many = (sizes.of(n) for n in full)
         cases.append(Case("memory", f"{what}, {few:,} and {many:,} images", "image", {}, {f"{n:,} images": apart(job, n, sizes) for n in (few, many)}))
     return cases
