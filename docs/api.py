@@ -33,12 +33,11 @@ def entries(source: str) -> list[Entry]:
 
 
 def only_imports(source: str) -> bool:
-    "Whether a cell does nothing but import."
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:  # a line of shell or magic
+    "Whether a cell does nothing but import, beside magic such as `%matplotlib inline`."
+    if any(line.startswith("!") for line in source.splitlines()):
         return False
-    return bool(body) and all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in body)
+    body = ast.parse("\n".join(line for line in source.splitlines() if not line.startswith("%"))).body
+    return all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in body)
 
 
 def comments(source: str) -> dict[int, str]:

@@ -25,7 +25,7 @@ python_maximum_signature_line_length = 88
 add_module_names = False
 html_theme = "furo"
 html_static_path = ["static"]
-html_css_files = ["site.css"]
+html_css_files, html_js_files = ["site.css"], ["site.js"]
 html_copy_source = False
 html_show_sphinx = False
 html_math_renderer = "mathml"
@@ -45,8 +45,9 @@ def by_short_name(app, env, node, contnode):
 
 
 def mathml(node: nodes.Element, block: bool) -> str:
-    "A formula in MathML, which browsers draw by themselves; its brackets grow without \\big."
-    return tex2mathml(re.sub(r"\\[bB]igg?(?![a-z])", "", node.astext()), as_block=block)
+    "A formula in MathML, which browsers draw by themselves: its brackets grow without \\big, its fractions want braces."
+    plain = re.sub(r"\\[bB]igg?(?![a-z])", "", node.astext())
+    return tex2mathml(re.sub(r"\\[td]?frac(\d)(\d)", r"\\frac{\1}{\2}", plain), as_block=block)
 
 
 def inline_formula(self, node: nodes.math) -> None:
