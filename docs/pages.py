@@ -115,11 +115,13 @@ class Pages:
                     found[module, name] = f"{module}.{name}"
         times = Counter(name for _, name in found)
         found |= {("", name): full for (_, name), full in list(found.items()) if times[name] == 1}
-        return found | {("", m): m for m in self.modules.values() if m}
+        modules = [m for m in self.modules.values() if m]
+        found |= {("", m.split(".", 1)[1]): m for m in modules if m.count(".") > 1}  # 'models.dvr', but not 'core'
+        return found | {("", m): m for m in modules}
 
     def _notebook(self, stem: str) -> None:
         nb, module = self.notebooks[stem], self.modules[stem]
-        cells = [new for cell in shown(nb) for new in self._cell(cell, module)]
+        cells = [new for cell in imports_joined(shown(nb)) for new in self._cell(cell, module)]
         cells[0]["source"] += self._about(stem, module)
         nb = {**nb, "cells": cells, "metadata": {**nb["metadata"], "language_info": {"name": "python", "pygments_lexer": "ipython3"}}}
         (self.out / f"{stem}.ipynb").write_text(json.dumps(nb), encoding="utf-8")
@@ -199,6 +201,17 @@ def shown(nb: dict) -> list[dict]:
     hidden = re.compile(r"^#\|\s*(hide|default_exp)\b", re.M)
     kept = (c for c in nb["cells"] if c["cell_type"] != "code" or not hidden.search(source_of(c)))
     return [c for c in kept if source_of(c).strip()]
+
+
+def imports_joined(cells: list[dict]) -> list[dict]:
+    "Cells of imports that follow one another as one."
+    joined: list[dict] = []
+    for cell in cells:
+        if joined and all(c["cell_type"] == "code" and not c["outputs"] and only_imports(code_of(c)) for c in (joined[-1], cell)):
+            joined[-1] = {**joined[-1], "source": f"{code_of(joined[-1])}\n\n{code_of(cell)}"}
+        else:
+            joined.append(cell)
+    return joined
 
 
 def module_of(nb: dict) -> str:
