@@ -320,6 +320,7 @@ def serve(
         webbrowser.open(url)  # the socket listens already: the browser waits until it is served
     make_server(app).run(sockets=[bound])
 
+
 def run_app(cfg: AppConfig) -> None:
     "`ern_app`: serve the page over an index."
     bound = listen(cfg.host, cfg.port)  # a port that is taken is told before the model is loaded

@@ -101,7 +101,7 @@ def _settle(jobs: list[_Job], results: Callable[[], Sequence], alone: bool = Tru
             job.result.set_result(result)
     except Exception as e:  # of whatever kind: the one who asked must hear of it, and the thread must live on
         if alone:
-            jobs[0].result.set_exception(e)
+            jobs[0].result.set_exception(RuntimeError("the iterator was empty") if isinstance(e, StopIteration) else e)  # asyncio cannot carry that one
         return alone
     return True
 

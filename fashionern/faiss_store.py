@@ -8,11 +8,13 @@ __all__ = ['LEAST', 'PROPOSALS', 'RECALL', 'Vectors', 'blocks', 'new_approximate
 
 # %% ../nbs/61_faiss_store.ipynb #f5610003
 import os
+import sys
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
 import faiss
 import numpy as np
+from tqdm import tqdm
 
 from .core import ErnError, unknown_name, write_atomic
 from .filters import Filter
@@ -266,8 +268,11 @@ def _renew(store: FolderStore, kind: str, rows: np.ndarray, before: Optional[dic
         index, covered = new_approximate(kind, vectors[sample], len(rows)), 0
     else:
         index = read_faiss(store.folder / before["file"])
-    for part in blocks(rows[rows >= covered]):
-        index.add_with_ids(vectors[part], part)
+    late = rows[rows >= covered]
+    with tqdm(total=len(late), desc="approximate index", unit="photo", disable=len(late) < 50_000, file=sys.stderr) as bar:
+        for part in blocks(late, 16_384):
+            index.add_with_ids(vectors[part], part)
+            bar.update(len(part))
     file = f"approximate-{len(vectors)}.faiss"
     write_atomic(store.folder / file, lambda p: faiss.write_index(index, str(p)))
     breadth, kept = tuned(Finder(vectors, rows, index, len(vectors)))

@@ -81,6 +81,7 @@ def test_upload_search_click_back_filter_explain(page, tmp_path):
     see(page, "#title", "Like this, but: has long sleeves")
     first = shown(page)
     assert len(first) == 24 and page.locator(".rank").first.inner_text() == "1"
+    assert page.locator(".pick img").first.bounding_box()["height"] > 150, "photos are large enough to be looked at"
     page.locator(".tile .pick").nth(2).click()
     see(page, "#chosen-name", first[2].split("/")[-1])
     see(page, "#title", "Photos like this one")
@@ -103,7 +104,7 @@ def test_upload_search_click_back_filter_explain(page, tmp_path):
     page.locator(".tile").first.hover()
     page.locator(".ask-why").first.click()
     see(page, "#why-body", "is the sum of these")
-    assert page.locator(".shade .cell").count() == 18 and page.locator(".bar .label").all_inner_texts() == ["before either", "reference", "sentence", "is", "red"]
+    assert page.locator(".shade .cell").count() == 18 and page.locator(".bar .label").all_inner_texts() == ["blank", "reference", "sentence", "is", "red"]
     page.get_by_role("button", name="quarters").click()
     assert page.locator(".shade .cell").count() == 8
     page.keyboard.press("Escape")

@@ -326,7 +326,7 @@ function shaded(photo, label, shares, side) {
   cells.forEach((share, at) => {
     const column = at % side, row = Math.floor(at / side);
     svg.append(draw("rect", { x: column * 30, y: row * 30, width: 30, height: 30, class: share < 1 ? "down" : "up", "fill-opacity": (0.7 * Math.abs(share - 1)) / most }));
-    const cell = make("span", { className: "cell", textContent: `${share.toFixed(2)}×` });
+    const cell = make("span", { className: "cell", textContent: share.toFixed(2) });
     cell.style.left = `${(100 * (column + 0.5)) / side}%`;
     cell.style.top = `${(100 * (row + 0.5)) / side}%`;
     box.append(cell);
@@ -336,7 +336,7 @@ function shaded(photo, label, shares, side) {
 }
 
 function explanation(why, photo, asked) {
-  const parts = [["before either", why.base]];
+  const parts = [["blank", why.base]];
   if (asked.reference) parts.push(["reference", why.image]);
   if (asked.text) parts.push(["sentence", why.text]);
   const sum = make("p", { className: "sum quiet", textContent: `Its score of ${why.score.toFixed(3)} is the sum of these: what a blank question gets, and what each part of yours adds.` });
