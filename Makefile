@@ -1,10 +1,10 @@
-# make demo | app | test | lab: each builds .venv from settings.ini first, and only when settings.ini or setup.py changed.
+# make demo | app | test | lab | docs: each builds .venv from settings.ini first, and only when settings.ini or setup.py changed.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo app test lab clean
+.PHONY: help demo app test lab docs clean
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/'
 
@@ -21,6 +21,10 @@ $(VENV)/.installed-app: $(VENV)/.installed
 	$(PIP) install --quiet --no-compile -e ".[app,milvus]"
 	@touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) install --quiet --no-compile -e ".[docs]"
+	@touch $@
+
 demo: $(VENV)/.installed  ## install, draw garments, train FashionERN, show what it retrieves (about 5 minutes on 2 cores)
 	$(BIN)/ern_demo
 
@@ -35,6 +39,9 @@ test: $(VENV)/.installed-dev  ## install the development extras and run every ch
 
 lab: $(VENV)/.installed-dev  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs
+
+docs: $(VENV)/.installed-docs  ## build the documentation from notebooks and README: _docs/index.html, which needs no server and no network
+	$(BIN)/python docs/build.py
 
 clean:  ## remove the environment and what was built (drawn data and runs stay)
 	rm -rf $(VENV) build dist *.egg-info _docs _proc

@@ -1,0 +1,151 @@
+"The documentation, built once and then walked without a network: every link leads somewhere, and nothing is loaded from elsewhere."
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted(p.stem for p in (ROOT / "nbs").glob("[0-9]*.ipynb"))
+LOADED = {"script": "src", "link": "href", "img": "src", "source": "src", "iframe": "src", "object": "data", "video": "src"}
+NOT_SHOWN = {"style", "script"}
+
+
+@dataclass
+class Page(HTMLParser):
+    "What a page links to, what it loads, and what can be linked to in it."
+
+    text: str
+    ids: set[str] = field(default_factory=set)
+    links: set[str] = field(default_factory=set)
+    loads: set[str] = field(default_factory=set)
+    words: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        super().__init__()
+        self.inside: list[str] = []
+        self.feed(self.text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.ids |= {given[key] for key in ("id", "name") if given.get(key)}
+        if tag == "a" and given.get("href"):
+            self.links.add(given["href"])
+        if given.get(LOADED.get(tag, "")):
+            self.loads.add(given[LOADED[tag]])
+        if tag in NOT_SHOWN:
+            self.inside.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in NOT_SHOWN and self.inside:
+            self.inside.pop()
+
+    def handle_data(self, data):
+        if not self.inside:
+            self.words.append(data)
+
+
+def faults(site: Path) -> list[str]:
+    "Everything wrong with the links of a site, one sentence each."
+    pages = {p.resolve(): Page(p.read_text(encoding="utf-8")) for p in sorted(site.rglob("*.html")) if "_static" not in p.parts}
+    found = []
+    for path, page in pages.items():
+        for link in sorted(page.links | page.loads):
+            wrong = fault(site, pages, path, link, link in page.loads)
+            found += [f"{path.relative_to(site.resolve())}: {link} {wrong}"] if wrong else []
+    for style in site.rglob("*.css"):
+        outside = re.findall(r"url\(\s*['\"]?((?:https?:)?//[^)]+)\)|@import\s+['\"](https?:[^'\"]+)", style.read_text(encoding="utf-8"))
+        found += [f"{style.relative_to(site)}: loads {''.join(o)} from elsewhere" for o in outside]
+    return found
+
+
+def fault(site: Path, pages: dict[Path, Page], path: Path, link: str, loaded: bool) -> str:
+    "What is wrong with one link of a page, or ''."
+    parts = urlsplit(link)
+    if parts.scheme == "data":
+        return ""
+    if parts.scheme or parts.netloc:
+        return "is loaded from elsewhere" if loaded or parts.scheme not in ("http", "https", "mailto") else ""
+    if link.startswith("/"):
+        return "works at the root of a server alone"
+    target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+    if not target.is_file() or not target.is_relative_to(site.resolve()):
+        return "leads nowhere"
+    if parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].ids:
+        return "names a place that is not on its page"
+    return ""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    for package in ("sphinx", "myst_nb", "furo"):
+        pytest.importorskip(package, reason=f"the documentation needs the extra [docs]: {package} is not installed")
+    out = tmp_path_factory.mktemp("docs") / "under" / "site"
+    done = subprocess.run([sys.executable, ROOT / "docs" / "build.py", "--out", out], capture_output=True, text=True, timeout=360)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def read(site: Path, name: str) -> Page:
+    return Page((site / f"{name}.html").read_text(encoding="utf-8"))
+
+
+def test_every_link_leads_somewhere_and_nothing_comes_from_elsewhere(site):
+    assert faults(site) == []
+
+
+def test_every_notebook_is_a_page_that_the_navigation_reaches(site):
+    assert len(NOTEBOOKS) > 80
+    reached = read(site, "index").links
+    assert [name for name in NOTEBOOKS if f"{name}.html" not in reached] == []
+
+
+def test_no_directive_and_no_markup_is_left_on_a_page(site):
+    for name in NOTEBOOKS:
+        words = "".join(read(site, name).words)
+        assert not re.search(r"^#\|\s*\w+", words, re.M), f"{name} shows a directive of nbdev"
+        assert "{py:" not in words and ":::" not in words, f"{name} shows markup"
+
+
+def test_an_entry_has_signature_parameters_and_links(site):
+    page = read(site, "30_models.layers")
+    assert {"fashionern.models.layers.GatedCombiner", "fashionern.models.layers.SelfGuided.weights"} <= page.ids
+    assert "05_distributed.html#fashionern.distributed.BatchNorm" in page.links
+    words = " ".join("".join(page.words).split())
+    assert "above it a side can never be shut out" in words and "(B, D), unit length" in words
+
+
+def test_pictures_are_shown(site):
+    assert any(load.endswith("benchmark.png") for load in read(site, "index").loads)
+    for name in ("10_data.transforms", "62_visualise", "80_tutorial.garments", "82_tutorial.methods"):
+        assert any(load.startswith("_images/") for load in read(site, name).loads), f"{name} has lost its figures"
+
+
+def test_the_search_index_knows_the_entries(site):
+    index = (site / "searchindex.js").read_text(encoding="utf-8")
+    assert "GatedCombiner" in index and "30_models.layers" in index
+
+
+def test_the_walk_sees_what_is_wrong(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<p id="here"><a href="a.html#here">1</a><a href="a.html#gone">2</a><a href="b.html">3</a><a href="/a.html">4</a>'
+        '<a href="https://example.org">5</a><script src="https://example.org/x.js"></script><img src="../out.png">'
+    )
+    (tmp_path / "a.css").write_text("@font-face { src: url(https://example.org/font.woff) }")
+    found = faults(tmp_path)
+    assert len(found) == 6 and {f.split()[1] for f in found[:5]} == {
+        "../out.png", "/a.html", "a.html#gone", "b.html", "https://example.org/x.js"
+    }  # fmt: skip
+
+
+def test_a_dead_link_in_a_notebook_fails_the_build(tmp_path):
+    pytest.importorskip("myst_nb", reason="the documentation needs the extra [docs]")
+    (tmp_path / "index.md").write_text("# A page\n\n[gone](gone.ipynb)\n")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", ROOT / "docs", tmp_path, tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0 and "gone.ipynb" in done.stderr
