@@ -41,7 +41,14 @@ def views_one_by_one(
     image = load_image(path)
     canvas = image.resize((preprocess.canvas, preprocess.canvas))
     pieces = [image, *(canvas.crop(box) for box in crop_boxes(preprocess.canvas))]
-    return [preprocess.normalise(preprocess.whole(piece)) for piece in pieces]
+    return [preprocess.normalise(_with_pillow(piece, preprocess)) for piece in pieces]
+
+
+def _with_pillow(piece: Image.Image, preprocess: Preprocess) -> Tensor:
+    image, width, height = preprocess.placed(piece)
+    S, image = preprocess.size, image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - S) // 2, (height - S) // 2
+    return torch.from_numpy(np.array(image.crop((left, top, left + S, top + S)).convert("RGB"))).permute(2, 0, 1)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import fashionern
 from ..core import ErnError, ImageFeatures, TextFeatures, unknown_name
-from ..data.transforms import Preprocess
+from ..data.transforms import VIEWS, Preprocess
 
 # %% ../../nbs/20_encoders.clip.ipynb #5310de6c
 open_clip.add_model_config(Path(fashionern.__file__).parent / "configs")
@@ -150,7 +150,7 @@ class ClipEncoder(nn.Module):
 
     def image_fingerprint(self) -> str:
         "A short name for the image tower's weights and the transform: features made by another one are not ours."
-        digest = hashlib.sha256(f"{self.name} {self.quick_gelu} {self.preprocess}".encode())
+        digest = hashlib.sha256(f"{self.name} {self.quick_gelu} {self.preprocess} {VIEWS}".encode())
         for key, value in sorted(self.model.visual.state_dict().items()):
             digest.update(key.encode() + value.detach().cpu().float().numpy().tobytes())
         return digest.hexdigest()[:16]
