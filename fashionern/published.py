@@ -11,6 +11,7 @@ from typing import Sequence
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .core import ImageFeatures
