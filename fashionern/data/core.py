@@ -35,13 +35,14 @@ class ImageFinder:
     def paths(self) -> dict[str, Path]:
         "Every image's name and path."
         if self._paths is None:
-            self._paths = {}
+            paths: dict[str, Path] = {}
             for folder in self.folders:
                 inside: dict[str, list[Path]] = {}
                 for path in self._files(folder):
                     inside.setdefault(self._name(path, folder), []).append(path)
-                self._doubles |= {n: ps for n, ps in inside.items() if len(ps) > 1 and n not in self._paths}
-                self._paths = {n: ps[0] for n, ps in inside.items()} | self._paths
+                self._doubles |= {n: ps for n, ps in inside.items() if len(ps) > 1 and n not in paths}
+                paths = {n: ps[0] for n, ps in inside.items()} | paths
+            self._paths = paths  # at once, so that no other thread sees half of it
         return self._paths
 
     @property
