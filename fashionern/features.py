@@ -17,7 +17,7 @@ from typing import Callable, Iterator, Optional, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .core import CROPS, ErnError, ImageFeatures, read_json, unknown_name, write_json
@@ -210,7 +210,7 @@ def extract_features(
     names: Sequence[str],
     root: str | Path,  # the store is made below
     batch_size: int = 32,  # images; the encoder sees 14 views of each
-    workers: int = 2,  # processes, or on the CPU threads, that read and resize
+    workers: int = 2,  # processes that read and resize beside a GPU
     world: World = World(),  # all ranks encode, rank 0 alone writes
     dtype: str = "float32",  # of what is stored
     amp: Optional[torch.dtype] = None,  # mixed precision of the encoder; None: float32, so that every device means the same
@@ -248,23 +248,15 @@ def _mend(store: FeatureStore, names: list[str], images: Callable[[str], Path]) 
         tqdm.write(f"{len(unsound):,} of {len(names):,} images are encoded again: their features were damaged, or the photo is another one now.", file=sys.stderr)
 
 
-def _batches(views: Dataset, batch_size: int, workers: int, device: torch.device) -> Iterator[list[Tensor]]:
-    "Beside another device processes read ahead; where the encoder takes all cores itself, threads read each batch before it."
-    if device.type != "cpu":
-        yield from DataLoader(views, batch_size, num_workers=workers, pin_memory=device.type == "cuda")
-        return
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        for at in range(0, len(views), batch_size):
-            yield default_collate(list(pool.map(views.__getitem__, range(at, min(at + batch_size, len(views))))))
-
-
 @torch.no_grad()
 def _encode(clip, images, names, rows, batch_size, workers, amp=None, compiled=False) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     "(rows, whole, local, photos) of each batch, on the encoder's device."
     views, device = _MarkedViews([names[i] for i in rows], images, clip.preprocess), clip.device
+    beside = device.type != "cpu" and len(rows) > 256
+    loader = DataLoader(views, batch_size, num_workers=workers if beside else 0, pin_memory=device.type == "cuda")
     encode = torch.compile(clip.encode_views) if compiled else clip.encode_views
     clip.eval()
-    for photos, index, whole, canvas in _batches(views, batch_size, workers if len(rows) > 256 else 0, device):
+    for photos, index, whole, canvas in loader:
         with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
             seen = encode(whole.to(device, non_blocking=True), canvas.to(device, non_blocking=True))
         yield torch.from_numpy(rows[index.numpy()]).to(device), seen.whole, seen.local, photos.to(device)
