@@ -39,7 +39,7 @@ class _Working:
     batch_size: int = 32
     "Photos that are encoded at once, each in 14 views."
     num_workers: int = 2
-    "Processes that read photos."
+    "Processes that read photos beside a GPU."
     device: str = "auto"
     "cpu, cuda, cuda:1 …; auto takes a GPU where there is one."
 
