@@ -19,7 +19,7 @@ from typing import Any, Callable
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "nbs" / "results"
 PAGES = ("README.md", "docs/catalogue.md")
-BLOCK = re.compile(r"(<!-- figures: (\S+) -->\n).*?(\n<!-- end of figures -->)", re.S)
+BLOCK = re.compile(r"(<!-- figures: (\S+) -->\n).*?(<!-- end of figures -->)", re.S)
 DOMINANCE = {"nearest": "ref 1st %", "outranks": "ref > right %", "margin": "Δcos"}
 PEERS = ("tirg", "val", "artemis", "attention-pooling", "combiner", "vtf", "amc", "fame-vil", "compodiff", "cala", "dqu-cir")
 OURS = "fashionern@mask_padding,by_place"
@@ -61,7 +61,8 @@ def demo() -> str:
     counts = made["counts"]
     queries, gallery = ({c[k] for c in counts.values()} for k in ("queries", "gallery"))
     assert len(queries) == len(gallery) == 1, "the line below is about categories of one size"
-    about = f"Protocol `{made['protocol']}`: {queries.pop():,} questions over {gallery.pop():,} pictures in each of {len(counts)} categories, mean of the {len(counts)}, seed {made['seed']}."
+    asked, there, many = queries.pop(), gallery.pop(), len(counts)
+    about = f"{made['pictures']:,} drawn pictures; protocol `{made['protocol']}`, {asked:,} questions over {there:,} pictures in each of {many} categories, mean of the {many}, seed {made['seed']}:"
     rows = []
     for r in made["results"]:
         name = f"**{r['model']}**" if r["model"] == "fashionern" else r["model"]
@@ -85,8 +86,8 @@ def take_demo(run: Path) -> None:
 
 
 def label(row: dict) -> str:
-    name = row["model"] + (f", {row['variant']}" if row["variant"] else "") + (f" ({row['about']})" if row["about"] else "")
-    return f"**{name}**" if row["model"] == OURS and not row["variant"] else name
+    name = f"**{row['model']}**" if row["model"] == OURS and not row["variant"] else row["model"]
+    return name + (f", {row['variant']}" if row["variant"] else "") + (f": {row['about']}" if row["about"] else "")
 
 
 def named(rows: list[dict], model: str, variant: str = "") -> dict:
@@ -114,7 +115,7 @@ def catalogue() -> str:
     said = (
         f"Protocol `{made['protocol']}`, {made['queries']:,} questions over {made['gallery']:,} products. FashionERN, with padding masked and crops told apart by place, is "
         f"{points(ours, named(rows, 'combiner'))} CLIP4Cir's Combiner in R@10 and {points(ours, best)} the best peer, `{best['model']}`. "
-        f"Without TME the same model is {points(without, ours)} itself."
+        f"The same model without TME is {points(without, ours)} it."
     )
     return f"{said}\n\n{catalogue_rows([named(rows, m) for m in SHORT])}"
 
@@ -126,12 +127,6 @@ def catalogue_all() -> str:
     dates = sorted({r["measured"] for r in rows})
     about = f"Protocol `{made['protocol']}`, {made['queries']:,} questions over {made['gallery']:,} products; measured {', '.join(dates)}."
     return f"{about}\n\n{catalogue_rows(rows)}\n\n" + "\n".join(f"- {key}: {note}." for key, note in made["notes"].items())
-
-
-def commands() -> str:
-    "By which command each row comes."
-    rows = read(RESULTS / "catalogue.json")["rows"]
-    return "```bash\n" + "\n".join(sorted({r["command"] for r in rows})) + "\n```"
 
 
 def take_methods(run: Path) -> None:
@@ -199,26 +194,28 @@ def published() -> str:
 
 
 def speed() -> str:
-    "Each measured path beside its floor and the published way."
+    "Each measured path beside its floor and the way it is compared with."
     made, rows = read(ROOT / "nbs" / "benchmark" / "benchmark.json"), []
     for c in made["cases"]:
         if c["section"] in ("startup", "store") or not c["seconds"]:
             continue
-        middle = {way: statistics.median(s) for way, s in c["seconds"].items()}
-        times = {way: f"{c['times_ours'][way]['median']:.2f}" if way in c["times_ours"] else "" for way in ("floor", "published", "whole batch")}
-        memory = "; ".join(f"{'' if way == 'ours' else way + ' '}{mb:,.0f}" for way, mb in c["memory_mb"].items())
-        rows.append([f"{c['section']}: {c['what']}", f"{1 / middle['ours']:,.0f} {c['unit']}/s", times["floor"], times["published"] or times["whole batch"], memory])
+        floor, *others = (f"{c['times_ours'][way]['median']:.2f}" if way in c["times_ours"] else "" for way in ("floor", "published", "whole batch"))
+        memory = "; ".join(f"{'' if way == 'ours' else f'{way} '}{mb:,.0f}" for way, mb in c["memory_mb"].items())
+        rate = 1 / statistics.median(c["seconds"]["ours"])
+        rows.append([f"{c['section']}: {c['what']}", f"{rate:,.0f} {c['unit']}/s", floor, others[0] or (others[1] and f"{others[1]}, as a whole batch"), memory])
     starts = [statistics.median(c["seconds"]["ours"]) for c in made["cases"] if c["section"] == "startup" and c["what"].endswith("--help")]
-    heads = ["", "ours", "share of the floor's speed", "times as fast as the other way", "memory, MB"]
-    return f"{table(heads, rows)}\n\nEvery command shows its help within {max(starts):.2f} s."
+    about = made["machine"]
+    where = f"{about['cpu']}, {about['threads']} threads, torch {about['torch']}; medians of {len(made['cases'][0]['seconds']['ours'])} rounds."
+    heads = ["", "ours", "share of the floor's speed", "times as fast as the published way", "memory, MB"]
+    return f"{where}\n\n{table(heads, rows)}\n\nEvery command shows its help within {max(starts):.2f} s."
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"demo": demo, "catalogue": catalogue, "catalogue-all": catalogue_all, "commands": commands, "published": published, "speed": speed}
+BLOCKS: dict[str, Callable[[], str]] = {"demo": demo, "catalogue": catalogue, "catalogue-all": catalogue_all, "published": published, "speed": speed}
 
 
 def filled(text: str) -> str:
     "A page with every marked block as the files say."
-    return BLOCK.sub(lambda m: m[1] + BLOCKS[m[2]]() + m[3], text)
+    return BLOCK.sub(lambda m: f"{m[1]}\n{BLOCKS[m[2]]()}\n\n{m[3]}", text)
 
 
 def main(args: list[str] | None = None) -> int:
