@@ -132,6 +132,15 @@ def test_the_picture_of_the_demo_is_small():
     assert (ROOT / "nbs" / "results" / "demo.png").stat().st_size < 200_000
 
 
+def test_what_is_said_of_the_demo():
+    made = figures.read(figures.RESULTS / "demo.json")
+    of = {r["model"]: r["dominance"] for r in made["results"]}
+    for model in ("combiner", "fashionern"):
+        assert of[model]["nearest"] > of["sum"]["nearest"], "README: the reference comes first more often than with the plain sum"
+        assert of[model]["outranks"] < of["sum"]["outranks"], "README: though it outranks the right image less often"
+    assert all(r["mean"]["R@1"] <= 50 for r in made["results"]), "README: two pictures of each design, of which one counts"
+
+
 def test_what_is_said_of_the_catalogue():
     rows = {(r["model"], r["variant"]): r["figures"] for r in figures.read(figures.RESULTS / "catalogue.json")["rows"]}
     r10 = {k: f["R@10"][0] for k, f in rows.items()}
