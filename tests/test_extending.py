@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,12 +114,25 @@ def test_listed_among_the_models(trained):
     assert done.returncode == 0 and "clip + spotlight + identity" in done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("broken, failing", [("", 0), ("F.normalize(self.keep", 1)])
-def test_the_checks_of_every_model_run_over_it(trained, tmp_path, broken, failing):
-    "As the tutorial and CONTRIBUTING say it; a composer that forgets unit length does not pass."
-    text = (trained / "my_composer.py").read_text()
-    assert broken in text
-    (tmp_path / "my_composer.py").write_text(text.replace(broken, "(lambda x, dim: x)(self.keep") if broken else text)
-    only = ["-q", "-p", "no:cacheprovider", "-p", "my_composer", "tests/test_models.py", "-k", "spotlight and (length or gradients or padding or itself or loaded)"]
-    done = call(ROOT, "-m", "pytest", *only, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
-    assert done.returncode == failing and (" passed" in done.stdout) and ("test_shapes_and_unit_length" in done.stdout) == bool(failing), done.stdout[-2000:]
+def checked(folder: Path, text: str, name: str) -> subprocess.CompletedProcess:
+    "Some of the checks of every model over the composer of that file, as tutorial and CONTRIBUTING say it."
+    (folder / "my_composer.py").write_text(text)
+    only = ["-q", "-p", "no:cacheprovider", "-p", "my_composer", "tests/test_models.py", "-k", f"{name} and (length or gradients or padding or itself or loaded)"]
+    return call(ROOT, "-m", "pytest", *only, PYTHONPATH=os.pathsep.join([str(folder), str(ROOT)]))
+
+
+def test_the_checks_of_every_model_run_over_it(tmp_path):
+    text = tutorial_file("my_composer.py")
+    (tmp_path / "good").mkdir()
+    good = checked(tmp_path / "good", text, "spotlight")
+    assert good.returncode == 0 and re.search(r"[5-9] passed", good.stdout), good.stdout[-2000:]
+    long = text.replace("return F.normalize(", "return torch.add(0, ").replace("add(all_three), dim=-1)", "add(all_three))")
+    assert long != text
+    bad = checked(tmp_path, long, "spotlight")
+    assert bad.returncode == 1 and "FAILED tests/test_models.py::test_shapes_and_unit_length[spotlight" in bad.stdout, bad.stdout[-2000:]
+
+
+def test_the_file_in_contributing_keeps_the_promises(tmp_path):
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    done = checked(tmp_path, re.search(r"```python\n(# my_composer.py\n.*?)```", text, re.S)[1], "tilted-sum")
+    assert done.returncode == 0 and re.search(r"[5-9] passed", done.stdout), done.stdout[-2000:]
