@@ -126,7 +126,7 @@ def test_the_checks_of_every_model_run_over_it(tmp_path):
     (tmp_path / "good").mkdir()
     good = checked(tmp_path / "good", text, "spotlight")
     assert good.returncode == 0 and re.search(r"[5-9] passed", good.stdout), good.stdout[-2000:]
-    long = text.replace("return F.normalize(", "return torch.add(0, ").replace("add(all_three), dim=-1)", "add(all_three))")
+    long = text.replace("return F.normalize(", "return (").replace("add(all_three), dim=-1)", "add(all_three))")
     assert long != text
     bad = checked(tmp_path, long, "spotlight")
     assert bad.returncode == 1 and "FAILED tests/test_models.py::test_shapes_and_unit_length[spotlight" in bad.stdout, bad.stdout[-2000:]

@@ -45,6 +45,8 @@ def parse_model(
     for key, value in settings.items():
         if key not in known:
             raise unknown_name(f"setting of {base}", key, known)
+        if type(value) is int and type(known[key]) is float:
+            value = settings[key] = float(value)
         if type(value) is not type(known[key]) and known[key] is not None:
             raise ErnError(f"Setting {key} of model {base!r} takes a value such as {known[key]!r}, not {value!r}.")
     return slots, settings
