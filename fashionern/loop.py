@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .checkpoint import load_latest, save_state, trained_state
-from .core import ErnError, set_seed
+from .core import ErnError, no_room, set_seed
 from .distributed import World
 from .stopping import stop
 
@@ -75,9 +75,12 @@ class MetricsLog:
 
     def __call__(self, **values: Any) -> None:
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a", encoding="utf-8") as f:
-                f.write(json.dumps({"time": round(time.time(), 1), **values}) + "\n")
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with open(self.path, "a", encoding="utf-8") as f:
+                    f.write(json.dumps({"time": round(time.time(), 1), **values}) + "\n")
+            except OSError as e:
+                raise no_room(self.path, e) from None
 
 # %% ../nbs/53_loop.ipynb #ca1fbfb8
 class Batches:

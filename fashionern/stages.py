@@ -23,7 +23,7 @@ from .data.core import JOINS, TripletDataset, join_captions
 from .distributed import World, norm_over
 from .encoders.clip import ClipEncoder
 from .encoders.tme import TME, Encoders, TmeSettings
-from .features import FeatureStore, ImageViews
+from .features import FeatureStore, ImageViews, read_batches
 from .loop import Batches, MetricsLog, Schedule, amp_dtype, fit
 from .losses import Matched, PairLoss, batch_classification, create_loss
 from .models.core import ComposedRetriever
@@ -219,7 +219,7 @@ def _pairs(data: TripletDataset, order: list[Tensor], clip: ClipEncoder, workers
     names = [n for t in data.triplets for n in (t.reference, t.target)]
     twice = [[*(2 * index).tolist(), *(2 * index + 1).tolist()] for index in order]
     loader = DataLoader(ImageViews(names, data.images, clip.preprocess, canvas=False), batch_sampler=twice, num_workers=workers)
-    return (whole.chunk(2) for _, whole in loader)
+    return (whole.chunk(2) for _, whole in read_batches(loader))
 
 # %% ../nbs/54_stages.ipynb #1c1078d3
 class StageTwo(nn.Module):

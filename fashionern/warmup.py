@@ -21,7 +21,7 @@ from .core import ErnError
 from .data.core import TripletDataset
 from .distributed import World
 from .encoders.clip import ClipEncoder
-from .features import ImageViews
+from .features import ImageViews, read_batches
 from .loop import Batches, MetricsLog, Schedule, amp_dtype, fit
 from .losses import symmetric_infonce
 
@@ -29,7 +29,7 @@ from .losses import symmetric_infonce
 def load_pixels(clip: ClipEncoder, data: TripletDataset, names: list[str], workers: int, progress: bool) -> Tensor:
     "(N, 3, S, S) bytes: the whole views of these images, in memory."
     loader = DataLoader(ImageViews(names, data.images, clip.preprocess, canvas=False), 64, num_workers=workers)
-    return torch.cat([part for _, part in tqdm(loader, desc="reading images", unit="batch", disable=not progress)])
+    return torch.cat([part for _, part in tqdm(read_batches(loader), total=len(loader), desc="reading images", unit="batch", disable=not progress)])
 
 
 def jitter(

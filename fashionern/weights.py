@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .core import ErnError, write_atomic
+from .core import ErnError, no_room, write_atomic
 
 # %% ../nbs/06_weights.ipynb #c6000006
 DIGEST, OURS = "digest", "fashionern-sha256:"  # where the header keeps it, and how it begins
@@ -46,8 +46,8 @@ def save_weights(
     header = {**about, DIGEST: _digest(tensors, about)}
     try:
         write_atomic(path, lambda part: save_file(tensors, part, metadata=header))
-    except (OSError, SafetensorError) as e:
-        raise ErnError(f"{path} cannot be written ({e}); make room or choose another place. What was there is kept.") from None
+    except SafetensorError as e:  # safetensors' word for a full disk
+        raise no_room(path, e) from None
 
 # %% ../nbs/06_weights.ipynb #c6000008
 def read_weights(path: str | Path) -> dict[str, Tensor]:
