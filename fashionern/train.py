@@ -36,7 +36,7 @@ from .warmup import warm_up
 from .weights import DamagedFile, read_weights
 
 # %% ../nbs/55_train.ipynb #13f5e5a7
-_MAY_DIFFER = {"resume", "device", "num_workers", "root", "run_dir", "features_dir", "compile_encoder", "text_cache_gb", "save_every", "grad_checkpointing", "tme_chunk", "methods", "rows", "longer", "seeds"}
+_MAY_DIFFER = {"resume", "device", "num_workers", "root", "run_dir", "features_dir", "compile_encoder", "text_cache_gb", "save_every", "grad_checkpointing", "tme_chunk", "methods", "rows", "longer", "seeds", "plugin"}
 
 
 def open_run(cfg: TrainConfig, world: World, *data: TripletDataset) -> None:
