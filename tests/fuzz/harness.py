@@ -1,0 +1,279 @@
+"The contract of every target, and the process that holds it to it."
+
+import base64
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.strategies import SearchStrategy
+
+from fashionern.core import ErnError
+
+SECONDS = 5.0  # for one input
+MEMORY = 1 << 30  # bytes that the process may grow by during one input
+ROOM = 6 << 30  # bytes of address space beyond what it has at first: an allocation of more fails
+LONGEST = 2_000  # characters of a sentence
+
+
+@dataclass(frozen=True)
+class Target:
+    "One way in."
+
+    name: str
+    inputs: SearchStrategy
+    call: Callable[[Any, Path], Any]  # (input, an empty folder)
+    share: float  # of the number of examples that is asked for: less for a slow one
+    ready: Callable[[], Any]  # makes what all inputs share, before the clock runs
+
+
+TARGETS: dict[str, Target] = {}
+
+
+def target(name: str, inputs: SearchStrategy, share: float = 1.0, ready: Callable[[], Any] = lambda: None) -> Callable:
+    "Decorator: enter a function as a target."
+
+    def enter(call):
+        assert name not in TARGETS
+        TARGETS[name] = Target(name, inputs, call, share, ready)
+        return call
+
+    return enter
+
+
+class BrokenContract(Exception):
+    "What a target did and must not do; the sentence says what."
+
+
+class _TooSlow(BaseException):
+    pass
+
+
+# --- what is touched ---------------------------------------------------------------------------------------------------
+
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_NEVER = {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn", "os.fork", "ctypes.dlopen"}
+_PATHS = {"os.mkdir": 1, "os.rename": 2, "os.link": 2, "os.symlink": 2, "os.remove": 1, "os.rmdir": 1, "os.truncate": 1, "os.chmod": 1, "os.utime": 1, "shutil.rmtree": 1}
+
+
+class Watch:
+    "An audit hook: what is opened, made, moved or started outside the places that are allowed, while it is on."
+
+    def __init__(self, inside: Path, private: Path):
+        self.inside, self.private, self.on, self.seen = (str(inside), "/dev/null"), str(private), False, []
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, args: tuple) -> None:
+        if not self.on:
+            return
+        if event == "open":
+            path, _, flags = args
+            if isinstance(path, (str, bytes)):
+                self._look(event, path, writes=bool((flags or 0) & _WRITES))
+        elif event in _PATHS:
+            for path in args[: _PATHS[event]]:
+                if isinstance(path, (str, bytes, os.PathLike)):
+                    self._look(event, path, writes=True)
+        elif event in _NEVER or event == "subprocess.Popen" or (event == "socket.connect" and "127.0.0.1" not in str(args[1])):
+            self.seen.append(f"{event} {args!r:.120}")
+
+    def _look(self, event: str, path: Any, writes: bool) -> None:
+        real = os.path.abspath(os.fsdecode(path))
+        if real.startswith(self.inside) or not (writes or real.startswith(self.private)):
+            return
+        self.seen.append(f"{event} of {real[:120]}")
+
+
+# --- one input ---------------------------------------------------------------------------------------------------------
+
+
+def check_sentence(e: ErnError) -> None:
+    "An `ErnError` must be one line that is harmless to print."
+    text = str(e)
+    wrong = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")), None)
+    if wrong is not None or not text.strip() or len(text) > LONGEST:
+        raise BrokenContract(f"a sentence of {len(text)} characters that holds {wrong!r}: {text[:300]!r}")
+
+
+class Bench:
+    "A folder to try inputs in; one for each process."
+
+    def __init__(self):
+        self.base = Path(tempfile.mkdtemp(prefix="fuzz-")).resolve()
+        self.outside, self.tmp = self.base / "outside", self.base / "tmp"
+        self.inside = self.outside / "inside"
+        for folder in (self.outside, self.tmp, self.inside):
+            folder.mkdir()
+        (self.outside / "canary.txt").write_text("nobody writes or reads this")
+        os.environ["TMPDIR"] = tempfile.tempdir = str(self.tmp)
+        os.chdir(self.tmp)
+        self.watch = Watch(self.inside, self.base)
+        self.watch.inside += (str(self.tmp),)
+        self._listing = self._look()
+        signal.signal(signal.SIGALRM, self._alarm)
+
+    @staticmethod
+    def _alarm(*_):
+        raise _TooSlow
+
+    def _look(self) -> list[str]:
+        return sorted(e.name for folder in (self.base, self.outside) for e in os.scandir(folder))
+
+    def close(self) -> None:
+        os.chdir("/")
+        shutil.rmtree(self.base, ignore_errors=True)
+
+    def try_one(self, target: Target, given: Any) -> bool:
+        "Whether the input was accepted; anything but acceptance and a proper refusal is raised."
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self.watch.seen.clear()
+        try:
+            self.watch.on = True
+            signal.setitimer(signal.ITIMER_REAL, SECONDS)
+            try:
+                target.call(given, self.inside)
+                accepted = True
+            except ErnError as e:
+                accepted = False
+                check_sentence(e)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except _TooSlow:
+            where = traceback.extract_tb(sys.exc_info()[2])[-1]
+            raise BrokenContract(f"more than {SECONDS} seconds, in {Path(where.filename).name}:{where.lineno}") from None
+        finally:
+            self.watch.on = False
+            for entry in os.scandir(self.inside):
+                shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - grown) << 10
+        if self.watch.seen:
+            raise BrokenContract(f"touched what is not its own: {self.watch.seen[0]}")
+        if self._look() != self._listing:
+            raise BrokenContract(f"left something outside its folder: {self._look()}")
+        if grown > MEMORY:
+            raise BrokenContract(f"took {grown / 1e6:,.0f} MB")
+        return accepted
+
+
+# --- many inputs, in a process of their own ----------------------------------------------------------------------------
+
+
+@dataclass
+class Outcome:
+    "What became of a target's inputs."
+
+    name: str
+    inputs: int = 0
+    accepted: int = 0
+    refused: int = 0
+    slowest: float = 0.0  # seconds
+    seconds: float = 0.0
+    other: dict[str, tuple[int, str, str]] = field(default_factory=dict)  # where → how often, the traceback, the shortest input
+
+
+def signature(e: BaseException) -> str:
+    "The kind of an error and the innermost line of the package that it passed."
+    own = [f for f in traceback.extract_tb(e.__traceback__) if "/fashionern/" in f.filename] or traceback.extract_tb(e.__traceback__)[-1:]
+    where = f"{Path(own[-1].filename).stem}.{own[-1].name}:{own[-1].lineno}" if own else "?"
+    return f"{type(e).__name__} in {where}" + (f" ({e!s:.60})" if isinstance(e, BrokenContract) else "")
+
+
+def _child(target: Target, examples: int, random_seed: int, last: Path, pipe) -> None:
+    "Try so many inputs and send the outcome; the input that is being tried is in the file `last`."
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")
+    os.dup2(sys.stdout.fileno(), 1), os.dup2(sys.stdout.fileno(), 2)
+    note = open(last, "wb", buffering=0)
+    bench, out, began = Bench(), Outcome(target.name), time.monotonic()
+    target.ready()
+    now = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (now + ROOM, now + ROOM))
+
+    def attempt(value):
+        text = json.dumps(encode(value)).encode()
+        note.truncate(0), note.seek(0), note.write(text)
+        start = time.monotonic()
+        try:
+            accepted = bench.try_one(target, value)
+            out.accepted, out.refused = out.accepted + accepted, out.refused + (not accepted)
+        except Exception as e:
+            key = signature(e)
+            count, trace, shortest = out.other.get(key, (0, "", ""))
+            if not shortest or len(text) < len(shortest):
+                trace, shortest = "".join(traceback.format_exception(e))[-3000:], text.decode()
+            out.other[key] = count + 1, trace, shortest
+        out.inputs, out.slowest = out.inputs + 1, max(out.slowest, time.monotonic() - start)
+        pipe.send(None)
+
+    quick = settings(max_examples=examples, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    try:
+        seed(random_seed)(quick(given(target.inputs)(attempt)))()
+    finally:
+        bench.close()
+    out.seconds = time.monotonic() - began
+    pipe.send(out)
+
+
+def run_target(target: Target, examples: int, random_seed: int = 0, patience: float = 120.0) -> Outcome:
+    "All inputs in a process of their own; a process that dies or hangs is told as what its last input did."
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    with tempfile.TemporaryDirectory() as d:
+        last, tried = Path(d) / "last.json", 0
+        child = context.Process(target=_child, args=(target, examples, random_seed, last, theirs))
+        child.start()
+        theirs.close()
+        try:
+            while ours.poll(patience):
+                if (told := ours.recv()) is not None:
+                    child.join()
+                    return told
+                tried += 1
+            what = f"no answer for {patience:g} seconds"
+        except EOFError:
+            child.join()
+            what = f"the process ended with status {child.exitcode}"
+        child.kill()
+        child.join()
+        shortest = last.read_text() if last.is_file() else ""
+    return Outcome(target.name, tried + 1, other={what: (1, what, shortest)})
+
+
+# --- inputs as JSON ----------------------------------------------------------------------------------------------------
+
+
+def encode(value: Any) -> Any:
+    "An input as JSON: bytes as {'b64': …}, a dictionary as {'dict': pairs}, a number that is none as {'float': …}."
+    if isinstance(value, bytes):
+        return {"b64": base64.b64encode(value).decode()}
+    if isinstance(value, dict):
+        return {"dict": [[encode(k), encode(v)] for k, v in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [encode(v) for v in value]
+    return {"float": repr(value)} if isinstance(value, float) else value
+
+
+def decode(value: Any) -> Any:
+    "What `encode` was given, tuples as lists."
+    if isinstance(value, list):
+        return [decode(v) for v in value]
+    if isinstance(value, dict):
+        if "b64" in value:
+            return base64.b64decode(value["b64"])
+        return float(value["float"]) if "float" in value else {decode(k): decode(v) for k, v in value["dict"]}
+    return value
+
+
+def corpus(folder: Optional[Path] = None) -> list[Path]:
+    "Kept inputs: files TARGET--WHAT.json."
+    return sorted((folder or Path(__file__).parent / "corpus").glob("*.json"))
