@@ -2,12 +2,13 @@
 
 import argparse
 import json
+import pickle
 import sys
 import time
 from pathlib import Path
 
 from . import targets  # noqa: F401  registers them
-from .harness import TARGETS, Outcome, run_target
+from .harness import TARGETS, Outcome, encode, run_target
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -36,11 +37,12 @@ def main() -> int:
     for target in chosen:
         outcomes.append(run_target(target, max(1, round(args.examples * target.share)), args.seed))
         for key, (count, trace, shortest) in outcomes[-1].other.items():
-            print(f"\n=== {target.name}: {key}, {count} times\n{trace}\ninput: {shortest[:1500]}\n", flush=True)
+            value = encode(pickle.loads(shortest)) if shortest else None  # our own child pickled it
+            print(ascii(f"=== {target.name}: {key}, {count} times"), trace.encode("ascii", "backslashreplace").decode(), f"input: {json.dumps(value)[:1500]}", sep="\n", flush=True)
             if args.found and shortest:
                 args.found.mkdir(parents=True, exist_ok=True)
                 name = "".join(c if c.isalnum() else "-" for c in key)[:80]
-                (args.found / f"{target.name}--{name}.json").write_text(json.dumps({"target": target.name, "what": key, "input": json.loads(shortest)}))
+                (args.found / f"{target.name}--{name}.json").write_text(json.dumps({"target": target.name, "what": key, "input": value}))
         print(table(outcomes[-1:]).split("\n")[1], file=sys.stderr, flush=True)
     print(table(outcomes))
     print(f"{len(chosen)} targets in {time.monotonic() - began:.0f} seconds")

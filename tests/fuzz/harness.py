@@ -4,6 +4,8 @@ import base64
 import json
 import multiprocessing
 import os
+import pickle
+import random
 import resource
 import shutil
 import signal
@@ -16,15 +18,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis.strategies import SearchStrategy
-
 from fashionern.core import ErnError
 
-SECONDS = 5.0  # for one input
+from .draw import Maker
+from .hostile import Raw
+
+SECONDS = 5.0  # of the processor, for one input
+PATIENCE = 90.0  # of the clock, on a machine that has other work too
 MEMORY = 1 << 30  # bytes that the process may grow by during one input
 ROOM = 6 << 30  # bytes of address space beyond what it has at first: an allocation of more fails
-LONGEST = 2_000  # characters of a sentence
+LONGEST = 4_000  # characters of a sentence
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Target:
     "One way in."
 
     name: str
-    inputs: SearchStrategy
+    inputs: Maker
     call: Callable[[Any, Path], Any]  # (input, an empty folder)
     share: float  # of the number of examples that is asked for: less for a slow one
     ready: Callable[[], Any]  # makes what all inputs share, before the clock runs
@@ -41,7 +44,7 @@ class Target:
 TARGETS: dict[str, Target] = {}
 
 
-def target(name: str, inputs: SearchStrategy, share: float = 1.0, ready: Callable[[], Any] = lambda: None) -> Callable:
+def target(name: str, inputs: Maker, share: float = 1.0, ready: Callable[[], Any] = lambda: None) -> Callable:
     "Decorator: enter a function as a target."
 
     def enter(call):
@@ -53,7 +56,11 @@ def target(name: str, inputs: SearchStrategy, share: float = 1.0, ready: Callabl
 
 
 class BrokenContract(Exception):
-    "What a target did and must not do; the sentence says what."
+    "What a target did and must not do."
+
+    def __init__(self, kind: str, detail: object = ""):
+        super().__init__(f"{kind}: {detail}" if detail != "" else kind)
+        self.kind = kind
 
 
 class _TooSlow(BaseException):
@@ -103,7 +110,7 @@ def check_sentence(e: ErnError) -> None:
     text = str(e)
     wrong = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")), None)
     if wrong is not None or not text.strip() or len(text) > LONGEST:
-        raise BrokenContract(f"a sentence of {len(text)} characters that holds {wrong!r}: {text[:300]!r}")
+        raise BrokenContract("a sentence that is no harmless line", f"{len(text)} characters, {wrong!r}: {text[:300]!r}")
 
 
 class Bench:
@@ -121,7 +128,7 @@ class Bench:
         self.watch = Watch(self.inside, self.base)
         self.watch.inside += (str(self.tmp),)
         self._listing = self._look()
-        signal.signal(signal.SIGALRM, self._alarm)
+        signal.signal(signal.SIGPROF, self._alarm)
 
     @staticmethod
     def _alarm(*_):
@@ -140,7 +147,7 @@ class Bench:
         self.watch.seen.clear()
         try:
             self.watch.on = True
-            signal.setitimer(signal.ITIMER_REAL, SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
             try:
                 target.call(given, self.inside)
                 accepted = True
@@ -148,21 +155,21 @@ class Bench:
                 accepted = False
                 check_sentence(e)
             finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
         except _TooSlow:
             where = traceback.extract_tb(sys.exc_info()[2])[-1]
-            raise BrokenContract(f"more than {SECONDS} seconds, in {Path(where.filename).name}:{where.lineno}") from None
+            raise BrokenContract("took too long", f"in {Path(where.filename).name}:{where.lineno}") from None
         finally:
             self.watch.on = False
             for entry in os.scandir(self.inside):
                 shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - grown) << 10
         if self.watch.seen:
-            raise BrokenContract(f"touched what is not its own: {self.watch.seen[0]}")
+            raise BrokenContract("touched what is not its own", self.watch.seen[0])
         if self._look() != self._listing:
-            raise BrokenContract(f"left something outside its folder: {self._look()}")
+            raise BrokenContract("left something outside its folder", self._look())
         if grown > MEMORY:
-            raise BrokenContract(f"took {grown / 1e6:,.0f} MB")
+            raise BrokenContract("took too much memory", f"{grown / 1e6:,.0f} MB")
         return accepted
 
 
@@ -177,76 +184,74 @@ class Outcome:
     inputs: int = 0
     accepted: int = 0
     refused: int = 0
-    slowest: float = 0.0  # seconds
-    seconds: float = 0.0
-    other: dict[str, tuple[int, str, str]] = field(default_factory=dict)  # where → how often, the traceback, the shortest input
+    slowest: float = 0.0  # seconds of the processor
+    seconds: float = 0.0  # the same, of all
+    other: dict[str, tuple[int, str, bytes]] = field(default_factory=dict)  # where → how often, the traceback, the shortest input, pickled
 
 
 def signature(e: BaseException) -> str:
     "The kind of an error and the innermost line of the package that it passed."
     own = [f for f in traceback.extract_tb(e.__traceback__) if "/fashionern/" in f.filename] or traceback.extract_tb(e.__traceback__)[-1:]
-    where = f"{Path(own[-1].filename).stem}.{own[-1].name}:{own[-1].lineno}" if own else "?"
-    return f"{type(e).__name__} in {where}" + (f" ({e!s:.60})" if isinstance(e, BrokenContract) else "")
+    if isinstance(e, BrokenContract):
+        return e.kind
+    return f"{type(e).__name__} in {Path(own[-1].filename).stem}.{own[-1].name}:{own[-1].lineno}"
 
 
-def _child(target: Target, examples: int, random_seed: int, last: Path, pipe) -> None:
+def _child(target: Target, examples: int, seed: int, last: Path, pipe, counter) -> None:
     "Try so many inputs and send the outcome; the input that is being tried is in the file `last`."
     sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")
     os.dup2(sys.stdout.fileno(), 1), os.dup2(sys.stdout.fileno(), 2)
-    note = open(last, "wb", buffering=0)
-    bench, out, began = Bench(), Outcome(target.name), time.monotonic()
-    target.ready()
+    bench, out, rng, began = Bench(), Outcome(target.name), random.Random(f"{target.name} {seed}"), time.process_time()
     now = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (now + ROOM, now + ROOM))
-
-    def attempt(value):
-        text = json.dumps(encode(value)).encode()
-        note.truncate(0), note.seek(0), note.write(text)
-        start = time.monotonic()
-        try:
-            accepted = bench.try_one(target, value)
-            out.accepted, out.refused = out.accepted + accepted, out.refused + (not accepted)
-        except Exception as e:
-            key = signature(e)
-            count, trace, shortest = out.other.get(key, (0, "", ""))
-            if not shortest or len(text) < len(shortest):
-                trace, shortest = "".join(traceback.format_exception(e))[-3000:], text.decode()
-            out.other[key] = count + 1, trace, shortest
-        out.inputs, out.slowest = out.inputs + 1, max(out.slowest, time.monotonic() - start)
-        pipe.send(None)
-
-    quick = settings(max_examples=examples, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-    try:
-        seed(random_seed)(quick(given(target.inputs)(attempt)))()
-    finally:
-        bench.close()
-    out.seconds = time.monotonic() - began
+    with open(last, "wb", buffering=0) as note:
+        for counter.value in range(1, examples + 1):
+            value = target.inputs(rng)
+            packed = pickle.dumps(value)
+            note.seek(0), note.write(packed)
+            start = time.process_time()
+            try:
+                accepted = bench.try_one(target, value)
+                out.accepted, out.refused = out.accepted + accepted, out.refused + (not accepted)
+            except Exception as e:
+                key = signature(e)
+                count, trace, shortest = out.other.get(key, (0, "", b""))
+                if not shortest or len(packed) < len(shortest):
+                    trace, shortest = "".join(traceback.format_exception(e))[-3000:], packed
+                out.other[key] = count + 1, trace, shortest
+            out.slowest = max(out.slowest, time.process_time() - start)
+    bench.close()
+    out.inputs, out.seconds = examples, time.process_time() - began
     pipe.send(out)
 
 
-def run_target(target: Target, examples: int, random_seed: int = 0, patience: float = 120.0) -> Outcome:
+def run_target(target: Target, examples: int, seed: int = 0) -> Outcome:
     "All inputs in a process of their own; a process that dies or hangs is told as what its last input did."
+    target.ready()
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
+    counter, seen, what = context.RawValue("Q", 0), 0, ""
     with tempfile.TemporaryDirectory() as d:
-        last, tried = Path(d) / "last.json", 0
-        child = context.Process(target=_child, args=(target, examples, random_seed, last, theirs))
+        last = Path(d) / "last"
+        child = context.Process(target=_child, args=(target, examples, seed, last, theirs, counter))
         child.start()
         theirs.close()
         try:
-            while ours.poll(patience):
-                if (told := ours.recv()) is not None:
-                    child.join()
-                    return told
-                tried += 1
-            what = f"no answer for {patience:g} seconds"
+            while not ours.poll(PATIENCE):
+                if counter.value == seen:
+                    what = f"no answer for {PATIENCE:g} seconds"
+                    break
+                seen = counter.value
+            else:
+                told = ours.recv()
+                child.join()
+                return told
         except EOFError:
             child.join()
             what = f"the process ended with status {child.exitcode}"
         child.kill()
         child.join()
-        shortest = last.read_text() if last.is_file() else ""
-    return Outcome(target.name, tried + 1, other={what: (1, what, shortest)})
+        return Outcome(target.name, max(1, counter.value), other={what: (1, what, last.read_bytes() if last.is_file() else b"")})
 
 
 # --- inputs as JSON ----------------------------------------------------------------------------------------------------
@@ -254,6 +259,8 @@ def run_target(target: Target, examples: int, random_seed: int = 0, patience: fl
 
 def encode(value: Any) -> Any:
     "An input as JSON: bytes as {'b64': …}, a dictionary as {'dict': pairs}, a number that is none as {'float': …}."
+    if isinstance(value, Raw):
+        return {"raw": str(value)}
     if isinstance(value, bytes):
         return {"b64": base64.b64encode(value).decode()}
     if isinstance(value, dict):
@@ -268,6 +275,8 @@ def decode(value: Any) -> Any:
     if isinstance(value, list):
         return [decode(v) for v in value]
     if isinstance(value, dict):
+        if "raw" in value:
+            return Raw(value["raw"])
         if "b64" in value:
             return base64.b64decode(value["b64"])
         return float(value["float"]) if "float" in value else {decode(k): decode(v) for k, v in value["dict"]}

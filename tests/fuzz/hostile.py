@@ -3,9 +3,13 @@
 import json
 import math
 import struct
+from random import Random
 from typing import Any
 
-from hypothesis import strategies as st
+from hypothesis import strategies as hst
+
+from . import draw
+from .draw import Maker
 
 STRINGS = (
     "", " ", "\0", "a\0b", "..", ".", "../../canary.txt", "../canary.txt", "/etc/passwd", "C:\\evil.png", "\\\\host\\share", "a/b/../../..", "~/x", "-rf", "con",
@@ -22,8 +26,10 @@ class Raw(str):
 
 
 RAW = tuple(map(Raw, ("[" * 100_000, '{"a":' * 50_000, "1" * 5_000, "-", "NaN", "1e999", '"\\ud800"', '"\\u0000"', '"\\', "/**/", "tru", "0x1", "'a'", "[1,]", '{"a":1,"a":2}')))
-SCALARS = st.one_of(st.sampled_from(STRINGS), st.sampled_from(NUMBERS), st.none(), st.sampled_from(NESTED), st.text(max_size=8), st.integers(-(2**70), 2**70), st.floats())
-VALUES = st.one_of(SCALARS, st.sampled_from(RAW), st.lists(SCALARS, max_size=3))
+_DRAWN = draw.pool(hst.one_of(hst.text(max_size=8), hst.integers(-(2**70), 2**70), hst.floats()), 600)
+SCALARS = draw.one_of(*[draw.sampled_from(STRINGS)] * 2, draw.sampled_from(NUMBERS), draw.sampled_from((None, *NESTED)), draw.sampled_from(_DRAWN))
+TEXTS = draw.one_of(draw.sampled_from(STRINGS), draw.sampled_from([v for v in _DRAWN if isinstance(v, str)]))
+VALUES = draw.one_of(*[SCALARS] * 6, draw.sampled_from(RAW), draw.lists(SCALARS, 3))
 
 
 def dumps(value: Any) -> str:
@@ -64,6 +70,7 @@ def _nodes(value: Any, found: list) -> list:
 
 def _change(nodes: list, at: int, how: str, value: Any) -> Any:
     container, i = nodes[at % len(nodes)]
+    value = _open(value)
     if i >= len(container):
         return
     pair = isinstance(container, Pairs)
@@ -81,7 +88,7 @@ def _change(nodes: list, at: int, how: str, value: Any) -> Any:
         container[i] = value
 
 
-CHANGES = st.lists(st.tuples(st.integers(0, 1 << 16), st.sampled_from(("replace", "replace", "replace", "delete", "double", "rename", "add")), VALUES), max_size=4)
+CHANGES = draw.lists(draw.tuples(draw.integers(0, 1 << 16), draw.sampled_from(("replace", "replace", "replace", "delete", "double", "rename", "add")), VALUES), 3)
 
 
 def changed(document: Any, changes: list) -> Any:
@@ -100,9 +107,8 @@ def changed(document: Any, changes: list) -> Any:
 # --- bytes -------------------------------------------------------------------------------------------------------------
 
 TOKENS = tuple(s.encode("utf-8", "surrogatepass") for s in STRINGS) + (b"\xff\xfe", b"\xff" * 16, b"\n", b"\t", b"\r", b'"', b",", b"\xef\xbb\xbf", b"\x00" * 64, b"PK\x03\x04", b"{", b"]", b"\\u0000")
-STEPS = st.lists(
-    st.tuples(st.sampled_from(("flip", "byte", "cut", "drop", "repeat", "insert", "token", "number", "zero", "swap")), st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 32) - 1)),
-    max_size=6,
+STEPS = draw.lists(
+    draw.tuples(draw.sampled_from(("flip", "byte", "cut", "drop", "repeat", "insert", "token", "number", "zero", "swap")), draw.integers(0, (1 << 32) - 1), draw.integers(0, (1 << 32) - 1)), 5
 )
 
 
@@ -142,15 +148,15 @@ def json_bytes(document: Any, changes: list, steps: list) -> bytes:
     return damaged(dumps(changed(document, changes)).encode("utf-8", "surrogatepass"), steps)
 
 
-RARELY = st.one_of(st.just([]), st.just([]), st.just([]), STEPS)  # most documents stay well-formed
+RARELY = draw.one_of(*[draw.just([])] * 5, STEPS)  # most documents stay well-formed
 
 
-def documents(*kinds: Any) -> st.SearchStrategy[bytes]:
+def documents(*kinds: Any) -> Maker:
     "JSON files near one of these documents."
-    return st.builds(json_bytes, st.sampled_from(kinds), CHANGES, RARELY)
+    return draw.builds(json_bytes, draw.sampled_from(kinds), CHANGES, RARELY)
 
 
-def lines_of(*kinds: list) -> st.SearchStrategy[bytes]:
+def lines_of(*kinds: list) -> Maker:
     "JSON Lines near one of these lists of documents."
 
     def write(records: list, changes: list, steps: list) -> bytes:
@@ -158,18 +164,21 @@ def lines_of(*kinds: list) -> st.SearchStrategy[bytes]:
         text = "\n".join(map(dumps, made)) if isinstance(made, list) and not isinstance(made, Pairs) else dumps(made)
         return damaged(text.encode("utf-8", "surrogatepass"), steps)
 
-    return st.builds(write, st.sampled_from(kinds), CHANGES, RARELY)
+    return draw.builds(write, draw.sampled_from(kinds), CHANGES, RARELY)
 
 
-def near(*files: bytes) -> st.SearchStrategy[bytes]:
+def near(*files: bytes) -> Maker:
     "Bytes near one of these files."
-    return st.builds(damaged, st.sampled_from(files), STEPS)
+    return draw.builds(damaged, draw.sampled_from(files), STEPS)
 
 
-def folders(files: dict[str, st.SearchStrategy[bytes]]) -> st.SearchStrategy[dict]:
+def folders(files: dict[str, Maker]) -> Maker:
     "Files by name; one of them is now and then missing."
-    parts = st.fixed_dictionaries({name: st.one_of(*[made] * 30, st.none()) for name, made in files.items()})
-    return parts.map(lambda found: {name: data for name, data in found.items() if data is not None})
+
+    def make(rng: Random) -> dict[str, bytes]:
+        return {name: made(rng) for name, made in files.items() if rng.random() < 0.98}
+
+    return make
 
 
 def write_files(files: dict[str, bytes], folder) -> None:

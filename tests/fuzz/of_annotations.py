@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from hypothesis import strategies as st
 
 from fashionern.core import write_json
 from fashionern.data.check import check_dataset, check_sentences, check_table
@@ -13,6 +12,7 @@ from fashionern.data.fashioniq import load_fashioniq
 from fashionern.data.folder import load_folder, read_products
 from fashionern.data.shoes import load_shoes
 
+from . import draw
 from .harness import target
 from .hostile import documents, folders, near, write_files
 

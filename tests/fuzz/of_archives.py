@@ -9,20 +9,20 @@ import warnings
 import zipfile
 from pathlib import Path
 
-from hypothesis import strategies as st
 
 from fashionern.data.archives import flat, tree, unpack
 from fashionern.data.image_urls import Journal, read_url_list
 
+from . import draw
 from .harness import BrokenContract, target
-from .hostile import RARELY, STEPS, STRINGS, damaged, near
+from .hostile import RARELY, STEPS, STRINGS, TEXTS, damaged, near
 
-NAMES = st.one_of(st.sampled_from(("a.jpg", "b/a.jpg", "B/A.JPG", "a.jpg/b.jpg", "women/1.jpg", "x.txt", "dir/")), st.sampled_from([s + end for s in STRINGS for end in ("", ".jpg")]), st.text(max_size=6).map(lambda s: s + ".jpg"))
-CONTENTS = st.sampled_from((b"", b"x", b"picture" * 20, bytes(4096)))
-MODES = st.sampled_from((0, 0o100644, 0o120777, 0o040755, 0o020666, 0o010666, 0o140666, 0o104777))
-KINDS = st.sampled_from((tarfile.REGTYPE,) * 4 + (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_SPARSE, tarfile.CONTTYPE, b"Z"))
-SIZES = st.sampled_from((None,) * 8 + (0, 1 << 20, 1 << 35))
-MEMBERS = st.lists(st.tuples(NAMES, CONTENTS, MODES, KINDS, SIZES), max_size=4)
+NAMES = draw.one_of(draw.sampled_from(("a.jpg", "b/a.jpg", "B/A.JPG", "a.jpg/b.jpg", "women/1.jpg", "x.txt", "dir/")), draw.sampled_from([s + end for s in STRINGS for end in ("", ".jpg")]), draw.builds(lambda s: s + ".jpg", TEXTS))
+CONTENTS = draw.sampled_from((b"", b"x", b"picture" * 20, bytes(4096)))
+MODES = draw.sampled_from((0, 0o100644, 0o120777, 0o040755, 0o020666, 0o010666, 0o140666, 0o104777))
+KINDS = draw.sampled_from((tarfile.REGTYPE,) * 4 + (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_SPARSE, tarfile.CONTTYPE, b"Z"))
+SIZES = draw.sampled_from((None,) * 8 + (0, 1 << 20, 1 << 35))
+MEMBERS = draw.lists(draw.tuples(NAMES, CONTENTS, MODES, KINDS, SIZES), 4)
 
 
 def zip_bytes(members: list) -> bytes:
@@ -56,7 +56,7 @@ def _packed(members: list, how: str, inner: list, outer: list) -> bytes:
     return damaged(wrap(data), outer)
 
 
-ARCHIVES = st.builds(_packed, MEMBERS, st.sampled_from(("zip", "zip", "tar", "gz", "bz2")), RARELY, RARELY)
+ARCHIVES = draw.builds(_packed, MEMBERS, draw.sampled_from(("zip", "zip", "tar", "gz", "bz2")), RARELY, RARELY)
 
 
 @target("archive-tree", ARCHIVES)
@@ -77,11 +77,11 @@ def _unpack(data: bytes, folder: Path, place) -> None:
             raise BrokenContract(f"unpacked {path.name!r}, which is no plain file")
 
 
-def _bombs() -> st.SearchStrategy[bytes]:
+def _bombs() -> draw.Maker:
     "Archives of zeros that are small on the disk."
     big = [("a.jpg", bytes(8 << 20), 0, tarfile.REGTYPE, None)]
     packed = zip_bytes(big), gzip.compress(tar_bytes(big)), bz2.compress(tar_bytes(big)), gzip.compress(gzip.compress(tar_bytes(big)))
-    return st.builds(damaged, st.sampled_from(packed), STEPS)
+    return draw.builds(damaged, draw.sampled_from(packed), STEPS)
 
 
 @target("archive-bomb", _bombs(), 0.1)

@@ -6,7 +6,6 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from hypothesis import strategies as st
 from PIL import Image
 
 from fashionern.data.core import load_image
@@ -16,6 +15,7 @@ from fashionern.data.photos import fingerprint
 from fashionern.data.transforms import Preprocess
 from fashionern.uploads import decode_picture, encode_jpeg
 
+from . import draw
 from .harness import BrokenContract, target
 from .hostile import STEPS, damaged
 
@@ -45,9 +45,9 @@ FILES = (
     _file("WEBP", "RGBA", (9, 9)), _file("WEBP", "RGB", (9, 9), exif=_exif()), _file("GIF", "P", (9, 9)), _file("BMP", "RGB", (5, 5)), _file("TIFF", "RGB", (6, 6)),
     _file("TIFF", "RGB", (6, 6), compression="tiff_lzw"), _file("TIFF", "L", (6, 6), compression="tiff_adobe_deflate"), _file("ICO", "RGBA", (16, 16)), _file("PPM", "RGB", (4, 4)),
 )  # fmt: skip
-IMAGES = st.builds(damaged, st.sampled_from(FILES), STEPS)
+IMAGES = draw.builds(damaged, draw.sampled_from(FILES), STEPS)
 
-SIDES = st.sampled_from((0, 1, 2, 7, 300, 4_000, 15_000, 16_001, 20_000, 65_535, 1 << 20, (1 << 31) - 1))
+SIDES = draw.sampled_from((0, 1, 2, 7, 300, 4_000, 15_000, 16_001, 20_000, 65_535, 1 << 20, (1 << 31) - 1))
 
 
 def _bomb(width: int, height: int, colour: int, whole: bool) -> bytes:
@@ -56,7 +56,7 @@ def _bomb(width: int, height: int, colour: int, whole: bool) -> bytes:
     return png(width, height, colour=colour, data=bytes(row * height) if whole and row * height <= 60_000_000 else b"\0")
 
 
-BOMBS = st.builds(_bomb, SIDES, SIDES, st.sampled_from((0, 2, 4, 6)), st.booleans())
+BOMBS = draw.builds(_bomb, SIDES, SIDES, draw.sampled_from((0, 2, 4, 6)), draw.sampled_from((False, True)))
 
 
 def _seen(data: bytes, folder: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-from hypothesis import strategies as st
 from rich.console import Console
 
 from fashionern.features import FeatureStore
@@ -19,6 +18,7 @@ from fashionern.models.hub import KIND  # noqa: F401  heavy imports before the f
 from fashionern.search import Hit, Query
 from fashionern.store import Photo
 
+from . import draw
 from .harness import BrokenContract, target
 from .hostile import CHANGES, SCALARS, STEPS, changed, damaged, documents, dumps, write_files
 
@@ -70,14 +70,14 @@ def _asked(folder: Path) -> None:
         store.close()
 
 
-@target("index-bytes", st.tuples(st.sampled_from(("records.sqlite", "vectors.f32")), STEPS), 0.3, ready=_build)
+@target("index-bytes", draw.tuples(draw.sampled_from(("records.sqlite", "vectors.f32")), STEPS), 0.3, ready=_build)
 def _(given: tuple, folder: Path) -> None:
     name, steps = given
     write_files(FILES | {name: damaged(FILES[name], steps)}, folder)
     _asked(folder)
 
 
-@target("index-faiss", st.tuples(st.sampled_from(("flat", "hnsw", "ivf")), STEPS), 0.3, ready=_build)
+@target("index-faiss", draw.tuples(draw.sampled_from(("flat", "hnsw", "ivf")), STEPS), 0.3, ready=_build)
 def _(given: tuple, folder: Path) -> None:
     kind, steps = given
     write_files(FILES | {"approximate-hnsw.faiss": damaged(FILES[f"approximate-{kind}.faiss"], steps)}, folder)
@@ -90,10 +90,19 @@ FACTS = {
     "columns": ["colour", "price"],
     "approximate": {"file": "approximate-hnsw.faiss", "covered": ROWS, "photos": ROWS, "breadth": 16, "recall@10": 1.0},
 }
-CELLS = st.one_of(SCALARS.filter(lambda v: isinstance(v, (str, int, float, type(None))) and not (isinstance(v, int) and abs(v) >= 1 << 63) and not (isinstance(v, str) and any("\ud800" <= c <= "\udfff" for c in v))), st.binary(max_size=8))
 
 
-@target("index-records", st.tuples(CHANGES, st.lists(st.tuples(st.integers(0, ROWS), st.sampled_from(("row", "name", "path", "size", "time", "digest", "columns")), CELLS), max_size=3)), 0.3, ready=_build)
+def _cell(value):
+    "What SQLite can hold."
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return value if isinstance(value, (float, type(None))) or isinstance(value, int) and abs(value) < 1 << 63 else None
+
+
+CELLS = draw.one_of(draw.builds(_cell, SCALARS), draw.binary(8))
+
+
+@target("index-records", draw.tuples(CHANGES, draw.lists(draw.tuples(draw.integers(0, ROWS), draw.sampled_from(("row", "name", "path", "size", "time", "digest", "columns")), CELLS), 3)), 0.3, ready=_build)
 def _(given: tuple, folder: Path) -> None:
     changes, cells = given
     write_files(FILES, folder)
@@ -133,7 +142,7 @@ def _build_features() -> None:
 META = {"key": "key", "dim": 4, "dtype": "float32", "names": ["a", "b"]}
 
 
-@target("feature-store", st.tuples(st.one_of(st.none(), documents(META)), st.sampled_from(("whole.npy", "local.npy", "sums.npy", "photos.npy")), STEPS), ready=_build_features)
+@target("feature-store", draw.tuples(draw.one_of(draw.just(None), documents(META)), draw.sampled_from(("whole.npy", "local.npy", "sums.npy", "photos.npy")), STEPS), ready=_build_features)
 def _(given: tuple, folder: Path) -> None:
     meta, name, steps = given
     files = STORED | {name: damaged(STORED[name], steps)} | ({} if meta is None else {"store.json": meta})

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from hypothesis import strategies as st
 from rich.console import Console
 
 from fashionern.core import Triplet, write_json
@@ -12,8 +11,9 @@ from fashionern.predictions import write_predictions
 from fashionern.rankings import comparison_tables, compare, read_rankings
 from fashionern.search import Query, read_queries
 
+from . import draw
 from .harness import BrokenContract, target
-from .hostile import SCALARS, lines_of, write_files
+from .hostile import TEXTS, lines_of, write_files
 
 
 def _ranked(model: str, ranks: tuple) -> list[dict]:
@@ -26,7 +26,7 @@ def _ranked(model: str, ranks: tuple) -> list[dict]:
 LINES = lines_of(_ranked("one", (1, 2, -1)), _ranked("two", (2, 1, 3)), _ranked("two", (None, 1)))
 
 
-@target("rankings", st.tuples(LINES, LINES))
+@target("rankings", draw.tuples(LINES, LINES))
 def _(given: tuple, folder: Path) -> None:
     write_files(dict(zip(("a.jsonl", "b.jsonl"), given)), folder)
     first, second = (read_rankings(folder / name) for name in ("a.jsonl", "b.jsonl"))
@@ -56,11 +56,11 @@ def _(data: bytes, folder: Path) -> None:
 
 
 GROUP = tuple(f"dev-{i}" for i in range(6))
-NAMES = st.one_of(st.sampled_from(GROUP), SCALARS.filter(lambda v: isinstance(v, str)))
-TOPS = st.lists(NAMES, min_size=3, max_size=6)
+NAMES = draw.one_of(draw.sampled_from(GROUP), TEXTS)
+TOPS = draw.lists(NAMES, 6, 3)
 
 
-@target("predictions", st.tuples(st.lists(st.tuples(NAMES, TOPS, TOPS), min_size=1, max_size=3), st.sampled_from(("cirr", "fashioniq"))))
+@target("predictions", draw.tuples(draw.lists(draw.tuples(NAMES, TOPS, TOPS), 3, 1), draw.sampled_from(("cirr", "fashioniq"))))
 def _(given: tuple, folder: Path) -> None:
     asked, name = given
     triplets = [Triplet("dev-0", (), ("x",), "all", str(id), GROUP) for id, _, _ in asked]

@@ -5,7 +5,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-from hypothesis import strategies as st
 
 from fashionern.commands import EvalConfig
 from fashionern.config import PRESETS
@@ -16,6 +15,7 @@ from fashionern.models.hub import Retriever, model_card, read_config
 from fashionern.opened import open_retriever, read_run
 from fashionern.report import fill_in
 
+from . import draw
 from .harness import target
 from .hostile import CHANGES, RARELY, STEPS, STRINGS, damaged, documents, json_bytes, write_files
 
@@ -50,13 +50,13 @@ def _(data: bytes, folder: Path) -> None:
     open_retriever(folder)
 
 
-@target("hub-config", st.tuples(CHANGES, RARELY), ready=_ready)
+@target("hub-config", draw.tuples(CHANGES, RARELY), ready=_ready)
 def _(given: tuple, folder: Path) -> None:
     (folder / "config.json").write_bytes(json_bytes(json.loads(HUB["config.json"]), *given))
     read_config(folder)
 
 
-@target("hub", st.tuples(CHANGES, RARELY), 0.03, ready=_ready)
+@target("hub", draw.tuples(CHANGES, RARELY), 0.03, ready=_ready)
 def _(given: tuple, folder: Path) -> None:
     write_files(HUB | {"config.json": json_bytes(json.loads(HUB["config.json"]), *given)}, folder)
     retriever = Retriever.from_pretrained(folder)
@@ -72,7 +72,7 @@ def _(steps: list, folder: Path) -> None:
 PARTS = ("fashionern", "tirg", "dvr", "+", "+", "@", "=", ",", "ask", "words", "heads", "ffn", "mask_padding", "gate_floor", "0.1", "1e400", "NaN", "null", "true", "[" * 5_000, "0", "-1", "9" * 30, "9" * 5_000, *STRINGS)
 
 
-@target("model-name", st.lists(st.sampled_from(PARTS), max_size=8).map("".join))
+@target("model-name", draw.builds("".join, draw.lists(draw.sampled_from(PARTS), 8)))
 def _(name: str, folder: Path) -> None:
     parse_model(name)
 
@@ -80,6 +80,6 @@ def _(name: str, folder: Path) -> None:
 GOOD = ("tirg", "dvr@mask_padding", "fashionern@mask_padding,ask=words", "val@heads=4", "clip+combiner+identity", "fame-vil")
 
 
-@target("model-settings", st.builds(lambda s, steps: damaged(s.encode(), steps).decode("utf-8", "replace"), st.sampled_from(GOOD), STEPS), 0.1)
+@target("model-settings", draw.builds(lambda s, steps: damaged(s.encode(), steps).decode("utf-8", "replace"), draw.sampled_from(GOOD), STEPS), 0.1)
 def _(name: str, folder: Path) -> None:
     create_model(name, 16, ffn=16)

@@ -5,7 +5,6 @@ import sqlite3
 from pathlib import Path
 
 import pandas as pd
-from hypothesis import strategies as st
 from PIL import Image
 
 from fashionern.core import ErnError, unknown_name, write_json
@@ -15,11 +14,12 @@ from fashionern.data.table import read_table, triplets_from_table
 from fashionern.filters import columns_of, parse_filter, to_milvus, to_sql
 from fashionern.index import read_rows, row_of
 
+from . import draw
 from .harness import BrokenContract, target
-from .hostile import SCALARS, STEPS, STRINGS, damaged, documents, near
+from .hostile import STEPS, STRINGS, TEXTS, damaged, documents, near
 
 CSV = b"id,name,colour,price\n1,A dress,red,10\n2.png,\"B, long\",blue,20.5\n3,C,red,\n4,D,green,7\n"
-TABLES = st.one_of(near(CSV), near(CSV.replace(b"\n", b"\r\n")), st.lists(st.lists(st.sampled_from(STRINGS), max_size=4), max_size=4).map(lambda rows: CSV + "\n".join(",".join(r) for r in rows).encode("utf-8", "surrogatepass")))
+TABLES = draw.one_of(near(CSV), near(CSV.replace(b"\n", b"\r\n")), draw.builds(lambda rows: CSV + "\n".join(",".join(r) for r in rows).encode("utf-8", "surrogatepass"), draw.lists(draw.lists(draw.sampled_from(STRINGS), 4), 4)))
 
 
 @target("table-csv", TABLES)
@@ -66,7 +66,7 @@ def _(data: bytes, folder: Path) -> None:
 REPORT = {"options": {"table": "x"}, "splits": {"train": {}, "val": {}}}
 
 
-@target("table-triplets", st.tuples(TABLES, st.one_of(st.none(), st.none(), documents(REPORT))), 0.15)
+@target("table-triplets", draw.tuples(TABLES, draw.one_of(*[draw.just(None)] * 2, documents(REPORT))), 0.15)
 def _(given: tuple, folder: Path) -> None:
     data, report = given
     (folder / "t.csv").write_bytes(data)
@@ -78,7 +78,7 @@ def _(given: tuple, folder: Path) -> None:
     load_folder(folder, "val")
 
 
-@target("product-sentences", st.dictionaries(st.sampled_from(("colour", "sleeveLength", "gender", "articleType", "{new}", "(", "neck")), st.sampled_from([s for s in STRINGS if len(s) < 1000]), max_size=4))
+@target("product-sentences", draw.builds(dict, draw.lists(draw.tuples(draw.sampled_from(("colour", "sleeveLength", "gender", "articleType", "{new}", "(", "neck")), draw.sampled_from([s for s in STRINGS if len(s) < 1000])), 4)))
 def _(attributes: dict, folder: Path) -> None:
     product_sentences(attributes, "a name")
 
@@ -87,10 +87,10 @@ def _(attributes: dict, folder: Path) -> None:
 
 WORDS = ("colour", "price", '"a ""b"', "'red'", "'O''Neill'", "20", "-1.5e3", "1e999", "9" * 400, "and", "or", "not", "in", "like", "is", "null", "(", ")", ",", "=", "!=", "<", ">=", "''", "'%'", "'[*'", ";", "--", "/*", "\0", "\ud800", "'", '"', "NOT(", "x" * 5_000, "(" * 300, "٣")  # fmt: skip
 VALID = ("colour = 'red' and price < 20", "not (colour in ('red', 'blue') or price is not null)", "colour like '%e_' and not price >= -1", '"a ""b" is null')
-CONDITIONS = st.one_of(
-    st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join),
-    st.builds(lambda s, steps: damaged(s.encode(), steps).decode("utf-8", "surrogateescape"), st.sampled_from(VALID), STEPS),
-    st.builds(lambda v, how: f"colour {how} '{v}'", SCALARS.map(str), st.sampled_from(("=", "like", "<", "in"))),
+CONDITIONS = draw.one_of(
+    draw.builds(" ".join, draw.lists(draw.sampled_from(WORDS), 12)),
+    draw.builds(lambda s, steps: damaged(s.encode(), steps).decode("utf-8", "surrogateescape"), draw.sampled_from(VALID), STEPS),
+    draw.builds(lambda v, how: f"colour {how} '{v}'", TEXTS, draw.sampled_from(("=", "like", "<", "in"))),
 )
 _DB: list = []
 

@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-from hypothesis import strategies as st
 from safetensors.torch import save as save_safetensors
 
 from fashionern.checkpoint import load_state, save_state
@@ -16,6 +15,7 @@ from fashionern.encoders.clip import TINY, create_clip, load_clip_weights, read_
 from fashionern.encoders.tme import TME, Encoders, load_encoders
 from fashionern.models.factory import create_model, load_model
 
+from . import draw
 from .harness import target
 from .hostile import CHANGES, STEPS, changed, damaged, dumps, write_files
 
@@ -43,7 +43,7 @@ ODD = (
     _torch(STATE, _use_new_zipfile_serialization=False), _torch({"a": _Runs()}), _torch({"a": _Own()}), _torch(_Runs(), _use_new_zipfile_serialization=False),
     pickle.dumps(_Runs()), pickle.dumps({"weight": [1.0]}), save_safetensors(STATE, {"model": "sum"}), _torch({"weight": torch.ones(4, 4, dtype=torch.complex64)}),
 )  # fmt: skip
-SUFFIXES = st.sampled_from((".pt", ".pth", ".safetensors", ".bin", ""))
+SUFFIXES = draw.sampled_from((".pt", ".pth", ".safetensors", ".bin", ""))
 KEPT: dict[str, object] = {}
 
 
@@ -63,7 +63,7 @@ def _ready() -> None:
         KEPT["state file"] = (Path(d) / "s.safetensors").read_bytes()
 
 
-@target("weights", st.tuples(st.builds(damaged, st.sampled_from(ODD), STEPS), SUFFIXES), ready=_ready)
+@target("weights", draw.tuples(draw.builds(damaged, draw.sampled_from(ODD), STEPS), SUFFIXES), ready=_ready)
 def _(given: tuple, folder: Path) -> None:
     data, suffix = given
     path = folder / f"w{suffix}"
@@ -71,7 +71,7 @@ def _(given: tuple, folder: Path) -> None:
     load_model(KEPT["tirg"], path)
 
 
-@target("weights-plain", st.tuples(st.sampled_from(ODD), SUFFIXES), 0.02, ready=_ready)
+@target("weights-plain", draw.tuples(draw.sampled_from(ODD), SUFFIXES), 0.02, ready=_ready)
 def _(given: tuple, folder: Path) -> None:
     data, suffix = given
     path = folder / f"w{suffix}"
@@ -98,7 +98,7 @@ def _about(data: bytes, key: str, text: str) -> bytes:
 SETTINGS = {"layers": None, "branches": ["inject", "align"], "ffn": "own", "gate": "scalar", "dropout": 0.0, "align_from": "last"}
 
 
-@target("encoders", st.tuples(st.sampled_from(("tme", "tme", "header")), CHANGES, st.one_of(st.just([]), STEPS)), 0.03, ready=_ready)
+@target("encoders", draw.tuples(draw.sampled_from(("tme", "tme", "header")), CHANGES, draw.one_of(draw.just([]), STEPS)), 0.03, ready=_ready)
 def _(given: tuple, folder: Path) -> None:
     how, changes, steps = given
     data = KEPT["encoders file"]
@@ -114,7 +114,7 @@ def read_tme(data: bytes) -> str:
     return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["tme"]
 
 
-@target("safetensors-header", st.tuples(CHANGES, STEPS), ready=_ready)
+@target("safetensors-header", draw.tuples(CHANGES, STEPS), ready=_ready)
 def _(given: tuple, folder: Path) -> None:
     (folder / "w.safetensors").write_bytes(_header(save_safetensors(STATE, {"model": "tirg"}), *given))
     read_weights(folder / "w.safetensors")
@@ -125,7 +125,7 @@ def _(given: tuple, folder: Path) -> None:
 COUNTERS = {"epoch": 1, "step": 2, "best": 0.5}
 
 
-@target("checkpoint", st.tuples(st.sampled_from(("header", "optimizer", "counters")), CHANGES, STEPS), ready=_ready)
+@target("checkpoint", draw.tuples(draw.sampled_from(("header", "optimizer", "counters")), CHANGES, STEPS), ready=_ready)
 def _(given: tuple, folder: Path) -> None:
     how, changes, steps = given
     data = KEPT["state file"]
