@@ -38,7 +38,7 @@ def main() -> int:
         outcomes.append(run_target(target, max(1, round(args.examples * target.share)), args.seed))
         for key, (count, trace, shortest) in outcomes[-1].other.items():
             value = encode(pickle.loads(shortest)) if shortest else None  # our own child pickled it
-            print(ascii(f"=== {target.name}: {key}, {count} times"), trace.encode("ascii", "backslashreplace").decode(), f"input: {json.dumps(value)[:1500]}", sep="\n", flush=True)
+            print(f"=== {target.name}: {key}, {count} times", trace.encode("ascii", "backslashreplace").decode(), f"input: {json.dumps(value)[:1500]}", sep="\n", flush=True)
             if args.found and shortest:
                 args.found.mkdir(parents=True, exist_ok=True)
                 name = "".join(c if c.isalnum() else "-" for c in key)[:80]

@@ -1,6 +1,7 @@
 "The contract of every target, and the process that holds it to it."
 
 import base64
+import functools
 import json
 import multiprocessing
 import os
@@ -42,6 +43,7 @@ class Target:
 
 
 TARGETS: dict[str, Target] = {}
+_READY: dict[Callable, Callable] = {}  # each is called once
 
 
 def target(name: str, inputs: Maker, share: float = 1.0, ready: Callable[[], Any] = lambda: None) -> Callable:
@@ -49,7 +51,7 @@ def target(name: str, inputs: Maker, share: float = 1.0, ready: Callable[[], Any
 
     def enter(call):
         assert name not in TARGETS
-        TARGETS[name] = Target(name, inputs, call, share, ready)
+        TARGETS[name] = Target(name, inputs, call, share, _READY.setdefault(ready, functools.cache(ready)))
         return call
 
     return enter

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 
-from fashionern.core import write_json
+from fashionern.core import ErnError, write_json
 from fashionern.data.check import check_dataset, check_sentences, check_table
 from fashionern.data.cirr import load_cirr
 from fashionern.data.core import TripletDataset, apply_missing, join_captions
@@ -13,7 +13,7 @@ from fashionern.data.folder import load_folder, read_products
 from fashionern.data.shoes import load_shoes
 
 from . import draw
-from .harness import target
+from .harness import check_sentence, target
 from .hostile import documents, folders, near, write_files
 
 
@@ -26,7 +26,10 @@ def _used(data: TripletDataset, folder: Path) -> None:
         data.images.paths.get(name)
     kept = apply_missing(data.epoch(0, 1), "drop")
     write_json(folder / "out.json", {"found": kept.found, "names": data.all_images(), "ids": [t.id for t in data.triplets]})
-    apply_missing(data)
+    try:
+        apply_missing(data)
+    except ErnError as e:
+        check_sentence(e)  # no image is there
 
 
 def _drawn(render) -> None:

@@ -63,7 +63,7 @@ def _seen(data: bytes, folder: Path) -> None:
     (folder / "a.png").write_bytes(data)
     image = load_image(folder / "a.png")
     if image.mode != "RGB" or not min(image.size):
-        raise BrokenContract(f"a picture of mode {image.mode} and size {image.size}")
+        raise BrokenContract("a picture of the wrong kind", (image.mode, image.size))
     fingerprint(image)
     for pad in ("target", "square"):
         view = Preprocess(size=32, pad=pad, canvas=36)
@@ -84,7 +84,7 @@ def _(data: bytes, folder: Path) -> None:
 def _uploaded(data: bytes) -> None:
     picture = decode_picture(data)
     if picture.mode != "RGB" or max(picture.size) > 1024:
-        raise BrokenContract(f"a picture of mode {picture.mode} and size {picture.size}")
+        raise BrokenContract("a picture of the wrong kind", (picture.mode, picture.size))
     encode_jpeg(picture, 360)
 
 

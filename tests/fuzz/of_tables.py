@@ -127,6 +127,6 @@ def _(text: str, folder: Path) -> None:
     found = _DB[0].execute(f"select name from photos where {sql}", values).fetchall()
     negated = _DB[0].execute(f"select name from photos where not ({sql})", values).fetchall()
     if set(found) & set(negated) or not set(found) <= {("a",), ("b",), ("c",)}:
-        raise BrokenContract(f"{found} fit, and {negated} do not")
+        raise BrokenContract("a condition that means something else", (found, negated))
     if _DB[0].total_changes != 4:
         raise BrokenContract("the condition changed the table")
