@@ -190,7 +190,7 @@ class Reader:
         for part in in_parts(list(dict.fromkeys(names))):
             for name, path, size, time, digest, cells in self.ask(f"select name, path, size, time, digest, columns from photos where name in {_marks(len(part))}", part):
                 values = self.records.parsed(cells)
-                if not isinstance(path, str) or not isinstance(values, list) or any(type(v) not in _CELLS for v in values):
+                if not isinstance(name, str) or not isinstance(path, str) or not isinstance(values, list) or any(type(v) not in _CELLS for v in values):
                     raise self.records.damaged()
                 found[name] = Photo(name, path, (size, time, digest), {c: v for c, v in zip(columns, values) if v is not None})
         absent = next((n for n in names if n not in found), None)

@@ -26,7 +26,7 @@ from .hostile import Raw
 
 SECONDS = 5.0  # of the processor, for one input
 PATIENCE = 90.0  # of the clock, on a machine that has other work too
-MEMORY = 1 << 30  # bytes that the process may grow by during one input
+MEMORY = 3 << 29  # bytes that the process may grow by during one input: the largest photo that is read takes so much
 ROOM = 6 << 30  # bytes of address space beyond what it has at first: an allocation of more fails
 LONGEST = 4_000  # characters of a sentence
 
