@@ -39,7 +39,8 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[str]]:
     if not (folder / "config.json").is_file():
         raise ErnError(f"There is no run in {folder}: config.json is missing; give the folder that ern_train wrote.")
     record = read_json(folder / "config.json")
-    if not isinstance(record, dict) or not all(k in record and _fits(record[k], kind) for k, kind in _RECORDED.items()) or not 0 < record["ffn"] <= MOST_FFN:
+    fits = isinstance(record, dict) and all(k in record and _fits(record[k], kind) for k, kind in _RECORDED.items()) and _fits(record.get("plugin", []), list)
+    if not fits or not 0 < record["ffn"] <= MOST_FFN:
         raise ErnError(f"{folder / 'config.json'} is not the whole record of a run; give the folder that ern_train wrote.")
     made = sorted(p.parent.name for p in folder.glob("models/*/best.safetensors"))
     return record, [n for n in dict.fromkeys([*record["compare"], record["model"], *made]) if n in made]
