@@ -15,6 +15,7 @@ import math
 import random
 import socket
 import webbrowser
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, AsyncIterator, Callable, Optional, Sequence
 
@@ -27,7 +28,7 @@ from .data.core import load_image
 from .features import digest_of
 from .filters import parse_filter
 from .guard import LOOPBACK, Guard, Refused, error, read_body, read_json_body
-from .index_commands import AppConfig
+from .index_commands import AppConfig, one_place
 from .search import Hit, Query, Searcher
 from .uploads import Box, decode_picture, encode_jpeg
 
@@ -215,7 +216,7 @@ class Answers:
         except ErnError:
             raise Refused(404, f"The file of photo {name!r} is gone or cannot be read.") from None
 
-    async def _wait(self, future, name: Optional[str]) -> Any:
+    async def _wait(self, future: Future, name: Optional[str]) -> Any:
         "What the future brings; an error tells the name of a photo, not where it lies."
         try:
             return await asyncio.wrap_future(future)
@@ -325,5 +326,5 @@ def run_app(cfg: AppConfig) -> None:
     "`ern_app`: serve the page over an index."
     bound = listen(cfg.host, cfg.port)  # a port that is taken is told before the model is loaded
     bound.close()
-    searcher = Searcher.load(cfg.index or cfg.store, cfg.model, cfg.device)
+    searcher = Searcher.load(one_place(cfg.index, cfg.store), cfg.model, cfg.device)
     serve(searcher, cfg.host, cfg.port, cfg.examples, cfg.allowed_hosts or None, cfg.open)

@@ -76,7 +76,7 @@ class EvalConfig:
     num_workers: int = 4
     "Processes that read images."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_flag(self.pictures >= 0, "pictures", self.pictures, "must not be negative")
         _check_workers(self.num_workers)
         check_flag(self.top_k > 0, "top_k", self.top_k, "must be greater than 0")
@@ -103,7 +103,7 @@ class CompareConfig:
     out: Optional[Path] = None
     "Write the whole comparison to this JSON file too."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("k", "words", "least"):
             check_flag(getattr(self, name) > 0, name, getattr(self, name), "must be greater than 0")
 
@@ -125,7 +125,7 @@ class DrawConfig:
     num_workers: Optional[int] = None
     "Processes that draw; default: one a core, at most 8."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_workers(self.num_workers)
 
 
@@ -144,7 +144,7 @@ class CheckConfig:
     out: Optional[Path] = None
     "Write everything that was found to this JSON file, the name of every missing image included."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_workers(self.num_workers)
 
 
@@ -159,7 +159,7 @@ class ModelsConfig:
     towers: bool = False
     "List all of open_clip's models too, and say which can carry TME and why others cannot; half a minute."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_flag(self.ffn > 0, "ffn", self.ffn, "must be greater than 0")
 
 
@@ -176,7 +176,7 @@ class DemoConfig:
     device: str = "auto"
     "cpu, cuda …; auto takes a GPU where there is one."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_flag(self.pictures > 0, "pictures", self.pictures, "must be greater than 0")
 
 # %% ../nbs/51_commands.ipynb #1ed5e1b3

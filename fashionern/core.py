@@ -15,7 +15,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Optional
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Optional, TypeVar
 
 
 if TYPE_CHECKING:
@@ -61,16 +61,20 @@ def one_sentence() -> Iterator[None]:
         sys.exit(130)
 
 # %% ../nbs/00_core.ipynb #3b726298
+_Thing = TypeVar("_Thing")
+
+
 class Registry:
     "Things by name; `get` of an unknown name says which names are near."
 
     def __init__(self, kind: str):  # what is kept here, for the error message
-        self.kind, self._items = kind, {}
+        self.kind = kind
+        self._items: dict[str, Any] = {}
 
-    def register(self, name: str) -> Callable:
+    def register(self, name: str) -> Callable[[_Thing], _Thing]:
         "Decorator that enters a function or class under `name`."
 
-        def enter(thing):
+        def enter(thing: _Thing) -> _Thing:
             if name in self._items:
                 raise KeyError(f"{self.kind} {name!r} is registered twice")
             self._items[name] = thing
@@ -109,17 +113,21 @@ class Triplet:
         return self.targets[0]
 
 # %% ../nbs/00_core.ipynb #94727dbd
+_Record = TypeVar("_Record", bound="_TensorRecord")
+
+
+@dataclass
 class _TensorRecord:
     "Moves, slices and joins all tensors of a record together."
 
-    def _map(self, f: Callable):
+    def _map(self: _Record, f: Callable[["Tensor"], "Tensor"]) -> _Record:
         return replace(self, **{k.name: None if (v := getattr(self, k.name)) is None else f(v) for k in fields(self)})
 
-    def to(self, *args, **kwargs):
+    def to(self: _Record, *args: Any, **kwargs: Any) -> _Record:
         "Move or cast every tensor, as `Tensor.to` does."
         return self._map(lambda t: t.to(*args, **kwargs))
 
-    def __getitem__(self, index):
+    def __getitem__(self: _Record, index: Any) -> _Record:
         return self._map(lambda t: t[index])
 
     def __len__(self) -> int:

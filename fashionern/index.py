@@ -11,7 +11,7 @@ import hashlib
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Sequence
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from .opened import check_searchable
 from .store import Photo, Store, in_parts
 
 # %% ../nbs/63_index.ipynb #1d630006
-def _kind_of_store(where: str | Path) -> type:
+def _kind_of_store(where: str | Path) -> Any:
     if "://" in str(where) or str(where).endswith(".db"):
         from fashionern.milvus import MilvusStore  # an extra
 
@@ -99,12 +99,12 @@ def read_rows(
     return {name: {c: v[i] for c, v in cells.items() if v[i] != ""} for i, name in enumerate(frame[id_column]) if name}
 
 
-def _as_numbers(values: list[str]) -> list[str | float]:
+def _as_numbers(values: list[str]) -> Sequence[str | float]:
     try:
-        numbers = [float(v) if v else "" for v in values]
+        numbers: list[str | float] = [float(v) if v else "" for v in values]
     except ValueError:
         return values
-    return numbers if all(v == "" or np.isfinite(v) for v in numbers) else values
+    return numbers if all(isinstance(v, str) or np.isfinite(v) for v in numbers) else values
 
 
 def _json_rows(table: Path) -> dict[str, dict[str, str | float]]:
@@ -187,7 +187,8 @@ def _encoded(retriever: Retriever, photos: list[Photo], batch_size: int, workers
     for marks, at, whole, canvas in photo_loader(views, batch_size, workers, clip.device):
         seen = clip.encode_views(whole.to(clip.device, non_blocking=True), canvas.to(clip.device, non_blocking=True))
         made = numbers[at].to(clip.device), marks.to(clip.device), retriever.model.encode_target(seen).float()
-        yield tuple(world.gather(t).cpu() for t in made)
+        indices, marks, vectors = (world.gather(t).cpu() for t in made)
+        yield indices, marks, vectors
 
 # %% ../nbs/63_index.ipynb #1d63000e
 def fill(

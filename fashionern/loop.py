@@ -142,7 +142,20 @@ def fit(
     return module
 
 
-def _one_epoch(wrapped, batches, loss_of, schedule, step, steps_per_epoch, optim, rates, scaler, world, amp, bar) -> float:
+def _one_epoch(
+    wrapped: nn.Module,
+    batches: Iterable,
+    loss_of: Callable[[nn.Module, Any], Tensor],
+    schedule: Schedule,
+    step: int,
+    steps_per_epoch: int,
+    optim: torch.optim.Optimizer,
+    rates: list[float],
+    scaler: torch.amp.GradScaler,
+    world: World,
+    amp: Optional[torch.dtype],
+    bar: tqdm,
+) -> float:
     wrapped.train()
     total, count = torch.zeros((), device=world.device), 0
     for batch in batches:

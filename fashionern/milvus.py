@@ -249,7 +249,7 @@ class _Opened:
                 _disconnect(self.where, self.client)
                 self.client = None
 
-    def _ask(self, request: str, **arguments) -> Any:
+    def _ask(self, request: str, **arguments: Any) -> Any:
         "A request of pymilvus about this collection."
         if self.client is None:
             raise ErnError(f"The index in {self.where} was closed; open it again.")

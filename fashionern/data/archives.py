@@ -19,7 +19,7 @@ import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Any, Callable, Iterator, Optional
+from typing import IO, Any, Callable, Iterator, Optional, cast
 
 from tqdm import tqdm
 
@@ -95,7 +95,7 @@ class _Tar:
         raise tarfile.ReadError("it goes on after its end")
 
     def open(self, member: Member) -> IO[bytes]:
-        return self._file.extractfile(member.entry)
+        return cast(IO[bytes], self._file.extractfile(member.entry))  # a file, see `kind`: a folder would give None
 
     def close(self) -> None:
         self._file.close()

@@ -81,8 +81,8 @@ def image_name(name: str, named: str = "path") -> str:
 def load_image(path: str | Path) -> Image.Image:
     "The picture as upright RGB; transparent parts are put on white; an unreadable file is an `ErnError` that names it."
     try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
@@ -98,7 +98,7 @@ def _pool(manners: Manners) -> urllib3.PoolManager:
 
     def hurried(kind: type) -> type:
         class Connection(kind.ConnectionCls):
-            def getresponse(self):
+            def getresponse(self) -> Any:
                 end = threading.Timer(manners.seconds, _shut, (self.sock,))
                 end.daemon = True
                 end.start()

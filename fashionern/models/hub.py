@@ -24,7 +24,7 @@ import fashionern
 from ..core import ErnError, ImageFeatures, read_json, write_atomic, write_json
 from ..data.core import join_captions, load_image
 from ..data.transforms import Preprocess
-from ..encoders.clip import check_state, create_clip, read_weights
+from ..encoders.clip import ClipEncoder, check_state, create_clip, read_weights
 from ..encoders.tme import TME, Encoders, tme_settings
 from .core import ComposedRetriever
 from .factory import create_model
@@ -232,7 +232,7 @@ def _figures(result: dict) -> str:
     return "\n\n".join([*parts, "Ranked: " + "; ".join(sizes) + "." if sizes else "How many queries were ranked over how many images was not recorded."])
 
 # %% ../../nbs/35_models.hub.ipynb #8032e2ae
-_FIELDS = {"model_name": str, "dim": int, "settings": dict, "clip_model_name": str, "quick_gelu": bool, "clip_config": dict, "preprocess": dict,
+_FIELDS: dict[str, type | tuple[type, ...]] = {"model_name": str, "dim": int, "settings": dict, "clip_model_name": str, "quick_gelu": bool, "clip_config": dict, "preprocess": dict,
            "tme": (dict, type(None)), "about": dict}  # fmt: skip
 
 
@@ -277,7 +277,7 @@ def _from_config(cls: type[Retriever], config: dict, path: Path) -> Retriever:
         raise ErnError(f"No retriever can be made as {path} says ({type(e).__name__}: {e}); fetch or save it anew.") from None
 
 
-def _clip(config: dict, path: Path):
+def _clip(config: dict, path: Path) -> ClipEncoder:
     name, size = config["clip_model_name"], config["preprocess"].get("size")
     if name not in open_clip.list_models():
         _register(name, config["clip_config"], path)
