@@ -149,9 +149,10 @@ class Answers:
     async def photo(self, request: Request) -> Response:
         "A photo of the index."
         name, side = photo_name(request.path_params["id"]), _side(request)
-        if (data := self.photos.get(f"{side} {name}")) is None:
-            data = await asyncio.to_thread(lambda path: encode_jpeg(self._load(name, path), side), await self._path(name))
-            self.photos.put(f"{side} {name}", data)
+        if (kept := self.photos.get(f"{side} {name}")) is not None:
+            return _photo(kept, 3600)
+        data = await asyncio.to_thread(lambda path: encode_jpeg(self._load(name, path), side), await self._path(name))
+        self.photos.put(f"{side} {name}", data)
         return _photo(data, 3600)
 
     async def search(self, request: Request) -> Response:

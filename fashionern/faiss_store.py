@@ -150,7 +150,7 @@ class FolderStore(Reader):
         super().__init__(records)
         self.folder, self.about = folder, records.fact("about")
         self.vectors = Vectors(folder / "vectors.f32", self.about["dim"])
-        self._kept: Optional[tuple[int, Finder]] = None
+        self._kept: Optional[tuple[list[tuple], Finder]] = None
 
     @classmethod
     def create(

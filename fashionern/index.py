@@ -192,7 +192,7 @@ def _encoded(retriever: Retriever, photos: list[Photo], batch_size: int, workers
 
 # %% ../nbs/63_index.ipynb #1d63000e
 def fill(
-    store: Store,
+    store: Optional[Store],  # None on all ranks but the first
     retriever: Retriever,
     photos: list[Photo],  # `todo` of `compare`
     batch_size: int = 32,
@@ -204,7 +204,7 @@ def fill(
     unreadable: dict[str, str] = {}
     with tqdm(total=len(photos), desc="indexing", unit="photo", disable=not (progress and world.main and photos), file=sys.stderr) as bar:
         for numbers, marks, vectors in _encoded(retriever, photos, batch_size, workers, world) if photos else ():
-            if not world.main:
+            if store is None:
                 continue
             batch = {n: (tuple(m), v) for n, m, v in zip(numbers.tolist(), marks.tolist(), vectors.numpy())}  # padding comes twice
             good = {n: mv for n, mv in batch.items() if mv[0][0] >= 0}
@@ -213,7 +213,7 @@ def fill(
                 store.put(found, np.stack([v for _, v in good.values()]))
             unreadable |= {photos[n].name: _why_not(photos[n].path) for n in batch.keys() - good.keys()}
             bar.update(min(len(batch), len(photos) - bar.n))
-    if world.main:
+    if store is not None:
         store.tend()
     world.wait()
     return unreadable

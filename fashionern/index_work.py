@@ -56,8 +56,9 @@ def _work(cfg: BuildConfig | AddConfig, ranks: World) -> int:
     model = str(Path(model).resolve()) if Path(model).exists() else model
     retriever = open_retriever(model, run_model, str(ranks.device))
     todo = None
-    if ranks.main:
-        store = store or begin_store(where, retriever, model, cfg.kind)
+    if isinstance(cfg, BuildConfig) and ranks.main:
+        store = begin_store(where, retriever, model, cfg.kind)
+    if store is not None:
         check_identity(store, retriever)
         rows = read_rows(cfg.table, cfg.id_column) if cfg.table else None
         work = compare(store, cfg.images, rows)
@@ -68,7 +69,7 @@ def _work(cfg: BuildConfig | AddConfig, ranks: World) -> int:
         if isinstance(cfg, UpdateConfig) and work.gone:
             _say(f"{store.remove(work.gone):,} photos are gone from the folder and were taken out")
     unreadable = fill(store, retriever, ranks.tell(todo), cfg.batch_size, cfg.num_workers, ranks, progress=True)
-    if ranks.main:
+    if store is not None:
         _finished(store, where, unreadable)
     return 1 if unreadable else 0
 

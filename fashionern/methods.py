@@ -59,7 +59,7 @@ def method_rows(
     return rows + [Row(f"{n}, {epochs} epochs", n, {"num_epochs": epochs}) for n in dict.fromkeys(longer)]
 
 
-_LESS = {
+_LESS: dict[str, tuple[str, dict[str, Any]]] = {
     "fashionern": ("fashionern", {}),
     "less TME": ("clip+dvr+refine", {}),
     "less DVR (Combiner)": ("tme+combiner+refine", {}),

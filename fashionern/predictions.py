@@ -8,6 +8,7 @@ __all__ = ['FIRST', 'FIRST_OF_GROUP', 'MOST_BYTES', 'PREDICTIONS', 'cirr_predict
 
 # %% ../nbs/44_predictions.ipynb #a53846f0
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -100,5 +101,5 @@ def write_predictions(
         if data.name == "cirr" and len(text.encode()) > MOST_BYTES:
             raise ErnError(f"{name} would have {len(text.encode()):,} bytes, and the server takes {MOST_BYTES:,}; nothing was written.")
     for name, text in texts.items():
-        write_atomic(Path(folder) / name, lambda part, text=text: part.write_text(text, encoding="utf-8"))
+        write_atomic(Path(folder) / name, partial(Path.write_text, data=text, encoding="utf-8"))
     return [Path(folder) / name for name in texts]

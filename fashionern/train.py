@@ -110,7 +110,7 @@ class Run:
             encoders.save(path)
         self.world.wait()
 
-    def model(self, name: str, encoders: Encoders, store: FeatureStore) -> Result:
+    def model(self, name: str, encoders: Encoders, store: FeatureStore) -> Optional[Result]:
         "Train one model (stage 2) and evaluate it; a finished one is only evaluated."
         cfg, folder = self.cfg, self.cfg.run_dir / "models" / name
         set_seed(cfg.seed)

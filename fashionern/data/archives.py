@@ -73,10 +73,10 @@ class _Bounded:
 class _Tar:
     "A TAR file, plain or compressed with gzip or bzip2."
 
-    def __init__(self, path: Path, open_file: Callable[[Path, str], IO[bytes]]):
+    def __init__(self, path: Path, open_file: Callable[..., Any]):
         self._raw = _Bounded(open_file(path, "rb"))
         try:
-            self._file = tarfile.TarFile(fileobj=self._raw)
+            self._file = tarfile.TarFile(fileobj=cast(IO[bytes], self._raw))
         except BaseException:
             self._raw.close()
             raise

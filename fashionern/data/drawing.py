@@ -84,7 +84,7 @@ class Pose:
         return tuple(row[0] * px[None] + row[1] * py[:, None] for row in inverse)
 
 # %% ../../nbs/08_data.drawing.ipynb #d3036811
-def _soft(points: ArrayLike, rounds: int = 2) -> np.ndarray:
+def _soft(points: Sequence | np.ndarray, rounds: int = 2) -> np.ndarray:
     "An open line with its corners cut; the end points stay."
     p = np.asarray(points, float)
     for _ in range(rounds):

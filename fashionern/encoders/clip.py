@@ -97,7 +97,7 @@ class ClipEncoder(nn.Module):
     def __init__(
         self,
         model: nn.Module,  # open_clip's `CLIP` or `CustomTextCLIP`
-        tokenizer: Callable[[list[str]], Tensor],  # list of sentences → (B, L)
+        tokenizer: Any,  # list of sentences → (B, L)
         name: str,  # open_clip's model name
         preprocess: Preprocess,  # what this model's images go through
         quick_gelu: bool = False,  # which activation the weights were made with: OpenAI's need QuickGELU

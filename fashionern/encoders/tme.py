@@ -10,7 +10,7 @@ import copy
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from safetensors.torch import save_file
@@ -187,7 +187,8 @@ class Encoders(nn.Module):
 # %% ../../nbs/21_encoders.tme.ipynb #d832e9de
 def tme_settings(given: dict) -> TmeSettings:
     "Settings out of JSON, whose lists are tuples here."
-    return TmeSettings(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    return TmeSettings(**values)
 
 
 def load_encoders(

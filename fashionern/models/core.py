@@ -63,6 +63,8 @@ class ComposedRetriever(nn.Module):
             return encoders.clip.encode_text(tokens)
         if encoders.tme is None:
             raise ErnError(f"Model {self.name!r} needs encoders with TME; run --stages tme dvr, or give a --clip-path that stage 1 wrote.")
+        if reference is None:
+            raise ErnError(f"Model {self.name!r} reads a sentence together with its reference image; give the image's features too.")
         return encoders.text(tokens, reference.local)
 
     def trim(self, encoders: Encoders, tokens: Tensor) -> Tensor:

@@ -214,7 +214,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _parts_table(retriever: Retriever) -> str:
     clip, tme, model = retriever.encoders.clip, retriever.encoders.tme, retriever.model
-    rows = {"text encoder": model.text_encoder + (f"; TME in layers {', '.join(tme.branches)}" if tme else ""), "composer": type(model.composer).__name__,
+    rows: dict[str, Any] = {"text encoder": model.text_encoder + (f"; TME in layers {', '.join(tme.branches)}" if tme else ""), "composer": type(model.composer).__name__,
             "target head": type(model.target).__name__, "settings": retriever.settings or "–", "CLIP": clip.name, "embedding width D": str(clip.dim),
             "parameters": f"{sum(p.numel() for p in retriever.parameters()):,}"}  # fmt: skip
     return _table(["part", "here"], list(rows.items()))
@@ -284,7 +284,8 @@ def _clip(config: dict, path: Path) -> ClipEncoder:
     clip = create_clip(name, quick_gelu=config["quick_gelu"])
     if (config["dim"], size) != (clip.dim, clip.preprocess.size):
         raise ErnError(f"{path} says D = {config['dim']} and images of {size} pixels, but its CLIP {name} has D = {clip.dim} and {clip.preprocess.size} pixels; fetch or save it anew.")
-    clip.preprocess = Preprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["preprocess"].items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["preprocess"].items()}
+    clip.preprocess = Preprocess(**values)
     return clip
 
 
