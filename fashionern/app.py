@@ -278,7 +278,7 @@ def create_app(
         yield
         await asyncio.to_thread(answers.batcher.close)
 
-    app = Starlette(routes=routes, exception_handlers={kind: _told for kind in (HTTPException, ErnError)}, lifespan=lifespan)
+    app = Starlette(routes=routes, exception_handlers=dict.fromkeys((HTTPException, ErnError), _told), lifespan=lifespan)
     app.add_middleware(Guard, allowed_hosts=allowed_hosts)
     return app
 

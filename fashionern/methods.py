@@ -13,7 +13,7 @@ import json
 import statistics
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence
 
 import pandas as pd
 import seaborn as sns

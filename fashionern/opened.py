@@ -30,7 +30,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[str]]:
     if not (folder / "config.json").is_file():
         raise ErnError(f"There is no run in {folder}: config.json is missing; give the folder that ern_train wrote.")
     record = read_json(folder / "config.json")
-    if not isinstance(record, dict) or not _RECORDED <= set(record) or not isinstance(record["compare"], list):
+    if not isinstance(record, dict) or not set(record) >= _RECORDED or not isinstance(record["compare"], list):
         raise ErnError(f"{folder / 'config.json'} is not the whole record of a run; give the folder that ern_train wrote.")
     made = sorted(p.parent.name for p in folder.glob("models/*/best.safetensors"))
     return record, [n for n in dict.fromkeys([*record["compare"], record["model"], *made]) if n in made]

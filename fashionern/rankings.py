@@ -69,7 +69,7 @@ def _texts(value: Any) -> bool:
 
 _KEYS: dict[str, Callable[[Any], bool]] = {
     **{k: lambda v: isinstance(v, str) for k in ("protocol", "model", "query", "category", "reference")},
-    **{k: _texts for k in ("captions", "targets")},
+    **dict.fromkeys(("captions", "targets"), _texts),
     "rank": lambda v: v is None or (_whole(v) and (0 < v < LOST or v == -1)),
     "gallery": lambda v: v is None or (_whole(v) and v > 0),
     "top": lambda v: isinstance(v, list) and all(isinstance(p, list) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], (int, float)) and abs(p[1]) < 1e9 for p in v),

@@ -186,7 +186,8 @@ def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
         run.say(f"{cfg.dataset}: {_amount(data[0])} training triplets, {_amount(data[1])} validation queries; run folder {escape(str(cfg.run_dir))}")
     encoders = run.encoders()
     store = run.features(encoders)
-    results = [run.model(name, encoders, store) for name in names] if "dvr" in cfg.stages else []
+    made = [run.model(name, encoders, store) for name in names] if "dvr" in cfg.stages else []
+    results = [result for result in made if result is not None]
     if world.main and results:
         write_json(cfg.run_dir / "results.json", [r.as_dict() for r in results])
         run.say(results_table(results, f"{cfg.dataset} val, seed {cfg.seed}"), soft_wrap=False)

@@ -96,6 +96,8 @@ class SearchWidget:
 
     def explain(self, hit: Hit) -> None:
         "Why it was found, below the grid."
+        if self.query is None:
+            return
         self.reason.children = [self.w.Image(value=png(explain_hit(self.searcher, self.query, hit)), format="png")]
 
     def _uploaded(self) -> None:

@@ -234,9 +234,8 @@ def test_a_photo_whose_file_is_gone(tmp_path):
 
 
 def test_a_port_that_is_taken():
-    with listen("127.0.0.1", 0) as bound:
-        with pytest.raises(ErnError, match="--port"):
-            listen("127.0.0.1", bound.getsockname()[1])
+    with listen("127.0.0.1", 0) as bound, pytest.raises(ErnError, match="--port"):
+        listen("127.0.0.1", bound.getsockname()[1])
 
 
 def test_without_the_extra():

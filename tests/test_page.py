@@ -14,7 +14,7 @@ pytest.importorskip("uvicorn", reason="the search page needs the extra [app]")
 from fashionern.app import create_app, listen, make_server  # noqa: E402  they need the extra too
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no browser `chromium` on this machine's path")
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Callable, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
 from numpy.typing import ArrayLike
+from PIL import Image, ImageDraw
 
 from ..core import unknown_name
 

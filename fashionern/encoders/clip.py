@@ -11,7 +11,7 @@ import hashlib
 import logging
 import warnings
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import open_clip
 import torch

@@ -18,7 +18,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..core import ErnError, TextFeatures, unknown_name, write_atomic
-from .clip import ClipEncoder, causal_mask, check_state, create_clip, embed_tokens, read_header, read_weights, text_features, text_tower
+from fashionern.encoders.clip import (
+    ClipEncoder,
+    causal_mask,
+    check_state,
+    create_clip,
+    embed_tokens,
+    read_header,
+    read_weights,
+    text_features,
+    text_tower,
+)
 
 # %% ../../nbs/21_encoders.tme.ipynb #2967df35
 BRANCHES = ("inject", "align")

@@ -9,7 +9,7 @@ __all__ = ['MODELS', 'list_models', 'parse_model', 'settings_of', 'create_model'
 import inspect
 import json
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from safetensors.torch import save_file
 

@@ -7,6 +7,7 @@ __all__ = ['VAL']
 
 # %% ../../nbs/32_models.val.ipynb #8d261f3b
 from typing import Optional
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
