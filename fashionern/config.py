@@ -157,7 +157,17 @@ def check_flag(ok: bool, name: str, value: Any, rule: str) -> None:
 
 # %% ../nbs/50_config.ipynb #f6541be0
 _PAPER: dict[str, Any] = dict(num_epochs=300, cosine_epochs=100, local_negatives=True)
-_TINY: dict[str, Any] = dict(clip_model_name="ern-tiny", clip_pretrained=None, stages=("warmup", "tme", "dvr"), tme_clip_lr=0.0, tme_lr=1e-3, lr=1e-3, ffn=512, eval_every=0, num_workers=2)
+_TINY: dict[str, Any] = dict(
+    clip_model_name="ern-tiny",
+    clip_pretrained=None,
+    stages=("warmup", "tme", "dvr"),
+    tme_clip_lr=0.0,
+    tme_lr=1e-3,
+    lr=1e-3,
+    ffn=512,
+    eval_every=0,
+    num_workers=2,
+)
 PRESETS = {
     "fashioniq-rn50x4": TrainConfig(lr=4e-5, batch_size=1024, run_dir=Path("runs/fashioniq-rn50x4"), **_PAPER),
     "fashioniq-vit-b-16": TrainConfig(clip_model_name="ViT-B-16", lr=2e-6, batch_size=512, run_dir=Path("runs/fashioniq-vit-b-16"), **_PAPER),
@@ -170,7 +180,8 @@ PRESETS = {
     ),
     "catalogue": TrainConfig(
         dataset="folder", root=Path("data/catalogue"), run_dir=Path("runs/catalogue"), model="fashionern@mask_padding,by_place",
-        compare=("image-only", "text-only", "sum", "combiner", "dvr@mask_padding,by_place"), batch_size=256, num_epochs=2, tme_batch_size=256, tme_epochs=2, warmup_epochs=5, warmup_batch_size=128,
+        compare=("image-only", "text-only", "sum", "combiner", "dvr@mask_padding,by_place"),
+        batch_size=256, num_epochs=2, tme_batch_size=256, tme_epochs=2, warmup_epochs=5, warmup_batch_size=128,
         **{**_TINY, "lr": 3e-3, "tme_lr": 3e-3},
     ),
 }  # fmt: skip

@@ -160,7 +160,7 @@ class _Comparison:
         run = self.run(f"seed-{seed}/{row.folder}", seed=seed, stages=("dvr",), model=row.model, compare=(), **row.changes, **start)
         run.parts = parts
         result = run.model(row.model, encoders, store)
-        if self.ranks.main:
+        if result is not None:
             parameters = sum(p.numel() for p in create_model(row.model, encoders.clip.dim, ffn=run.cfg.ffn).parameters() if p.requires_grad)
             took = _seconds(run.cfg.run_dir)
             write_json(file, Outcome(row.label, row.model, seed, result.protocol, result.mean, result.dominance, parameters, took, seconds).__dict__)

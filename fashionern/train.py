@@ -32,7 +32,23 @@ from .stages import tme_settings_of, train_composer, train_tme
 from .warmup import warm_up
 
 # %% ../nbs/55_train.ipynb #13f5e5a7
-_MAY_DIFFER = {"resume", "device", "num_workers", "root", "run_dir", "features_dir", "compile_encoder", "text_cache_gb", "save_every", "grad_checkpointing", "tme_chunk", "methods", "rows", "longer", "seeds"}
+_MAY_DIFFER = {
+    "resume",
+    "device",
+    "num_workers",
+    "root",
+    "run_dir",
+    "features_dir",
+    "compile_encoder",
+    "text_cache_gb",
+    "save_every",
+    "grad_checkpointing",
+    "tme_chunk",
+    "methods",
+    "rows",
+    "longer",
+    "seeds",
+}
 
 
 def open_run(cfg: TrainConfig, world: World) -> None:

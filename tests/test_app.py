@@ -8,6 +8,7 @@ import sys
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -103,7 +104,7 @@ def _query(name, text, k):
 
 
 def test_upload_is_searched_and_left_out(client, searcher):
-    data = open(searcher.store.get(["women/03.png"])[0].path, "rb").read()
+    data = Path(searcher.store.get(["women/03.png"])[0].path).read_bytes()
     kept = client.post("/api/upload", content=data).json()
     assert Image.open(io.BytesIO(client.get(kept["photo"]).content)).size == (kept["width"], kept["height"]) == (96, 96)
     by_upload = names(client.post("/api/search", json={"upload": kept["upload"], "text": "is red", "k": 40}))

@@ -25,7 +25,26 @@ from fashionern.filters import (
 )
 
 NAMES = ("gender", "price", "base colour", 'a"b', "in", "größe")
-TEXTS = ("", "Men", "men", "Women", "12", "a_b", "axb", "50%", "x*y", "[a]", "a?", "Levi's", 'say "hi"', "back\\slash", "日本", "\U0001f600", "two\nlines", "'; drop table photos; --")
+TEXTS = (
+    "",
+    "Men",
+    "men",
+    "Women",
+    "12",
+    "a_b",
+    "axb",
+    "50%",
+    "x*y",
+    "[a]",
+    "a?",
+    "Levi's",
+    'say "hi"',
+    "back\\slash",
+    "日本",
+    "\U0001f600",
+    "two\nlines",
+    "'; drop table photos; --",
+)
 NUMBERS = (0, 1, -3, 12, 12.5, 0.1, 1e10, -0.25)
 PATTERNS = ("%", "", "M%", "%en", "%e%", "a_b", "a_%", "%*%", "[a]%", "%?", "%\\%", "%日%", "t%s", "%%", "50%%", "_%")
 OPS = ("=", "!=", "<", "<=", ">", ">=")

@@ -167,7 +167,8 @@ def test_by_keyboard_alone(page):
 def test_pasted_dropped_shared_and_remembered(page, address):
     give = """([kind]) => fetch(document.querySelector('.tile img').src).then(r => r.blob()).then(blob => {
         const data = new DataTransfer(); data.items.add(new File([blob], kind + '.jpg', {type: 'image/jpeg'}));
-        document.body.dispatchEvent(kind == 'paste' ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true}) : new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true}));
+        document.body.dispatchEvent(kind == 'paste' ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true})
+            : new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true}));
     })"""
     for kind in ("paste", "drop"):
         page.evaluate(give, [kind])

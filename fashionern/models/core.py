@@ -29,7 +29,8 @@ from .vtf import VTF
 COMPOSERS, TARGET_HEADS = Registry("composer"), Registry("target head")
 TEXT_ENCODERS = ("clip", "tme")
 for _name, _composer in {
-    "image-only": ImageOnly, "text-only": TextOnly, "sum": Sum, "tirg": TIRG, "val": VAL, "artemis": ARTEMIS, "attention-pooling": AttentionPooling, "combiner": Combiner, "vtf": VTF,
+    "image-only": ImageOnly, "text-only": TextOnly, "sum": Sum, "tirg": TIRG, "val": VAL, "artemis": ARTEMIS,
+    "attention-pooling": AttentionPooling, "combiner": Combiner, "vtf": VTF,
     "amc": AMC, "fame-vil": FAMEViL, "compodiff": CompoDiff, "cala": CaLa, "dqu-cir": DQU, "dvr": DVR,
 }.items():  # fmt: skip
     COMPOSERS.register(_name)(_composer)

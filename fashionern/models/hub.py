@@ -283,7 +283,9 @@ def _clip(config: dict, path: Path) -> ClipEncoder:
         _register(name, config["clip_config"], path)
     clip = create_clip(name, quick_gelu=config["quick_gelu"])
     if (config["dim"], size) != (clip.dim, clip.preprocess.size):
-        raise ErnError(f"{path} says D = {config['dim']} and images of {size} pixels, but its CLIP {name} has D = {clip.dim} and {clip.preprocess.size} pixels; fetch or save it anew.")
+        raise ErnError(
+            f"{path} says D = {config['dim']} and images of {size} pixels, but its CLIP {name} has D = {clip.dim} and {clip.preprocess.size} pixels; fetch or save it anew."
+        )
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["preprocess"].items()}
     clip.preprocess = Preprocess(**values)
     return clip
