@@ -25,7 +25,7 @@ def _check_workers(workers: Optional[int]) -> None:
 class EvalConfig:
     "What `ern_eval` does: a finished run, or weights of your own."
 
-    run_dir: Optional[Path] = None
+    run_dir: Annotated[Optional[Path], tyro.conf.arg(aliases=["--run"])] = None
     "Folder of a run: its dataset, encoders and all its models are taken, unless said otherwise below."
     models: tuple[str, ...] = ()
     "Which models; default: all of the run."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CROPS', 'ErnError', 'unknown_name', 'one_sentence', 'Registry', 'Triplet', 'ImageFeatures', 'TextFeatures',
-           'set_seed', 'write_atomic', 'write_json', 'read_json', 'check_writable']
+           'set_seed', 'no_room', 'write_atomic', 'write_json', 'read_json', 'check_writable']
 
 # %% ../nbs/00_core.ipynb #15d39e74
 import difflib
@@ -161,21 +161,29 @@ def set_seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def no_room(path: str | Path, why: Exception) -> ErnError:
+    "The error for a file that cannot be written."
+    return ErnError(f"{path} cannot be written ({getattr(why, 'strerror', None) or why}); make room there or choose another place. What was there before is kept.")
+
+
 def write_atomic(
     path: str | Path,  # the file to make or replace
     write: Callable[[Path], Any],  # writes the content to the path it is given
 ) -> None:
-    "Write beside `path`, then move over it: a reader sees the old file or the new one, never half of one."
+    "Write beside `path`, then move over it: a reader sees the old file or the new one, never half of one; an `ErnError` where there is no room."
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(part)
         with open(part, "rb") as f:
             os.fsync(f.fileno())
         os.replace(part, path)
+    except OSError as e:
+        raise no_room(path, e) from None
     finally:
-        part.unlink(missing_ok=True)
+        if part.parent.is_dir():
+            part.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:

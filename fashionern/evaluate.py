@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import Tensor
 from tqdm import tqdm
 
-from .core import ImageFeatures, Triplet
+from .core import ErnError, ImageFeatures, Triplet
 from .data.core import TripletDataset, join_captions
 from .encoders.tme import Encoders
 from .metrics import LOST, dominance, recall, target_ranks, top_columns, within
@@ -62,7 +62,17 @@ def embed(
         steps.update(len(part))
     steps.close()
     model.train(was_training)
-    return Embedded(names, torch.cat(targets), torch.cat(queries))
+    made = Embedded(names, torch.cat(targets), torch.cat(queries))
+    _check_vectors(model.name, "image", made.targets, names)
+    _check_vectors(model.name, "query", made.queries, [t.id for t in data.triplets])
+    return made
+
+
+def _check_vectors(model: str, what: str, vectors: Tensor, names: Sequence[str]) -> None:
+    "An `ErnError` where an embedding is no number or has no direction: it would be ranked somewhere, and averaged in."
+    wrong = (~vectors.isfinite().all(1) | (vectors == 0).all(1)).nonzero().flatten().tolist()
+    if wrong:
+        raise ErnError(f"{model} makes no embedding of {len(wrong):,} of {len(names):,} {what} rows, such as {names[wrong[0]]!r}: not finite, or zero. Nothing was ranked; take other weights, or make the features anew.")
 
 # %% ../nbs/42_evaluate.ipynb #27f2e1f5
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from .data.core import IMAGE_SUFFIXES, load_image
 from .data.table import read_table
 from .distributed import World
 from .faiss_store import FolderStore
-from .features import ImageViews, photo_loader, photo_mark
+from .features import ImageViews, photo_loader, photo_mark, read_batches
 from .models.hub import Retriever
 from .opened import check_searchable
 from .store import Photo, Store, in_parts
@@ -184,7 +184,7 @@ def _encoded(retriever: Retriever, photos: list[Photo], batch_size: int, workers
     clip, path = retriever.encoders.clip, dict(enumerate(p.path for p in photos))
     views = _Readable(numbers.tolist(), path.__getitem__, clip.preprocess)
     retriever.eval()
-    for marks, at, whole, canvas in photo_loader(views, batch_size, workers, clip.device):
+    for marks, at, whole, canvas in read_batches(photo_loader(views, batch_size, workers, clip.device)):
         seen = clip.encode_views(whole.to(clip.device, non_blocking=True), canvas.to(clip.device, non_blocking=True))
         made = numbers[at].to(clip.device), marks.to(clip.device), retriever.model.encode_target(seen).float()
         indices, marks, vectors = (world.gather(t).cpu() for t in made)

@@ -29,7 +29,9 @@ from .losses import create_loss
 from .models.core import COMPOSERS, TARGET_HEADS
 from .models.cost import check_tme
 from .models.factory import create_model, list_models, parse_model, settings_of
+from .record import is_restart
 from .stages import tme_settings_of
+from .stopping import stop
 from .train import Run, open_run
 
 # %% ../nbs/58_methods.ipynb #fdf17dc5
@@ -193,8 +195,10 @@ def compare_methods(
         create_loss(row.changes.get("loss", cfg.loss), 8)
         if row.needs_tme():
             check_tme(cfg.clip_model_name.replace("/", "-"), tme_settings_of(replace(plain_config(cfg), **row.changes)))
-    open_run(cfg, ranks)
+    cfg = replace(cfg, resume=cfg.resume or is_restart(cfg.run_dir, ranks))
     comparison = _Comparison(cfg, ranks)
+    run = comparison.run("clip")
+    open_run(cfg, ranks, run.train_data, run.val_data)
     outcomes = [o for seed in seeds for o in comparison.seed(seed, rows)]
     if ranks.main:
         write_outcomes(outcomes, cfg.run_dir)
@@ -293,7 +297,7 @@ def run_ablation(cfg: AblateConfig) -> list[Outcome]:
 def _run(cfg: MethodsConfig | AblateConfig, rows: list[Row]) -> list[Outcome]:
     from rich.console import Console
 
-    with world(cfg.device) as ranks:
+    with world(cfg.device) as ranks, stop.heard(ranks.main):
         outcomes = compare_methods(cfg, rows, cfg.seeds, ranks)
     if ranks.main:
         say = Console(highlight=False).print

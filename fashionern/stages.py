@@ -23,7 +23,7 @@ from .data.core import JOINS, TripletDataset, join_captions
 from .distributed import World, norm_over
 from .encoders.clip import ClipEncoder
 from .encoders.tme import TME, Encoders, TmeSettings
-from .features import FeatureStore, ImageViews
+from .features import FeatureStore, ImageViews, read_batches
 from .loop import Batches, MetricsLog, Schedule, amp_dtype, fit
 from .losses import Matched, PairLoss, batch_classification, create_loss
 from .models.core import ComposedRetriever
@@ -181,8 +181,8 @@ def train_tme(
     encoders.tme.grad_checkpointing = cfg.grad_checkpointing
     clip.model.set_grad_checkpointing(cfg.grad_checkpointing and tuned)
 
-    def of_epoch(epoch: int) -> Iterator[list[Tensor]]:
-        order, (drawn, sentences, rows) = batches(epoch), parts(epoch)
+    def of_epoch(epoch: int, first: int) -> Iterator[list[Tensor]]:
+        order, (drawn, sentences, rows) = batches(epoch)[first:], parts(epoch)
         pixels = _pairs(drawn, order, clip, cfg.num_workers) if live else [None] * len(order)
         for index, pair in zip(order, pixels):
             tokens = sentences.tokens[index, sentences.draw(index, cfg.seed, epoch)]
@@ -197,7 +197,8 @@ def train_tme(
     groups = [g for g in groups if g["params"]]
     fit("stage 1 (TME)", StageOne(encoders, cfg.tme_chunk), of_epoch, batches.steps, loss_of,
         Schedule(cfg.tme_epochs, cfg.tme_lr, clip_norm=1.0), world, groups, torch.optim.AdamW, seed=cfg.seed, folder=folder,
-        resume=cfg.resume, save_every=cfg.save_every, amp=amp_dtype(cfg.amp, device), log=log)  # fmt: skip
+        resume=cfg.resume, save_every=cfg.save_every, amp=amp_dtype(cfg.amp, device), log=log,
+        named=lambda epoch, step: parts(epoch)[2].names(batches(epoch)[step]))  # fmt: skip
     encoders.requires_grad_(False).eval()
 
 
@@ -212,13 +213,17 @@ class TripletRows:
         "Features of references and targets."
         return self.store.at(self.reference[index]), self.store.at(self.target[index])
 
+    def names(self, index: Tensor) -> list[str]:
+        "What they are called."
+        return [f"{t.reference} → {t.target}" for t in (self.data.triplets[i] for i in index)]
+
 
 def _pairs(data: TripletDataset, order: list[Tensor], clip: ClipEncoder, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     "For each batch of triplets, (B, 3, S, S) bytes of references and of targets, read ahead by `workers` processes."
     names = [n for t in data.triplets for n in (t.reference, t.target)]
     twice = [[*(2 * index).tolist(), *(2 * index + 1).tolist()] for index in order]
     loader = DataLoader(ImageViews(names, data.images, clip.preprocess, canvas=False), batch_sampler=twice, num_workers=workers)
-    return (whole.chunk(2) for _, whole in loader)
+    return (whole.chunk(2) for _, whole in read_batches(loader))
 
 # %% ../nbs/54_stages.ipynb #1c1078d3
 class StageTwo(nn.Module):
@@ -267,9 +272,9 @@ def train_composer(
     if kind not in parts:
         parts[kind] = per_epoch(data, cfg.seed, part)
 
-    def of_epoch(epoch: int) -> Iterator[tuple[ImageFeatures, TextFeatures, ImageFeatures]]:
+    def of_epoch(epoch: int, first: int) -> Iterator[tuple[ImageFeatures, TextFeatures, ImageFeatures]]:
         rows, bank = parts[kind](epoch)
-        for index in batches(epoch):
+        for index in batches(epoch)[first:]:
             reference, target = rows.images(index)
             text = bank(index, bank.sentences.draw(index, cfg.seed, epoch))
             yield reference.to(device), text.to(device), target.to(device)
@@ -277,5 +282,5 @@ def train_composer(
     step = StageTwo(model, create_loss(cfg.loss, encoders.clip.dim, scale=loss_scale(cfg, encoders.clip)).to(device), world, not cfg.local_negatives)
     fit(f"stage 2 ({model.name})", step, of_epoch, batches.steps, lambda module, batch: module(*batch), Schedule(cfg.num_epochs, cfg.lr, cfg.cosine_epochs), world,
         seed=cfg.seed, evaluate=evaluate, eval_every=cfg.eval_every, folder=folder, resume=cfg.resume, save_every=cfg.save_every,
-        amp=amp_dtype(cfg.amp, device), log=log)  # fmt: skip
+        amp=amp_dtype(cfg.amp, device), log=log, named=lambda epoch, step: parts[kind](epoch)[0].names(batches(epoch)[step]))  # fmt: skip
     model.eval()

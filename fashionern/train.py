@@ -6,6 +6,7 @@
 __all__ = ['open_run', 'Run', 'Best', 'train', 'run_training']
 
 # %% ../nbs/55_train.ipynb #7afe6383
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Optional
@@ -28,8 +29,11 @@ from .models.core import ComposedRetriever
 from .models.cost import check_tme
 from .models.factory import create_model, load_model, save_model
 from .protocols import protocols_for
+from .record import dataset_fingerprint, is_restart, write_record
 from .stages import tme_settings_of, train_composer, train_tme
+from .stopping import stop
 from .warmup import warm_up
+from .weights import DamagedFile, read_weights
 
 # %% ../nbs/55_train.ipynb #13f5e5a7
 _MAY_DIFFER = {
@@ -51,8 +55,8 @@ _MAY_DIFFER = {
 }
 
 
-def open_run(cfg: TrainConfig, world: World) -> None:
-    "Make the run folder, or see that it may be gone on with."
+def open_run(cfg: TrainConfig, world: World, *data: TripletDataset) -> None:
+    "Make the run folder, or see that it may be gone on with; what is run, on what and by what is written there."
     file = cfg.run_dir / "config.json"
     now = cfg.as_dict()
     if file.exists() and any(p != file for p in cfg.run_dir.iterdir()):
@@ -64,6 +68,7 @@ def open_run(cfg: TrainConfig, world: World) -> None:
             said = ", ".join(f"--{k.replace('_', '-')} {then.get(k)} (now {now[k]})" for k in differ)
             raise ErnError(f"{cfg.run_dir} was begun with {said}; --resume needs the same, or give another --run-dir.")
     world.wait()
+    write_record(cfg.run_dir, world, dataset_fingerprint(*data), cfg.resume)
     if world.main:
         write_json(file, now)
 
@@ -96,10 +101,21 @@ class Run:
     def stage_folder(self, name: str) -> Optional[Path]:
         return self.cfg.run_dir / name if self.cfg.save_training else None
 
+    def finished(self, path: Path) -> bool:
+        "Whether a run gone on with has this file of a finished stage, whole; one that is damaged is said, and made again from the stage's last state."
+        if not (self.cfg.resume and path.exists()):
+            return False
+        try:
+            read_weights(path)
+            return True
+        except DamagedFile as e:
+            self.say(f"[bold red]damaged:[/] {escape(str(e).partition(';')[0])}: it is made again from the last state of its stage")
+            return False
+
     def encoders(self) -> Encoders:
         "The encoders that stage 2 uses: loaded, warmed up, enhanced, as the stages say; finished stages are read from the run folder."
         cfg, done = self.cfg, self.cfg.run_dir / "encoders.safetensors"
-        if cfg.resume and done.exists():
+        if self.finished(done):
             return load_encoders(cfg.clip_model_name, done, device=self.world.device)
         encoders = self._clip()
         if "tme" in cfg.stages:
@@ -112,7 +128,7 @@ class Run:
     def _clip(self) -> Encoders:
         cfg, done = self.cfg, self.cfg.run_dir / "clip.safetensors"
         set_seed(cfg.seed)
-        if "warmup" not in cfg.stages or (cfg.resume and done.exists()):
+        if "warmup" not in cfg.stages or self.finished(done):
             path = done if "warmup" in cfg.stages else cfg.clip_path
             return load_encoders(cfg.clip_model_name, path, cfg.clip_pretrained, self.world.device)
         encoders = load_encoders(cfg.clip_model_name, cfg.clip_path, cfg.clip_pretrained, self.world.device)
@@ -134,7 +150,7 @@ class Run:
         if cfg.fusion_model_path and name == cfg.model:
             load_model(model, cfg.fusion_model_path)
         best = Best(model, encoders, self, store, folder)
-        if "dvr" in cfg.stages and not (cfg.resume and (folder / "last.safetensors").exists()):
+        if "dvr" in cfg.stages and not self.finished(folder / "last.safetensors"):
             self.say(f"[bold]stage 2[/]: {name}")
             train_composer(model, encoders, self.train_data, store, cfg, self.world, best, self.stage_folder(f"models/{name}"), self.log, self.parts)
             if self.world.main and cfg.save_training:
@@ -159,12 +175,19 @@ class Best:
         if not self.run.world.main:
             return {}
         self.latest, file = self._evaluate(), self.folder / "best.json"
-        before = read_json(file)["mean"]["mean"] if file.exists() else -1.0
+        before = read_json(file)["mean"]["mean"] if file.exists() and self._whole(self.folder / "best.safetensors") else -1.0
         if self.run.cfg.save_training and self.latest.mean["mean"] > before:
             save_model(self.model, self.folder / "best.safetensors", epoch=epoch, **self.about())
             write_json(file, {"epoch": epoch, **self.latest.as_dict()})
             self.best = self.latest
         return {"protocol": self.latest.protocol, **self.latest.mean}
+
+    def _whole(self, path: Path) -> bool:
+        try:
+            return path.exists() and bool(read_weights(path))
+        except DamagedFile as e:
+            self.run.say(f"[bold red]damaged:[/] {escape(str(e).partition(';')[0])}: other weights are taken as the best")
+            return False
 
     def about(self) -> dict:
         "What a checkpoint says of itself."
@@ -176,7 +199,7 @@ class Best:
         "Of the best weights where they were kept, else of the last; None on other ranks than 0."
         if not self.run.world.main:
             return None
-        kept = [p for p in (self.folder / "best.safetensors", self.folder / "last.safetensors") if p.exists()]
+        kept = [p for p in (self.folder / "best.safetensors", self.folder / "last.safetensors") if self._whole(p)]
         if self.best is None and kept:
             load_model(self.model, kept[0])
             return self._evaluate()
@@ -191,13 +214,14 @@ def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
     create_loss(cfg.loss, 8)
     if "tme" in cfg.stages:
         check_tme(cfg.clip_model_name.replace("/", "-"), tme_settings_of(cfg))
+    cfg = replace(cfg, resume=cfg.resume or is_restart(cfg.run_dir, world))
     run = Run(cfg, world)
     data = run.train_data, run.val_data
     protocols_for(data[1], [cfg.protocol] if cfg.protocol else None)
     amp_dtype(cfg.amp, world.device)
     for flag in ("batch_size", "tme_batch_size", "warmup_batch_size"):
         world.share(getattr(cfg, flag), f"--{flag.replace('_', '-')}")
-    open_run(cfg, world)
+    open_run(cfg, world, *data)
     if world.main:
         run.say(f"{cfg.dataset}: {_amount(data[0])} training triplets, {_amount(data[1])} validation queries; run folder {escape(str(cfg.run_dir))}")
     encoders = run.encoders()
@@ -218,7 +242,7 @@ def _amount(data: TripletDataset) -> str:
 
 def run_training(cfg: TrainConfig) -> list[Result]:
     "`train` among as many ranks as `torchrun` started."
-    with world(cfg.device) as ranks:
+    with world(cfg.device) as ranks, stop.heard(ranks.main):
         return train(cfg, ranks)
 
 # %% ../nbs/55_train.ipynb #50bdc6b7

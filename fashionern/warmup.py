@@ -21,7 +21,7 @@ from .core import ErnError
 from .data.core import TripletDataset
 from .distributed import World
 from .encoders.clip import ClipEncoder
-from .features import ImageViews
+from .features import ImageViews, read_batches
 from .loop import Batches, MetricsLog, Schedule, amp_dtype, fit
 from .losses import symmetric_infonce
 
@@ -29,7 +29,7 @@ from .losses import symmetric_infonce
 def load_pixels(clip: ClipEncoder, data: TripletDataset, names: list[str], workers: int, progress: bool) -> Tensor:
     "(N, 3, S, S) bytes: the whole views of these images, in memory."
     loader = DataLoader(ImageViews(names, data.images, clip.preprocess, canvas=False), 64, num_workers=workers)
-    return torch.cat([part for _, part in tqdm(loader, desc="reading images", unit="batch", disable=not progress)])
+    return torch.cat([part for _, part in tqdm(read_batches(loader), total=len(loader), desc="reading images", unit="batch", disable=not progress)])
 
 
 def jitter(
@@ -65,8 +65,8 @@ def warm_up(clip: ClipEncoder, data: TripletDataset, cfg: TrainConfig, world: Wo
     pixels = load_pixels(clip, data, names, cfg.num_workers, world.main)
     batches = Batches(len(names), cfg.warmup_batch_size, cfg.seed, world, "--warmup-batch-size", "images with a description")
 
-    def of_epoch(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for step, index in enumerate(batches(epoch)):
+    def of_epoch(epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for step, index in list(enumerate(batches(epoch)))[first:]:
             rng = random.Random(f"{cfg.seed} {epoch} {step} {world.rank}")
             sentences = [rng.choice(data.descriptions[names[i]]) for i in index]
             yield jitter(pixels[index], rng.randrange(2**31)).to(world.device), clip.tokenize(sentences)
@@ -78,5 +78,6 @@ def warm_up(clip: ClipEncoder, data: TripletDataset, cfg: TrainConfig, world: Wo
     clip.requires_grad_(True)
     schedule = Schedule(cfg.warmup_epochs, cfg.warmup_lr, rise=0.1, clip_norm=1.0)
     fit("warm-up", _WarmUp(clip), of_epoch, batches.steps, loss_of, schedule, world, optimizer=torch.optim.AdamW, seed=cfg.seed,
-        folder=folder, resume=cfg.resume, save_every=cfg.save_every, amp=amp_dtype(cfg.amp, world.device), log=log)  # fmt: skip
+        folder=folder, resume=cfg.resume, save_every=cfg.save_every, amp=amp_dtype(cfg.amp, world.device), log=log,
+        named=lambda epoch, step: [names[i] for i in batches(epoch)[step]])  # fmt: skip
     clip.requires_grad_(False).eval()

@@ -142,10 +142,7 @@ def fetch_images(
     def fetch(name: str) -> None:
         content = fetcher.get(urls[name], max_bytes, IMAGE_TYPES)
         path = folder / (name + picture_suffix(content))
-        try:
-            write_atomic(path, lambda part: part.write_bytes(content))
-        except OSError as e:
-            raise ErnError(f"{path} cannot be written ({e.strerror}); make room for it and run this again.") from None
+        write_atomic(path, lambda part: part.write_bytes(content))
 
     with ThreadPoolExecutor(manners.workers) as pool:
         try:

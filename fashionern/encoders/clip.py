@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TINY', 'text_tower', 'pool_index', 'causal_mask', 'embed_tokens', 'project_tokens', 'text_features', 'ClipEncoder',
-           'create_clip', 'read_weights', 'read_header', 'load_clip_weights', 'check_state']
+           'create_clip', 'load_clip_weights']
 
 # %% ../../nbs/20_encoders.clip.ipynb #d9e372d3
 import hashlib
@@ -16,13 +16,12 @@ from typing import Any, Optional
 import open_clip
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import fashionern
 from ..core import ErnError, ImageFeatures, TextFeatures, unknown_name
 from ..data.transforms import VIEWS, Preprocess
+from ..weights import check_state, read_weights
 
 # %% ../../nbs/20_encoders.clip.ipynb #5310de6c
 open_clip.add_model_config(Path(fashionern.__file__).parent / "configs")
@@ -195,44 +194,8 @@ def _preprocess_of(model: nn.Module, name: str) -> Preprocess:
     return Preprocess(size=size, mean=tuple(mean), std=tuple(std), **small)
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    "The tensors of a safetensors or torch file, without running code from it."
-    path = Path(path)
-    if not path.is_file():
-        raise ErnError(f"There is no weights file {path}; check --clip-path or --fusion-model-path.")
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:
-        raise ErnError(f"{path} cannot be read as weights ({type(e).__name__}); it must be safetensors, or a torch file of tensors only.") from None
-    for key in ("CLIP", "Combiner", "state_dict"):  # as in CLIP4Cir's files, of fine-tuned CLIP and of the Combiner, and in open_clip's own
-        state = state.get(key, state) if isinstance(state, dict) else state
-    return state
-
-
-def read_header(path: str | Path) -> dict[str, str]:
-    "What a safetensors file says of itself; empty for other files."
-    if Path(path).suffix != ".safetensors":
-        return {}
-    with safe_open(path, "pt") as f:
-        return f.metadata() or {}
-
-
 def load_clip_weights(model: nn.Module, path: str | Path) -> None:
     "Load a file into an open_clip model; an `ErnError` names what does not fit."
     state = {k.removeprefix("module.").removeprefix("clip."): v for k, v in read_weights(path).items() if not k.startswith("tme.")}
     check_state(model, state, path)
     model.load_state_dict(state, strict=False)
-
-
-def check_state(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
-    "An `ErnError` where the file's tensors are not those of `module`, naming the first that lack, are foreign or differ in shape."
-    own = module.state_dict()
-    missing = [k for k in own if k not in state and not k.endswith(("num_batches_tracked", "attn_mask"))]
-    foreign = [k for k in state if k not in own and k not in ("input_resolution", "context_length", "vocab_size")]
-    shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
-    for what, keys in (("lacks", missing), ("has foreign", foreign), ("has other shapes for", shapes)):
-        if keys:
-            raise ErnError(
-                f"{path} is a checkpoint of another model: it {what} {len(keys)} tensor(s), such as {', '.join(keys[:3])}; "
-                f"give the model it was made with."
-            )

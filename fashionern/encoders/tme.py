@@ -13,22 +13,12 @@ from pathlib import Path
 from typing import Any, Optional
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..core import ErnError, TextFeatures, unknown_name, write_atomic
-from fashionern.encoders.clip import (
-    ClipEncoder,
-    causal_mask,
-    check_state,
-    create_clip,
-    embed_tokens,
-    read_header,
-    read_weights,
-    text_features,
-    text_tower,
-)
+from ..core import ErnError, TextFeatures, unknown_name
+from .clip import ClipEncoder, causal_mask, create_clip, embed_tokens, text_features, text_tower
+from ..weights import check_state, read_header, read_weights, save_weights
 
 # %% ../../nbs/21_encoders.tme.ipynb #2967df35
 BRANCHES = ("inject", "align")
@@ -189,10 +179,9 @@ class Encoders(nn.Module):
         "All weights as safetensors, atomically."
         state = {f"clip.{k}": v for k, v in self.clip.model.state_dict().items()}
         state |= {f"tme.{k}": v for k, v in self.tme.state_dict().items()} if self.tme else {}
-        state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
         about = {"clip_model_name": self.clip.name, "quick_gelu": str(self.clip.quick_gelu)}
         about |= {"tme": json.dumps(asdict(self.tme.settings))} if self.tme else {}
-        write_atomic(path, lambda p: save_file(state, p, metadata=about))
+        save_weights(path, state, **about)
 
 # %% ../../nbs/21_encoders.tme.ipynb #d832e9de
 def tme_settings(given: dict) -> TmeSettings:

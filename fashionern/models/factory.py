@@ -11,12 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
-from ..core import ErnError, unknown_name, write_atomic
-from ..encoders.clip import check_state, read_header, read_weights
+from ..core import ErnError, unknown_name
 from .core import COMPOSERS, TARGET_HEADS, TEXT_ENCODERS, ComposedRetriever
 from .dvr import from_published, is_published
+from ..weights import check_state, read_header, read_weights, save_weights
 
 # %% ../../nbs/34_models.factory.ipynb #cbc78e63
 MODELS = {  # name → (text encoder, composer, target head)
@@ -94,9 +92,8 @@ def save_model(
     **about: Any,  # anything else the file should say of itself: step, seed, figures
 ) -> None:
     "Composer and target head as safetensors with a header, atomically."
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     header = {"model": model.name, "settings": json.dumps(model.settings), **{k: json.dumps(v) for k, v in about.items()}}
-    write_atomic(path, lambda p: save_file(state, p, metadata=header))
+    save_weights(path, model.state_dict(), **header)
 
 
 def load_model(

@@ -17,17 +17,17 @@ import open_clip
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
 from PIL import Image, ImageOps
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import fashionern
-from ..core import ErnError, ImageFeatures, read_json, write_atomic, write_json
+from ..core import ErnError, ImageFeatures, read_json, write_json
 from ..data.core import join_captions, load_image
 from ..data.transforms import Preprocess
-from ..encoders.clip import ClipEncoder, check_state, create_clip, read_weights
+from ..encoders.clip import ClipEncoder, create_clip
 from ..encoders.tme import TME, Encoders, tme_settings
 from .core import ComposedRetriever
 from .factory import create_model
+from ..weights import check_state, read_weights, save_weights
 
 # %% ../../nbs/35_models.hub.ipynb #653f7641
 CONFIG, WEIGHTS, KIND, FORMAT = "config.json", "model.safetensors", "fashionern", 1
@@ -101,8 +101,7 @@ class Retriever(nn.Module, ModelHubMixin):
     def _save_pretrained(self, save_directory: Path) -> None:
         record = self.record()
         _check_again(self.model, record)
-        state = {k: v.detach().cpu().contiguous() for k, v in self.parts().state_dict().items()}
-        write_atomic(save_directory / WEIGHTS, lambda p: save_file(state, p, metadata={"format": "pt"}))
+        save_weights(save_directory / WEIGHTS, self.parts().state_dict(), format="pt")
         (save_directory / "README.md").unlink(missing_ok=True)  # the card of other weights; the mixin writes ours where there is none
         write_json(save_directory / CONFIG, record)
 
