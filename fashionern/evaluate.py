@@ -72,7 +72,10 @@ def _check_vectors(model: str, what: str, vectors: Tensor, names: Sequence[str])
     "An `ErnError` where an embedding is no number or has no direction: it would be ranked somewhere, and averaged in."
     wrong = (~vectors.isfinite().all(1) | (vectors == 0).all(1)).nonzero().flatten().tolist()
     if wrong:
-        raise ErnError(f"{model} makes no embedding of {len(wrong):,} of {len(names):,} {what} rows, such as {names[wrong[0]]!r}: not finite, or zero. Nothing was ranked; take other weights, or make the features anew.")
+        raise ErnError(
+            f"{model} makes no embedding of {len(wrong):,} of {len(names):,} {what} rows, such as {names[wrong[0]]!r}: not finite, or zero. "
+                       f"Nothing was ranked; take other weights, or make the features anew."
+        )
 
 # %% ../nbs/42_evaluate.ipynb #27f2e1f5
 @dataclass(frozen=True)
