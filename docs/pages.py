@@ -12,8 +12,8 @@ from api import Entry, entries, only_imports
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {  # title → its notebooks; the first that matches holds
-    "Foundations": ("0[0-5]_*",),
-    "Data": ("0[6-9]_*", "1?_*"),
+    "Foundations": ("0[0-6]_*",),
+    "Data": ("0[7-9]_*", "1?_*"),
     "Encoders": ("2?_*",),
     "Models": ("3?_*",),
     "Losses and evaluation": ("4?_*",),
@@ -42,6 +42,7 @@ class Pages:
         self.notebooks = {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))}
         self.modules = {stem: module_of(nb) for stem, nb in self.notebooks.items()}
         self.readmes = {p.parent.name: p for p in sorted((ROOT / "data_scripts").glob("*/README.md"))}
+        self.documents = sorted((ROOT / "docs").glob("*.md"))
         self.names = self._names()
 
     def write(self) -> None:
@@ -58,8 +59,10 @@ class Pages:
             self._listing(title, {s: first_cell(self.notebooks[s]) for s in stems})
         self._listing(DATASETS, {f"dataset-{d}": p.read_text(encoding="utf-8") for d, p in self.readmes.items()})
         self._page("contributing", self.prose((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), ROOT))
+        for path in self.documents:
+            self._page(path.stem, self.prose(path.read_text(encoding="utf-8"), path.parent))
         front = self.prose((ROOT / "README.md").read_text(encoding="utf-8"), ROOT)
-        self._page("index", front + toctree([*map(slug, ORDER), slug(DATASETS), "contributing"]))
+        self._page("index", front + toctree([*map(slug, ORDER), slug(DATASETS), *(p.stem for p in self.documents), "contributing"]))
 
     def prose(
         self,
@@ -98,6 +101,8 @@ class Pages:
             return {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md"}[place] + end
         if place.startswith("data_scripts/") and place.endswith("/README.md"):
             return f"dataset-{Path(place).parent.name}.md{end}"
+        if place.startswith("docs/") and place.endswith(".md"):
+            return Path(place).name + end
         if place.startswith("nbs/") and place.endswith(".ipynb"):
             return place.removeprefix("nbs/") + end
         if (ROOT / place).is_file():

@@ -13,8 +13,8 @@ from typing import Annotated, Literal, Optional, Sequence, Union
 
 import tyro
 
-from .config import check_flag
-from .core import ErnError
+from .config import Plugin, check_flag
+from .core import ErnError, load_plugins
 
 # %% ../nbs/51_commands.ipynb #bc5a5b57
 def _check_workers(workers: Optional[int]) -> None:
@@ -75,8 +75,10 @@ class EvalConfig:
     "cpu, cuda, cuda:1 …; auto takes a GPU where there is one."
     num_workers: int = 4
     "Processes that read images."
+    plugin: Plugin = ()
 
     def __post_init__(self) -> None:
+        load_plugins(self.plugin)
         check_flag(self.pictures >= 0, "pictures", self.pictures, "must not be negative")
         _check_workers(self.num_workers)
         check_flag(self.top_k > 0, "top_k", self.top_k, "must be greater than 0")
@@ -134,7 +136,7 @@ class CheckConfig:
     "Say what a dataset's folder holds beside what it should hold; status 0 where everything is there, else 1."
 
     dataset: str
-    "fashioniq, shoes, fashion200k, cirr or folder."
+    "fashioniq, shoes, fashion200k, cirr, folder, or what a --plugin registers."
     root: Path
     "Folder of the dataset."
     read_images: bool = True
@@ -143,8 +145,10 @@ class CheckConfig:
     "Processes that read; default: one a core, at most 8."
     out: Optional[Path] = None
     "Write everything that was found to this JSON file, the name of every missing image included."
+    plugin: Plugin = ()
 
     def __post_init__(self) -> None:
+        load_plugins(self.plugin)
         _check_workers(self.num_workers)
 
 
@@ -158,8 +162,10 @@ class ModelsConfig:
     "Width of the feed-forward in DVR's joint transformer."
     towers: bool = False
     "List all of open_clip's models too, and say which can carry TME and why others cannot; half a minute."
+    plugin: Plugin = ()
 
     def __post_init__(self) -> None:
+        load_plugins(self.plugin)
         check_flag(self.ffn > 0, "ffn", self.ffn, "must be greater than 0")
 
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['LEAST', 'PROPOSALS', 'RECALL', 'Vectors', 'blocks', 'new_approximate', 'only', 'limited', 'Finder', 'FolderStore',
-           'check_vectors', 'read_faiss', 'tuned']
+           'check_facts', 'check_vectors', 'read_faiss', 'tuned']
 
 # %% ../nbs/61_faiss_store.ipynb #f5610003
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
@@ -133,6 +134,7 @@ class Finder:
             return scores, rows
         live = self._live if allowed is None else only(allowed, len(self.vectors))
         proposed = self.approximate.search(queries, max(PROPOSALS, 5 * k), params=limited(self.approximate, live, self.breadth))[1]
+        proposed = np.where(proposed < len(self.vectors), proposed, -1)  # from a file that is not ours
         true = np.stack([self.vectors[r] @ q for q, r in zip(queries, proposed)])
         return self._first(np.concatenate([true, scores], 1), np.concatenate([proposed, rows], 1), k)
 
@@ -184,7 +186,9 @@ class FolderStore(Reader):
         "The store of that folder; an `ErnError` where there is none, or its vectors are not all there."
         if not cls.exists(where):
             raise ErnError(f"There is no index in {where}; build one with ern_index build --images DIR --model RUN --out {where}.")
-        store = cls(Path(where), Records(Path(where) / "records.sqlite"))
+        records = Records(Path(where) / "records.sqlite")
+        check_facts(records)
+        store = cls(Path(where), records)
         store.vectors.read(store._next())
         return store
 
@@ -234,7 +238,7 @@ class FolderStore(Reader):
         version = self.ask("pragma data_version")  # another one after another process wrote
         if self._kept is None or self._kept[0] != version:
             made = self.records.fact("approximate")
-            approximate = (read_faiss(self.folder / made["file"]), made["covered"], made["breadth"]) if made else ()
+            approximate = (read_faiss(self.folder / made["file"], self.vectors.dim), made["covered"], made["breadth"]) if made else ()
             self._kept = version, Finder(self.vectors.read(self._next()), self.rows(), *approximate)
         return self._kept[1]
 
@@ -242,6 +246,21 @@ class FolderStore(Reader):
         return self.records.fact("next")
 
 # %% ../nbs/61_faiss_store.ipynb #f561000f
+_FACTS: dict[str, type | tuple[type, ...]] = {"file": str, "covered": int, "photos": int, "breadth": int, "recall@10": (int, float)}  # of the approximate index
+
+
+def check_facts(records: Records) -> None:
+    "An `ErnError` where the facts of an index are not what `FolderStore` writes; the file of the approximate index lies in its folder."
+    about, following, made = (records.fact(key) for key in ("about", "next", "approximate"))
+    sound = isinstance(about, dict) and about.get("kind") in KINDS and type(about.get("dim")) is int and 0 < about["dim"] <= 65_536
+    sound = sound and all(isinstance(about.get(k, ""), str) for k in ("model", "model_name", "identity")) and type(following) is int and 0 <= following < 1 << 40
+    if sound and made is not None:
+        sound = isinstance(made, dict) and all(isinstance(made.get(k), kind) for k, kind in _FACTS.items()) and bool(re.fullmatch(r"approximate-[0-9a-z]+\.faiss", made["file"]))
+        sound = sound and 0 <= made["covered"] <= following and made["photos"] >= 0 and 0 < made["breadth"] <= 1 << 20
+    if not sound:
+        raise records.damaged()
+
+
 def check_vectors(photos: Sequence[Photo], vectors: np.ndarray, dim: int, where: str | Path) -> None:
     "An `ErnError` for vectors that a store does not take, or a name that comes twice."
     if np.shape(vectors) != (len(photos), dim):
@@ -252,11 +271,16 @@ def check_vectors(photos: Sequence[Photo], vectors: np.ndarray, dim: int, where:
         raise ErnError("A photo's name comes twice among those to be put; give each its own.")
 
 
-def read_faiss(path: Path) -> faiss.Index:
-    "The index of a file; an `ErnError` where it cannot be read."
+def read_faiss(path: Path, dim: int) -> faiss.Index:
+    "The index of a file, over vectors of that length; an `ErnError` where it cannot be read."
     try:
-        return faiss.read_index(str(path))
-    except RuntimeError:
+        if hasattr(faiss, "set_deserialization_vector_byte_limit"):  # of newer versions: no part is larger than the file, or than what is computed beside it
+            faiss.set_deserialization_vector_byte_limit(max(path.stat().st_size, 1 << 28))
+        index = faiss.read_index(str(path))
+        if index.d != dim or index.metric_type != faiss.METRIC_INNER_PRODUCT or not isinstance(index, (faiss.IndexIVF, faiss.IndexIDMap2)):
+            raise RuntimeError
+        return index
+    except (RuntimeError, MemoryError, OSError):
         raise ErnError(f"{path} cannot be read by FAISS; delete it and run ern_index update, which makes it anew.") from None
 
 # %% ../nbs/61_faiss_store.ipynb #f5610010
@@ -267,7 +291,7 @@ def _renew(store: FolderStore, kind: str, rows: np.ndarray, before: Optional[dic
         sample = np.sort(np.random.default_rng(0).choice(rows, min(len(rows), 160_000), replace=False))
         index, covered = new_approximate(kind, vectors[sample], len(rows)), 0
     else:
-        index = read_faiss(store.folder / before["file"])
+        index = read_faiss(store.folder / before["file"], vectors.shape[1])
     late = rows[rows >= covered]
     with tqdm(total=len(late), desc="approximate index", unit="photo", disable=len(late) < 50_000, file=sys.stderr) as bar:
         for part in blocks(late, 16_384):

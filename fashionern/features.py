@@ -93,7 +93,7 @@ class FeatureStore:
                 if array.shape != shape or array.dtype != np.dtype(dtype):
                     raise ValueError(f"{kind}.npy holds {array.shape} of {array.dtype}")
                 setattr(self, kind, array)
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as e:
+        except Exception as e:  # NumPy reads the head of a file as Python, and a damaged one sets off almost any error
             raise ErnError(f"The features in {self.folder} are damaged ({e}); delete that folder to make them anew.") from None
 
     @staticmethod

@@ -109,7 +109,11 @@ def _as_numbers(values: list[str]) -> Sequence[str | float]:
 
 def _json_rows(table: Path) -> dict[str, dict[str, str | float]]:
     rows = read_json(table)
-    if not isinstance(rows, dict) or not all(isinstance(row, dict) and all(type(v) in (str, int, float) for v in row.values()) for row in rows.values()):
+    if not isinstance(rows, dict) or not all(
+        isinstance(row, dict)
+        and all(type(v) in (str, int, float) and abs(v if type(v) is not str else 0) < 1e300 for v in row.values())
+        for row in rows.values()
+    ):
         raise ErnError(f"{table} must be an object that gives each photo an object of texts and numbers; write it anew, or give a .csv.")
     return rows
 

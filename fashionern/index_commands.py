@@ -13,8 +13,8 @@ from typing import Annotated, Literal, Optional, Sequence, Union
 
 import tyro
 
-from .config import check_flag
-from .core import ErnError
+from .config import Plugin, check_flag
+from .core import ErnError, load_plugins
 
 # %% ../nbs/51_index_commands.ipynb #1c510005
 def one_place(folder: Optional[Path], store: Optional[str], flag: str = "--index") -> str | Path:
@@ -46,8 +46,10 @@ class _Working:
     "Processes that read photos beside a GPU."
     device: str = "auto"
     "cpu, cuda, cuda:1 …; auto takes a GPU where there is one."
+    plugin: Plugin = ()
 
     def __post_init__(self) -> None:
+        load_plugins(self.plugin)
         check_flag(self.batch_size > 0, "batch_size", self.batch_size, "must be greater than 0")
         check_flag(self.num_workers >= 0, "num_workers", self.num_workers, "must not be negative")
 
@@ -149,8 +151,10 @@ class SearchConfig:
     "Where the index's model lies, if it was moved."
     device: str = "auto"
     "cpu, cuda, cuda:1 …; auto takes a GPU where there is one."
+    plugin: Plugin = ()
 
     def __post_init__(self) -> None:
+        load_plugins(self.plugin)
         one_place(self.index, self.store)
         check_flag(self.k > 0, "k", self.k, "must be greater than 0")
         if self.queries is not None and (self.image or self.name or self.text):
@@ -179,8 +183,10 @@ class AppConfig:
     "Where the index's model lies, if it was moved."
     device: str = "auto"
     "cpu, cuda, cuda:1 …; auto takes a GPU where there is one."
+    plugin: Plugin = ()
 
     def __post_init__(self) -> None:
+        load_plugins(self.plugin)
         one_place(self.index, self.store)
         check_flag(0 < self.port < 65536, "port", self.port, "must be from 1 to 65535")
 

@@ -15,10 +15,9 @@ from typing import Any, Sequence
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from .core import check_writable, one_sentence
+from .core import check_writable, escaped, one_sentence
 from .data.core import load_image
 from .distributed import World, world
 from .index import begin_store, check_identity, compare, describe, fill, open_store, read_rows
@@ -86,7 +85,7 @@ def _work(cfg: BuildConfig | AddConfig, ranks: World) -> int:
 
 def _finished(store: Store, where: str | Path, unreadable: dict[str, str]) -> None:
     for sentence in list(unreadable.values())[:5]:
-        _say(f"[yellow]left out:[/] {escape(sentence)}")
+        _say(f"[yellow]left out:[/] {escaped(sentence)}")
     if unreadable:
         _say(f"[yellow]{len(unreadable):,} files could not be read and are not in the index[/]")
     if made := store.tend():
@@ -99,7 +98,7 @@ def _told_table(told: dict[str, Any]) -> Table:
     table = Table(show_header=False)
     for key, value in told.items():
         shown = ", ".join(f"{k} ({v})" if key == "columns" else f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        table.add_row(key.replace("_", " "), escape(str("–" if shown in (None, "") else shown)))
+        table.add_row(escaped(key.replace("_", " ")), escaped("–" if shown in (None, "") else shown))
     return table
 
 # %% ../nbs/69_index_work.ipynb #69aa0008
@@ -136,14 +135,14 @@ def _as_json(query: Query, hits: Sequence[Hit]) -> dict[str, Any]:
 
 def hits_table(query: Query, hits: Sequence[Hit]) -> Table:
     "Rank, score, name and columns of each hit; rich text."
-    table = Table(title=escape(_asked(query)), title_justify="left", caption=None if hits else "no photo fits")
+    table = Table(title=escaped(_asked(query)), title_justify="left", caption=None if hits else "no photo fits")
     for name in ("rank", "score"):
         table.add_column(name, justify="right")
     for name in ("photo", "what the table says of it") if any(hit.columns for hit in hits) else ("photo",):
         table.add_column(name, overflow="fold")
     for i, hit in enumerate(hits, 1):
         row = [", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in hit.columns.values())] if any(h.columns for h in hits) else []
-        table.add_row(str(i), f"{hit.score:.3f}", *map(escape, [hit.name, *row]))
+        table.add_row(str(i), f"{hit.score:.3f}", *map(escaped, [hit.name, *row]))
     return table
 
 # %% ../nbs/69_index_work.ipynb #69aa0009

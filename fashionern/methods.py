@@ -25,7 +25,7 @@ from .core import read_json, unknown_name, write_atomic, write_json
 from .data.core import TripletDataset
 from .distributed import World, world
 from .encoders.tme import Encoders
-from .losses import create_loss
+from .losses import LOSSES, create_loss
 from .models.core import COMPOSERS, TARGET_HEADS
 from .models.cost import check_tme
 from .models.factory import create_model, list_models, parse_model, settings_of
@@ -75,7 +75,6 @@ _PLUS = {
     "plus mask_padding": "mask_padding", "plus ask=words": "ask=words", "plus ask=image": "ask=image", "plus train_cls": "train_cls",
     "plus norm=layer": "norm=layer", "plus lengths=published": "lengths=published", "plus by_place": "by_place", "plus gate_floor=0.1": "gate_floor=0.1",
 }  # fmt: skip
-_LOSSES = ("symmetric-infonce", "cyclip", "text-relevance", "triplet", "caption-reconstruction")
 
 
 def ablation_rows(
@@ -96,7 +95,7 @@ def ablation_rows(
         changes = {**changes, "tme_clip_lr": clip_lr} if changes.get("tme_branches") == () else changes
         rows.append(Row(label, named(model), changes))
     rows += [Row(label, named("fashionern", option)) for label, option in _PLUS.items() if option not in given]
-    return rows + [Row(f"loss {loss}", named("fashionern"), {"loss": loss}) for loss in _LOSSES]
+    return rows + [Row(f"loss {loss}", named("fashionern"), {"loss": loss}) for loss in LOSSES if loss != TrainConfig.loss]
 
 # %% ../nbs/58_methods.ipynb #d00a20cf
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ __all__ = ['PROTOCOLS', 'Protocol', 'get_protocol', 'gallery_of', 'protocols_for
 from dataclasses import dataclass
 from typing import Any, Optional, Sequence
 
-from .core import ErnError, unknown_name
+from .core import ErnError, Registry
 from .data.core import TripletDataset
 
 # %% ../nbs/41_protocols.ipynb #d37c4589
@@ -29,31 +29,28 @@ class Protocol:
 
 
 _THREE: dict[str, Any] = {"headline": ("R@1", "R@10", "R@50")}
-PROTOCOLS = {
-    p.name: p
-    for p in (
-        Protocol("fashioniq-original", "fashioniq", "split", False, "all images of the category's val split (CLIP4Cir, SPRC, FashionERN)"),
-        Protocol("fashioniq-original-masked", "fashioniq", "split", True, "the same without the reference (DQU-CIR)"),
-        Protocol("fashioniq-val", "fashioniq", "named", False, "images named by the category's val triplets (FashionERN's VAL run)"),
-        Protocol("fashioniq-val-masked", "fashioniq", "named", True, "the same without the reference (DQU-CIR, TG-CIR)"),
-        Protocol("fashioniq-val-single", "fashioniq", "named", False, "fashioniq-val with each of the two captions as a query (VAL)", single=True),
-        Protocol("shoes", "shoes", "split", False, "all eval images, one right", **_THREE),
-        Protocol("shoes-masked", "shoes", "split", True, "the same without the reference", **_THREE),
-        Protocol("fashion200k", "fashion200k", "split", True, "all test images without the reference, right by description (TIRG)", **_THREE),
-        Protocol("fashion200k-unmasked", "fashion200k", "split", False, "the same with the reference (as FashionERN ran it)", **_THREE),
-        Protocol("cirr", "cirr", "split", True, "the split's images without the reference; subset recalls in the group of six", ks=(1, 5, 10, 50),
-                 headline=("R@5", "Rs@1"), subset_ks=(1, 2, 3)),
-        Protocol("table", "folder", "split", True, "own products; all with the wanted attributes are right, the reference is left out"),
-        Protocol("table-unmasked", "folder", "split", False, "the same with the reference in the ranking"),
-    )
-}  # fmt: skip
+PROTOCOLS = Registry("protocol")
+for _protocol in (
+    Protocol("fashioniq-original", "fashioniq", "split", False, "all images of the category's val split (CLIP4Cir, SPRC, FashionERN)"),
+    Protocol("fashioniq-original-masked", "fashioniq", "split", True, "the same without the reference (DQU-CIR)"),
+    Protocol("fashioniq-val", "fashioniq", "named", False, "images named by the category's val triplets (FashionERN's VAL run)"),
+    Protocol("fashioniq-val-masked", "fashioniq", "named", True, "the same without the reference (DQU-CIR, TG-CIR)"),
+    Protocol("fashioniq-val-single", "fashioniq", "named", False, "fashioniq-val with each of the two captions as a query (VAL)", single=True),
+    Protocol("shoes", "shoes", "split", False, "all eval images, one right", **_THREE),
+    Protocol("shoes-masked", "shoes", "split", True, "the same without the reference", **_THREE),
+    Protocol("fashion200k", "fashion200k", "split", True, "all test images without the reference, right by description (TIRG)", **_THREE),
+    Protocol("fashion200k-unmasked", "fashion200k", "split", False, "the same with the reference (as FashionERN ran it)", **_THREE),
+    Protocol("cirr", "cirr", "split", True, "the split's images without the reference; subset recalls in the group of six", ks=(1, 5, 10, 50),
+             headline=("R@5", "Rs@1"), subset_ks=(1, 2, 3)),
+    Protocol("table", "folder", "split", True, "own products; all with the wanted attributes are right, the reference is left out"),
+    Protocol("table-unmasked", "folder", "split", False, "the same with the reference in the ranking"),
+):  # fmt: skip
+    PROTOCOLS.register(_protocol.name)(_protocol)
 
 
 def get_protocol(name: str) -> Protocol:
     "The protocol of that name; an `ErnError` with near matches."
-    if name not in PROTOCOLS:
-        raise unknown_name("protocol", name, PROTOCOLS)
-    return PROTOCOLS[name]
+    return PROTOCOLS.get(name)
 
 # %% ../nbs/41_protocols.ipynb #5bb3ec7b
 def gallery_of(data: TripletDataset, protocol: Protocol, category: str) -> list[str]:

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Optional, Sequence
 
 import numpy as np
-from rich.markup import escape
 from rich.table import Table
 
-from .core import ErnError, write_atomic
+from .core import ErnError, escaped, write_atomic
 from .evaluate import RankedQuery, Result
 from .metrics import LOST
 
@@ -64,15 +63,19 @@ def _whole(value: Any) -> bool:
 
 
 def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+    return isinstance(value, list) and all(map(_text, value))
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 _KEYS: dict[str, Callable[[Any], bool]] = {
-    **{k: lambda v: isinstance(v, str) for k in ("protocol", "model", "query", "category", "reference")},
+    **dict.fromkeys(("protocol", "model", "query", "category", "reference"), _text),
     **dict.fromkeys(("captions", "targets"), _texts),
     "rank": lambda v: v is None or (_whole(v) and (0 < v < LOST or v == -1)),
     "gallery": lambda v: v is None or (_whole(v) and v > 0),
-    "top": lambda v: isinstance(v, list) and all(isinstance(p, list) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], (int, float)) and abs(p[1]) < 1e9 for p in v),
+    "top": lambda v: isinstance(v, list) and all(isinstance(p, list) and len(p) == 2 and _text(p[0]) and isinstance(p[1], (int, float)) and abs(p[1]) < 1e9 for p in v),
 }
 
 
@@ -200,12 +203,12 @@ def compare(
 
 # %% ../nbs/43_rankings.ipynb #cff119d2
 def _table(title: str, groups: Sequence[Group], k: int) -> Table:
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=escaped(title), title_justify="left")
     table.add_column("")
     for column in ("queries", "won", "lost", "net", f"R@{k} first", f"R@{k} second", "p"):
         table.add_column(column, justify="right")
     for g in groups:
-        table.add_row(escape(g.name), f"{g.queries:,}", f"{g.won:,}", f"{g.lost:,}", f"{g.won - g.lost:+,}", f"{g.recall[0]:.2f}", f"{g.recall[1]:.2f}", f"{g.p:.2g}")
+        table.add_row(escaped(g.name), f"{g.queries:,}", f"{g.won:,}", f"{g.lost:,}", f"{g.won - g.lost:+,}", f"{g.recall[0]:.2f}", f"{g.recall[1]:.2f}", f"{g.p:.2g}")
     return table
 
 

@@ -24,7 +24,7 @@ from .loop import gpu_amp
 from .models.core import ComposedRetriever
 from .models.export import export_query, export_target
 from .models.hub import Retriever
-from .opened import best_weights, open_model, read_run
+from .opened import best_weights, check_known, open_model, read_run
 from .predictions import FIRST, PREDICTIONS, check_predictable, write_predictions
 from .protocols import protocols_for
 from .rankings import save_rankings
@@ -45,6 +45,7 @@ def fill_in(cfg: EvalConfig) -> EvalConfig:
     then, names = read_run(cfg.run_dir)
     if not names and not cfg.models:
         raise ErnError(f"{cfg.run_dir} has no finished model; go on with it with ern_train --resume.")
+    check_known(cfg.run_dir, then, cfg.models or names, cfg.dataset or then["dataset"])
     return replace(
         cfg, models=cfg.models or tuple(names), dataset=cfg.dataset or then["dataset"], root=cfg.root or Path(then["root"]),
         clip_model_name=cfg.clip_model_name or then["clip_model_name"], clip_path=cfg.clip_path or cfg.run_dir / "encoders.safetensors",

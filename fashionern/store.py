@@ -68,6 +68,7 @@ _TABLES = (
     "create table photos (row integer primary key, name text unique not null, path text not null, size int, time int, digest int, columns text not null)",
 )
 _MANY = 500  # names in one SQL statement
+_CELLS = (str, int, float, bool, type(None))
 
 
 def in_parts(items: Sequence, size: int = _MANY) -> Iterator[Sequence]:
@@ -118,8 +119,11 @@ class Records:
                 raise ErnError(f"{self.path} cannot be written ({e}); wait until no other command writes this index, and look at the disk.") from None
 
     def made(self) -> bool:
-        "Whether `begin` was finished here."
-        return bool(self.ask("select 1 from sqlite_master where name = 'photos'"))
+        "Whether `begin` was finished here; an `ErnError` where there is more than it makes: a view or a trigger would run a stranger's SQL."
+        kinds = dict(self.ask("select name, type from sqlite_master where name not like 'sqlite_%'"))
+        if "photos" in kinds and kinds != {"meta": "table", "photos": "table"}:
+            raise self.damaged()
+        return "photos" in kinds
 
     def begin(self, about: dict[str, Any]) -> None:
         "The tables, empty."
@@ -132,7 +136,18 @@ class Records:
     def fact(self, key: str, default: Any = None) -> Any:
         "What `set` kept."
         found = self.ask("select value from meta where key = ?", [key])
-        return json.loads(found[0][0]) if found else default
+        return self.parsed(found[0][0]) if found else default
+
+    def parsed(self, text: str) -> Any:
+        "JSON of this file."
+        try:
+            return json.loads(text)
+        except (ValueError, TypeError, RecursionError):
+            raise self.damaged() from None
+
+    def damaged(self) -> ErnError:
+        "What is said where the file holds what was never written there."
+        return ErnError(f"{self.path} is damaged, or no index made it; build the index anew.")
 
     def set(self, key: str, value: Any) -> None:
         "Keep a fact; inside `writing`."
@@ -164,23 +179,39 @@ class Reader:
 
     def marks(self) -> dict[str, tuple[int, int, int]]:
         "Name → mark of every photo."
-        return {name: tuple(mark) for name, *mark in self.ask("select name, size, time, digest from photos")}
+        found = {name: tuple(mark) for name, *mark in self.ask("select name, size, time, digest from photos")}
+        if not all(type(name) is str for name in found):
+            raise self.records.damaged()
+        return found
 
     def get(self, names: Sequence[str]) -> list[Photo]:
         "The records of these photos, in this order; an `ErnError` for a name that is not there."
-        columns, found = self.records.fact("columns"), {}
+        columns, found = self.columns(), {}
         for part in in_parts(list(dict.fromkeys(names))):
             for name, path, size, time, digest, cells in self.ask(f"select name, path, size, time, digest, columns from photos where name in {_marks(len(part))}", part):
-                row = {c: v for c, v in zip(columns, json.loads(cells)) if v is not None}
-                found[name] = Photo(name, path, (size, time, digest), row)
-        if absent := next((n for n in names if n not in found), None):
+                values = self.records.parsed(cells)
+                if not isinstance(name, str) or not isinstance(path, str) or not isinstance(values, list) or any(type(v) not in _CELLS for v in values):
+                    raise self.records.damaged()
+                found[name] = Photo(name, path, (size, time, digest), {c: v for c, v in zip(columns, values) if v is not None})
+        absent = next((n for n in names if n not in found), None)
+        if absent is not None:
             raise ErnError(f"There is no photo {absent!r} in {self.records.path.parent}; ern_index info says what is there.")
         return [found[n] for n in names]
 
     def rows(self, where: Optional[Filter] = None) -> np.ndarray:
         "(N,) rows that hold a photo, in order; with a filter, those that it lets through."
         sql, values = ("1", []) if where is None else to_sql(where, self.column)
-        return np.array([r for (r,) in self.ask(f"select row from photos where {sql} order by row", values)], dtype=np.int64)
+        found = [r for (r,) in self.ask(f"select row from photos where {sql} order by row", values)]
+        if found and not (type(found[0]) is type(found[-1]) is int and found[0] >= 0 and found[-1] < self.records.fact("next")):
+            raise self.records.damaged()
+        return np.array(found, dtype=np.int64)
+
+    def columns(self) -> list[str]:
+        "The names of the table's columns."
+        columns = self.records.fact("columns")
+        if not isinstance(columns, list) or not all(isinstance(c, str) for c in columns) or len(set(columns)) < len(columns):
+            raise self.records.damaged()
+        return columns
 
     def names(self, rows: Sequence[int]) -> dict[int, str]:
         "Row → name, of rows that still hold a photo."
@@ -188,7 +219,7 @@ class Reader:
 
     def column(self, name: str) -> str:
         "SQL for the value of a column; an `ErnError` for one that is not there."
-        columns = self.records.fact("columns")
+        columns = self.columns()
         if name not in columns:
             raise unknown_name("column in this index", name, columns)
         return f"json_extract(columns, '$[{columns.index(name)}]')"
@@ -196,7 +227,7 @@ class Reader:
     def values(self, most: int = 50) -> dict[str, list]:
         "Column → its values, most frequent first, of columns with no more than `most`."
         found = {}
-        for column in self.records.fact("columns"):
+        for column in self.columns():
             sql = self.column(column)
             seen = [v for (v,) in self.ask(f"select {sql} as v from photos where v is not null group by v order by count(*) desc, v limit ?", [most + 1])]
             if 0 < len(seen) <= most:

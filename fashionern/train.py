@@ -52,6 +52,7 @@ _MAY_DIFFER = {
     "rows",
     "longer",
     "seeds",
+    "plugin",
 }
 
 

@@ -121,8 +121,8 @@ def test_an_entry_has_signature_parameters_and_links(site):
 
 
 def test_pictures_are_shown(site):
-    assert any(load.endswith("benchmark.png") for load in read(site, "index").loads)
-    for name in ("10_data.transforms", "62_visualise", "80_tutorial.garments", "82_tutorial.methods"):
+    assert any(load.endswith("demo.png") for load in read(site, "index").loads)
+    for name in ("10_data.transforms", "62_visualise", "75_benchmark", "80_tutorial.garments", "82_tutorial.methods"):
         assert any(load.startswith("_images/") for load in read(site, name).loads), f"{name} has lost its figures"
 
 

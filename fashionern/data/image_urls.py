@@ -85,7 +85,7 @@ class Journal:
         try:
             entry = json.loads(line)
             return entry["name"], entry["url"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def knows(self, name: str, url: str) -> bool:

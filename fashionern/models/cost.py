@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ..core import CROPS, ErnError, ImageFeatures, TextFeatures, unknown_name
 from ..encoders.clip import text_tower
 from ..encoders.tme import TME, TmeSettings
-from .factory import MODELS, create_model, list_models
+from .factory import create_model, list_models, parse_model
 
 # %% ../../nbs/38_models.cost.ipynb #1293ec60
 @dataclass(frozen=True)
@@ -66,10 +66,9 @@ def model_cost(
         model = create_model(name, dim, **settings).eval()
         reference = ImageFeatures(torch.empty(1, dim), torch.empty(1, CROPS, dim))
         text = TextFeatures(torch.empty(1, dim), torch.empty(1, tokens, dim), torch.ones(1, tokens, dtype=torch.bool))
-    slots = MODELS.get(model.name.partition("@")[0], ())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     costs = (_millions(lambda: model.encode_query(reference, text)), _millions(lambda: model.encode_target(reference)))
-    return Cost(model.name, " + ".join(slots) or name.partition("@")[0].replace("+", " + "), trainable, *costs)
+    return Cost(model.name, " + ".join(parse_model(name)[0]), trainable, *costs)
 
 # %% ../../nbs/38_models.cost.ipynb #488f0436
 _TME_ROWS = {

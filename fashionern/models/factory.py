@@ -17,10 +17,7 @@ from .dvr import from_published, is_published
 from ..weights import check_state, read_header, read_weights, save_weights
 
 # %% ../../nbs/34_models.factory.ipynb #cbc78e63
-MODELS = {  # name → (text encoder, composer, target head)
-    **{name: ("clip", name, "identity") for name in (
-        "image-only", "text-only", "sum", "tirg", "val", "artemis", "attention-pooling", "combiner", "vtf", "amc", "fame-vil", "compodiff", "cala", "dqu-cir",
-    )},  # by year
+MODELS = {  # name → (text encoder, composer, target head); any other composer's name stands for ('clip', composer, 'identity')
     "tme-sum": ("tme", "sum", "identity"),
     "dvr": ("clip", "dvr", "refine"),
     "fashionern": ("tme", "dvr", "refine"),
@@ -28,8 +25,8 @@ MODELS = {  # name → (text encoder, composer, target head)
 
 
 def list_models() -> list[str]:
-    "The names `create_model` knows, simplest first."
-    return list(MODELS)
+    "The names `create_model` knows: composers in the order of their registration (simplest first, then by year, then one's own), then `MODELS`."
+    return [*(name for name in COMPOSERS if name not in MODELS), *MODELS]
 
 
 def parse_model(
@@ -37,9 +34,9 @@ def parse_model(
 ) -> tuple[tuple[str, str, str], dict[str, Any]]:  # the slots; the settings
     "What a model's name stands for; an `ErnError` with near matches for an unknown part."
     base, _, given = name.lower().partition("@")
-    slots = MODELS.get(base) or tuple(base.split("+"))
+    slots = MODELS.get(base) or (("clip", base, "identity") if base in COMPOSERS else tuple(base.split("+")))
     if len(slots) != 3:
-        raise unknown_name("model", base, MODELS)
+        raise ErnError(f"{unknown_name('model', base, list_models())} A composer of your own is known after --plugin FILE.")
     if slots[0] not in TEXT_ENCODERS:
         raise unknown_name("text encoder", slots[0], TEXT_ENCODERS)
     COMPOSERS.get(slots[1]), TARGET_HEADS.get(slots[2])
@@ -48,6 +45,8 @@ def parse_model(
     for key, value in settings.items():
         if key not in known:
             raise unknown_name(f"setting of {base}", key, known)
+        if type(value) is int and type(known[key]) is float:
+            value = settings[key] = float(value)
         if type(value) is not type(known[key]) and known[key] is not None:
             raise ErnError(f"Setting {key} of model {base!r} takes a value such as {known[key]!r}, not {value!r}.")
     return slots, settings

@@ -1,0 +1,243 @@
+"""Figures of README.md and docs/catalogue.md, written between marks from files that a command made.
+
+  python docs/figures.py                               every marked block anew, from the files as they are
+  python docs/figures.py --demo runs/demo              after make demo: its figures and its picture
+  python docs/figures.py --methods runs/methods …      after ern_methods or ern_ablate: their rows, in the catalogue's table
+  python docs/figures.py --check                       write nothing; status 1 where a block is not what the files say
+"""
+
+import argparse
+import json
+import re
+import shlex
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "nbs" / "results"
+PAGES = ("README.md", "docs/catalogue.md")
+BLOCK = re.compile(r"(<!-- figures: (\S+) -->\n).*?(<!-- end of figures -->)", re.S)
+DOMINANCE = {"nearest": "ref 1st %", "outranks": "ref > right %", "margin": "Δcos"}
+PEERS = ("tirg", "val", "artemis", "attention-pooling", "combiner", "vtf", "amc", "fame-vil", "compodiff", "cala", "dqu-cir")
+OURS = "fashionern@mask_padding,by_place"
+SHORT = ("dvr@mask_padding,by_place", OURS, "tme+combiner+refine@by_place", "vtf", "combiner", "sum", "image-only", "text-only")
+
+
+def read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def write(file: Path, value: Any) -> None:
+    "As JSON in which a list of numbers is one line."
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    text = re.sub(r"\[\s+([-+0-9.e,\s]+?)\s+\]", lambda m: "[" + " ".join(m[1].split()) + "]", text)
+    file.write_text(text + "\n", encoding="utf-8")
+
+
+def table(heads: list[str], rows: list[list[str]], left: int = 1) -> str:
+    "Markdown; the first columns to the left, figures to the right."
+    rule = ["---"] * left + ["---:"] * (len(heads) - left)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (heads, rule, *rows))
+
+
+def spread(
+    values: list[float],  # mean, and deviation where there are several seeds
+    digits: int = 1,
+    sign: str = "",
+) -> str:
+    return " ± ".join([f"{values[0]:{sign}.{digits}f}", *(f"{v:.{digits}f}" for v in values[1:])])
+
+
+def dominance(of: dict[str, list[float]]) -> list[str]:
+    return [spread(of[k], 3 if k == "margin" else 1, "+" if k == "margin" else "") for k in DOMINANCE]
+
+
+def demo() -> str:
+    "The demo's table under a line that says what was ranked."
+    made = read(RESULTS / "demo.json")
+    counts = made["counts"]
+    queries, gallery = ({c[k] for c in counts.values()} for k in ("queries", "gallery"))
+    assert len(queries) == len(gallery) == 1, "the line below is about categories of one size"
+    asked, there, many = queries.pop(), gallery.pop(), len(counts)
+    about = (
+        f"{made['pictures']:,} drawn pictures; protocol `{made['protocol']}`, {asked:,} questions over {there:,} pictures "
+        f"in each of {many} categories, mean of the {many}, seed {made['seed']}:"
+    )
+    rows = []
+    for r in made["results"]:
+        name = f"**{r['model']}**" if r["model"] == "fashionern" else r["model"]
+        rows.append([name, *(f"{r['mean'][k]:.1f}" for k in ("R@1", "R@10", "R@50")), *dominance({k: [v] for k, v in r["dominance"].items()})])
+    return f"{about}\n\n{table(['model', 'R@1', 'R@10', 'R@50', *DOMINANCE.values()], rows)}"
+
+
+def take_demo(run: Path) -> None:
+    "A finished run of the demo → demo.json and demo.png."
+    from PIL import Image
+
+    config, results = read(run / "config.json"), read(run / "results.json")
+    first = results[0]
+    pictures = len(read(Path(config["root"]) / "designs.json"))
+    keep = [{k: r[k] for k in ("model", "mean", "dominance")} for r in results]
+    write(RESULTS / "demo.json", {"command": "make demo", "seed": config["seed"], "pictures": pictures, "protocol": first["protocol"], "counts": first["counts"], "results": keep})
+    with Image.open(run / "retrieval.png") as grid:
+        small = grid.convert("RGB")
+        small.thumbnail((900, 900))
+        small.quantize(128).save(RESULTS / "demo.png", optimize=True)
+
+
+def label(row: dict) -> str:
+    name = f"**{row['model']}**" if row["model"] == OURS and not row["variant"] else row["model"]
+    return name + (f", {row['variant']}" if row["variant"] else "") + (f": {row['about']}" if row["about"] else "")
+
+
+def named(rows: list[dict], model: str, variant: str = "") -> dict:
+    return next(r for r in rows if (r["model"], r["variant"]) == (model, variant))
+
+
+def catalogue_rows(rows: list[dict]) -> str:
+    heads = ["model", "R@1", "R@10", "R@50", *DOMINANCE.values(), "seeds", "parameters"]
+    body = [[label(r), *(spread(r["figures"][k]) for k in heads[1:4]), *dominance(r["figures"]), str(len(r["seeds"])), f"{r['parameters']:,}"] for r in rows]
+    return table(heads, body)
+
+
+def points(first: dict, second: dict, recall: str = "R@10") -> str:
+    "How far the first row is from the second."
+    by = first["figures"][recall][0] - second["figures"][recall][0]
+    return f"{abs(by):.1f} points {'above' if by >= 0 else 'below'}"
+
+
+def catalogue() -> str:
+    "The rows a newcomer needs, under what they say in two sentences."
+    made = read(RESULTS / "catalogue.json")
+    rows, ours = made["rows"], named(made["rows"], OURS)
+    best = max((named(rows, p) for p in PEERS), key=lambda r: r["figures"]["R@10"][0])
+    without = named(rows, SHORT[0])
+    said = (
+        f"Protocol `{made['protocol']}`, {made['queries']:,} questions over {made['gallery']:,} products. FashionERN, with padding masked and crops told apart by place, is "
+        f"{points(ours, named(rows, 'combiner'))} CLIP4Cir's Combiner in R@10 and {points(ours, best)} the best peer, `{best['model']}`. "
+        f"The same model without TME is {points(without, ours)} it."
+    )
+    return f"{said}\n\n{catalogue_rows([named(rows, m) for m in SHORT])}"
+
+
+def catalogue_all() -> str:
+    "Every row, best R@10 first."
+    made = read(RESULTS / "catalogue.json")
+    rows = sorted(made["rows"], key=lambda r: -r["figures"]["R@10"][0])
+    dates = sorted({r["measured"] for r in rows})
+    about = f"Protocol `{made['protocol']}`, {made['queries']:,} questions over {made['gallery']:,} products; measured {', '.join(dates)}."
+    return f"{about}\n\n{catalogue_rows(rows)}\n\n" + "\n".join(f"- {key}: {note}." for key, note in made["notes"].items())
+
+
+def take_methods(run: Path) -> None:
+    "Rows of a finished ern_methods or ern_ablate → catalogue.json, each in the place of the row it makes anew."
+    config, outcomes, made = read(run / "config.json"), read(run / "methods.json"), read(RESULTS / "catalogue.json")
+    if other := {o["protocol"] for o in outcomes} - {made["protocol"]}:
+        sys.exit(f"{run} was ranked under {', '.join(sorted(other))}, the table under {made['protocol']}; figures of two protocols do not go into one table.")
+    rows = {(r["model"], r["variant"]): r for r in made["rows"]}
+    measured = time.strftime("%Y-%m-%d", time.gmtime((run / "methods.json").stat().st_mtime))
+    for name in dict.fromkeys(o["label"] for o in outcomes):
+        new = row_of([o for o in outcomes if o["label"] == name], config) | {"measured": measured}
+        key = new["model"], new["variant"]
+        rows[key] = {**new, "about": new["about"] or rows.get(key, new)["about"]}
+    dates = {r["measured"] for r in rows.values()}
+    write(RESULTS / "catalogue.json", {**made, "notes": {k: v for k, v in made["notes"].items() if k in dates}, "rows": list(rows.values())})
+
+
+def row_of(
+    outcomes: list[dict],  # of one row, a seed each
+    config: dict,  # of the run
+) -> dict:
+    "Mean and sample deviation over the seeds, and the command that makes this row."
+    sys.path.insert(0, str(ROOT))
+    from fashionern.methods import ablation_rows
+    from fashionern.models.factory import MODELS, parse_model
+
+    name, model = outcomes[0]["label"], outcomes[0]["model"]
+    base, at, settings = model.partition("@")
+    slots = parse_model(model)[0]
+    known = next((n for n, s in MODELS.items() if s == slots), base) + at + settings
+    variant = name.removeprefix(f"{model}, ") if name.startswith(f"{model}, ") else ""
+    about, wanted = "", ["--methods", model, *(["--longer", model] if variant else [])]
+    if "rows" in config:
+        changed = {r.label for r in ablation_rows(config["model"], config["ablate_clip_lr"]) if r.changes}
+        variant, about = (name, "") if name in changed else ("", "" if name == "fashionern" else name)
+        wanted = ["--model", config["model"], "--rows", name]
+    seeds = [o["seed"] for o in outcomes]
+    program = "ern_ablate" if "rows" in config else "ern_methods"
+    line = [program, "--preset", "catalogue", "--root", "data/catalogue", *wanted, "--seeds", *map(str, seeds), *flags(config)]
+    numbers = [o["mean"] | o["dominance"] for o in outcomes]
+    figures = {k: [round(f([n[k] for n in numbers]), 4) for f in (statistics.fmean, statistics.stdev)[: len(seeds)]] for k in ("R@1", "R@10", "R@50", *DOMINANCE)}
+    return {"model": known, "variant": variant, "about": about, "seeds": seeds, "figures": figures, "parameters": outcomes[0]["parameters"], "command": shlex.join(line)}
+
+
+def flags(config: dict) -> list[str]:
+    "Flags that a comparison had otherwise than the preset has them."
+    from fashionern.config import get_preset
+
+    preset, found = json.loads(json.dumps(get_preset("catalogue").as_dict())), []
+    for key in preset.keys() - {"model", "compare", "seed", "root", "run_dir", "features_dir", "resume", "device", "num_workers", "save_every", "eval_every"}:
+        if config[key] != preset[key]:
+            flag, value = key.replace("_", "-"), config[key]
+            found += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+    return found
+
+
+def published() -> str:
+    "What the paper says, as the paper's."
+    made = read(RESULTS / "published.json")
+    rows = []
+    for f in made["figures"]:
+        recalls = ", ".join(f"{k} {v:.2f}" for k, v in f.items() if k.startswith("R"))
+        rows.append([f["dataset"], f["preset"] or "not known to us", f"`{f['protocol']}`", f["of"], recalls])
+    return f"{made['source']}:\n\n" + table(["dataset", "preset", "protocol", "of", "theirs"], rows, left=5)
+
+
+def speed() -> str:
+    "Each measured path beside its floor and the way it is compared with."
+    made, rows = read(ROOT / "nbs" / "benchmark" / "benchmark.json"), []
+    for c in made["cases"]:
+        if c["section"] in ("startup", "store") or not c["seconds"]:
+            continue
+        floor, *others = (f"{c['times_ours'][way]['median']:.2f}" if way in c["times_ours"] else "" for way in ("floor", "published", "whole batch"))
+        memory = "; ".join(f"{'' if way == 'ours' else f'{way} '}{mb:,.0f}" for way, mb in c["memory_mb"].items())
+        rate = 1 / statistics.median(c["seconds"]["ours"])
+        rows.append([f"{c['section']}: {c['what']}", f"{rate:,.0f} {c['unit']}/s", floor, others[0] or (others[1] and f"{others[1]}, as a whole batch"), memory])
+    starts = [statistics.median(c["seconds"]["ours"]) for c in made["cases"] if c["section"] == "startup" and c["what"].endswith("--help")]
+    about = made["machine"]
+    where = f"{about['cpu']}, {about['threads']} threads, torch {about['torch']}; medians of {len(made['cases'][0]['seconds']['ours'])} rounds."
+    heads = ["", "ours", "share of the floor's speed", "times as fast as the published way", "memory, MB"]
+    return f"{where}\n\n{table(heads, rows)}\n\nEvery command shows its help within {max(starts):.2f} s."
+
+
+BLOCKS: dict[str, Callable[[], str]] = {"demo": demo, "catalogue": catalogue, "catalogue-all": catalogue_all, "published": published, "speed": speed}
+
+
+def filled(text: str) -> str:
+    "A page with every marked block as the files say."
+    return BLOCK.sub(lambda m: f"{m[1]}\n{BLOCKS[m[2]]()}\n\n{m[3]}", text)
+
+
+def main(args: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", type=Path, help="run folder of make demo")
+    parser.add_argument("--methods", type=Path, nargs="+", default=[], help="run folders of ern_methods or ern_ablate")
+    parser.add_argument("--check", action="store_true", help="only look")
+    given = parser.parse_args(args)
+    if given.demo:
+        take_demo(given.demo)
+    for run in given.methods:
+        take_methods(run)
+    stale = [page for page in PAGES if filled((ROOT / page).read_text(encoding="utf-8")) != (ROOT / page).read_text(encoding="utf-8")]
+    for page in stale:
+        if not given.check:
+            (ROOT / page).write_text(filled((ROOT / page).read_text(encoding="utf-8")), encoding="utf-8")
+        print(f"{page}: {'is not what the files say; run python docs/figures.py' if given.check else 'written'}")
+    return int(bool(stale) and given.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

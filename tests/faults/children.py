@@ -1,0 +1,64 @@
+"Child processes made by fork, so that nothing is imported again: 0.02 seconds to start one instead of five."
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Optional
+
+WAIT = 300  # seconds after which a child hangs
+
+
+@dataclass(frozen=True)
+class Ended:
+    "How a child ended."
+
+    status: int  # 0: well; negative: the signal it was killed by
+    seconds: float
+    said: str
+
+
+def child(
+    work: Callable[[], object],
+    log: Path,  # where its words go
+    after: Optional[float] = None,  # seconds until it is killed; None: never
+    by: int = signal.SIGKILL,
+) -> Ended:
+    "Run `work` in a process of its own; the parent must not have computed anything with torch."
+    sys.stdout.flush(), sys.stderr.flush()
+    began, number = time.monotonic(), os.fork()
+    if number == 0:
+        _work(work, log)
+    lasts = threading.Timer(WAIT if after is None else after, lambda: _kill(number, signal.SIGKILL if after is None else by))
+    lasts.start()
+    status = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+    lasts.cancel()
+    seconds = time.monotonic() - began
+    assert seconds < WAIT, f"a child hung for {WAIT} seconds: {log.read_text()[-2000:]}"
+    return Ended(status, seconds, log.read_text(errors="replace") if log.exists() else "")
+
+
+def _kill(number: int, by: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(number, by)
+
+
+def _work(work: Callable[[], object], log: Path) -> None:
+    status = 1
+    try:
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.dup2(file, 1), os.dup2(file, 2)
+        work()
+        status = 0
+    except SystemExit as e:
+        status = e.code if isinstance(e.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(status)

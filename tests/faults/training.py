@@ -1,0 +1,108 @@
+"A small run over all phases, killed anywhere and resumed: the weights, figures and log are those of a run that was left alone."
+
+import json
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from fashionern.config import parse_train
+from fashionern.core import one_sentence
+from fashionern.data.garments import draw_fashioniq
+from fashionern.train import run_training
+
+from .children import child
+
+
+def flags(root: Path, run: Path) -> list[str]:
+    "Every phase, several steps and evaluations in each, a state after each step."
+    chosen = {"preset": "demo", "root": root, "run-dir": run, "features-dir": run.with_name(run.name + "-features"), "device": "cpu", "num-workers": 0,
+              "warmup-epochs": 2, "warmup-batch-size": 30, "tme-epochs": 2, "tme-batch-size": 20, "num-epochs": 3, "eval-every": 1, "batch-size": 20,
+              "ffn": 64, "compare": "combiner", "save-every": 0}  # fmt: skip
+    return [part for k, v in chosen.items() for part in (f"--{k}", str(v))]
+
+
+def train(root: Path, run: Path, *more: str) -> None:
+    "As `ern_train` does it."
+    with one_sentence():
+        run_training(parse_train([*flags(root, run), *more]))
+
+
+def outcome(run: Path) -> dict:
+    "All that a run leaves which must not depend on how often it was killed."
+    weights = {}
+    for path in sorted(run.rglob("*.safetensors")):
+        if not path.stem.startswith("resume"):
+            with safe_open(path, "np") as f:
+                header = f.metadata()
+            weights[path.relative_to(run).as_posix()] = (header, {k: v.tobytes() for k, v in load_file(path).items()})
+    log = {}
+    for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
+        kind = "loss" if "loss" in row else "figures"
+        log[row["stage"], row["epoch"], kind] = {k: v for k, v in row.items() if k not in ("time", "seconds")}
+    return {"weights": weights, "log": log, "results": json.loads((run / "results.json").read_text())}
+
+
+def phase(run: Path) -> str:
+    "Where a killed run was."
+    if not (run / "record.json").exists():
+        return "start"
+    if not (run / "clip.safetensors").exists():
+        return "warm-up"
+    rows = (run / "metrics.jsonl").read_text().splitlines()
+    last = next((json.loads(r) for r in reversed(rows) if r.endswith("}")), {"stage": ""})
+    if not (run / "encoders.safetensors").exists():
+        return "stage 1" if (run / "stage1").exists() else "extraction before stage 1"
+    if not (run / "models").exists():
+        return "extraction before stage 2"
+    if (run / "results.json").exists():
+        return "end"
+    return "evaluation" if last["stage"].startswith("stage 2") and "loss" in last else "stage 2"
+
+
+def damage(run: Path, rng: random.Random) -> str:
+    "One bit of one file of weights flipped, or the file cut short; the best weights are spared, since nothing else holds them."
+    files = sorted(p for p in run.rglob("*.safetensors") if p.stem != "best")
+    if not files:
+        return ""
+    path = rng.choice(files)
+    content = bytearray(path.read_bytes())
+    if rng.random() < 0.5:
+        content = content[: rng.randrange(len(content))]
+    else:
+        at = rng.randrange(len(content))
+        content[at] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+    return path.relative_to(run).as_posix()
+
+
+def kill_training(folder: Path, kills: int, seed: int = 0, damaged: float = 0.25) -> Counter:
+    "Kill a run at this many random moments, resume each; every fourth has a file damaged besides. How many died in which phase."
+    rng, root, died = random.Random(seed), folder / "data", Counter()
+    drawn = child(lambda: draw_fashioniq(root, 40, 32, 32, 60, 20, 5, size=48, workers=1), folder / "log")
+    assert drawn.status == 0, drawn.said
+    whole = child(lambda: train(root, folder / "whole"), folder / "log")
+    assert whole.status == 0, whole.said
+    again = child(lambda: train(root, folder / "again"), folder / "log")
+    expected = outcome(folder / "whole")
+    assert again.status == 0 and outcome(folder / "again") == expected, "the same seed did not give the same run"
+    for number in range(kills):
+        run = folder / f"run{number}"
+        moment = rng.uniform(0, 0.98 * whole.seconds)
+        ended = child(lambda: train(root, run), folder / "log", after=moment)
+        where = phase(run) if ended.status < 0 else "done before"
+        broken = damage(run, rng) if run.exists() and rng.random() < damaged else ""
+        resumed = child(lambda: train(root, run, "--resume"), folder / "log")
+        told = f"kill {number} (seed {seed}, after {moment:.3f} s, in {where}, damaged: {broken or 'nothing'})"
+        assert resumed.status == 0, f"{told}: {resumed.said[-3000:]}"
+        now = outcome(run)
+        for part in expected:
+            assert now[part] == expected[part], f"{told}: {part} differ"
+        died[where] += 1
+        died["with a damaged file"] += bool(broken)
+        for leftover in folder.glob(f"{run.name}*"):
+            shutil.rmtree(leftover)
+    return died

@@ -1,0 +1,157 @@
+"README's tables are what their files say, and the files are what commands wrote; the prose beside them says what they show."
+
+import json
+import re
+import shlex
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fashionern.config import parse_ablate, parse_methods
+from fashionern.core import write_json
+from fashionern.evaluate import Result
+from fashionern.methods import Outcome, write_outcomes
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+import figures  # noqa: E402  it stands in docs/
+
+MODEL = "fashionern@mask_padding,by_place"
+PAGES = {page: (ROOT / page).read_text(encoding="utf-8") for page in figures.PAGES}
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch) -> Path:
+    "A copy of nbs/results that may be changed."
+    shutil.copytree(ROOT / "nbs" / "results", tmp_path / "results")
+    monkeypatch.setattr(figures, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
+
+
+def outcome(label: str, model: str, seed: int, recall: float, protocol: str = "table") -> Outcome:
+    return Outcome(label, model, seed, protocol, {"R@1": 1.0, "R@10": recall, "R@50": 60.0, "mean": 40.0}, {"nearest": 5.0, "outranks": 20.0, "margin": -0.1}, 7, 1.0, 2.0)
+
+
+def take(folder: Path, cfg, outcomes: list[Outcome]) -> dict[tuple[str, str], dict]:
+    "What a comparison left in a folder, taken into the table; its rows by model and variant."
+    write_json(folder / "config.json", cfg.as_dict())
+    write_outcomes(outcomes, folder)
+    figures.take_methods(folder)
+    return {(r["model"], r["variant"]): r for r in figures.read(figures.RESULTS / "catalogue.json")["rows"]}
+
+
+@pytest.mark.parametrize("page", figures.PAGES)
+def test_blocks_are_what_their_files_say(page):
+    text = PAGES[page]
+    assert text.count("<!-- figures:") == text.count("<!-- end of figures -->") == len(figures.BLOCK.findall(text)) > 0
+    assert figures.filled(text) == text, "run python docs/figures.py"
+
+
+def test_every_block_stands_somewhere():
+    assert {name for text in PAGES.values() for _, name, _ in figures.BLOCK.findall(text)} == set(figures.BLOCKS)
+
+
+@pytest.mark.parametrize("file", ["demo", "catalogue", "published"])
+def test_another_figure_in_a_file_is_another_page(results, file):
+    text = (results / f"{file}.json").read_text(encoding="utf-8")
+    figure = re.search(r'"R@10": \[?(\d+\.\d+)', text)
+    (results / f"{file}.json").write_text(text[: figure.start(1)] + "99.9" + text[figure.end(1) :], encoding="utf-8")
+    assert any(figures.filled(page) != page for page in PAGES.values())
+
+
+@pytest.mark.parametrize("name", figures.BLOCKS)
+def test_another_figure_on_a_page_is_put_right(name):
+    page = next(text for text in PAGES.values() if f"<!-- figures: {name} -->" in text)
+    block = next(m for m in figures.BLOCK.finditer(page) if m[2] == name)
+    figure = next(m for m in re.finditer(r"\d+\.\d+", page) if block.start() < m.start() < block.end())
+    changed = page[: figure.start()] + "98.76" + page[figure.end() :]
+    assert changed != page and figures.filled(changed) == page
+
+
+def test_rows_of_methods_take_the_place_of_those_they_make_anew(results, tmp_path):
+    before = figures.read(results / "catalogue.json")["rows"]
+    cfg = parse_methods(["--preset", "catalogue", "--methods", "combiner", "--longer", "combiner", "--seeds", "1", "2", "--lr", "0.001"])
+    rows = take(tmp_path, cfg, [outcome(label, "combiner", seed, recall) for label in ("combiner", "combiner, 4 epochs") for seed, recall in ((1, 40.0), (2, 42.0))])
+    assert len(rows) == len(before)
+    for variant in ("", "4 epochs"):
+        row = rows["combiner", variant]
+        assert row["figures"]["R@10"] == [41.0, 1.4142] and row["seeds"] == [1, 2] and row["parameters"] == 7
+        again = parse_methods(shlex.split(row["command"])[1:])
+        assert (again.methods, again.longer, again.seeds, again.lr) == (("combiner",), ("combiner",) if variant else (), (1, 2), 0.001)
+    assert rows["tirg", ""] == next(r for r in before if r["model"] == "tirg" and not r["variant"])
+
+
+def test_rows_of_an_ablation_are_known_by_what_they_are(results, tmp_path):
+    cfg = parse_ablate(["--preset", "catalogue", "--model", MODEL, "--seeds", "42"])
+    labels = {"fashionern": MODEL, "less TME": "clip+dvr+refine@mask_padding,by_place", "less align branch": MODEL, "loss triplet": MODEL}
+    rows = take(tmp_path, cfg, [outcome(label, model, 42, 41.0) for label, model in labels.items()])
+    assert rows["dvr@mask_padding,by_place", ""]["about"] == "less TME" and rows[MODEL, ""]["figures"]["R@10"] == [41.0]
+    new = rows[MODEL, "less align branch"]
+    assert parse_ablate(shlex.split(new["command"])[1:]).rows == ("less align branch",) and (MODEL, "loss triplet") in rows
+
+
+def test_two_protocols_do_not_go_into_one_table(results, tmp_path):
+    with pytest.raises(SystemExit, match="table-unmasked.*two protocols"):
+        take(tmp_path, parse_methods(["--preset", "catalogue"]), [outcome("sum", "sum", 42, 20.0, "table-unmasked")])
+
+
+def test_a_note_goes_with_the_last_row_it_is_about(results, tmp_path):
+    made = figures.read(results / "catalogue.json")
+    figures.write(results / "catalogue.json", {**made, "rows": [r for r in made["rows"] if r["model"] == "sum"]})
+    take(tmp_path, parse_methods(["--preset", "catalogue"]), [outcome("sum", "sum", 42, 20.0)])
+    assert made["notes"] and not figures.read(results / "catalogue.json")["notes"]
+
+
+def test_each_row_says_by_which_command_it_comes():
+    for row in figures.read(figures.RESULTS / "catalogue.json")["rows"]:
+        program, *flags = shlex.split(row["command"])
+        cfg = {"ern_methods": parse_methods, "ern_ablate": parse_ablate}[program](flags)
+        assert list(cfg.seeds) == row["seeds"] and all(len(v) == min(2, len(row["seeds"])) for v in row["figures"].values())
+
+
+def test_a_run_of_the_demo_is_taken(results, tmp_path):
+    first = Result("fashioniq-original", "sum", {}, {"R@1": 4.0, "R@10": 30.0, "R@50": 70.0}, {"nearest": 9.0, "outranks": 60.0, "margin": 0.1},
+                   {c: {"queries": 5, "gallery": 8} for c in ("dress", "shirt")})  # fmt: skip
+    run, drawn = tmp_path / "run", tmp_path / "drawn"
+    write_json(run / "results.json", [r.as_dict() for r in (first, replace(first, model="fashionern"))])
+    write_json(run / "config.json", {"root": str(drawn), "seed": 7})
+    write_json(drawn / "designs.json", {str(i): {} for i in range(1234)})
+    Image.effect_noise((1400, 700), 80).save(run / "retrieval.png")
+    figures.take_demo(run)
+    said = figures.demo()
+    assert "1,234 drawn pictures" in said and "5 questions over 8 pictures in each of 2 categories" in said and "seed 7" in said
+    assert "| **fashionern** | 4.0 | 30.0 | 70.0 | 9.0 | 60.0 | +0.100 |" in said
+    assert Image.open(results / "demo.png").size == (900, 450)
+
+
+def test_the_picture_of_the_demo_is_small():
+    assert (ROOT / "nbs" / "results" / "demo.png").stat().st_size < 200_000
+
+
+def test_what_is_said_of_the_demo():
+    made = figures.read(figures.RESULTS / "demo.json")
+    of = {r["model"]: r["dominance"] for r in made["results"]}
+    for model in ("combiner", "fashionern"):
+        assert of[model]["nearest"] > of["sum"]["nearest"], "README: the reference comes first more often than with the plain sum"
+        assert of[model]["outranks"] < of["sum"]["outranks"], "README: though it outranks the right image less often"
+    assert all(r["mean"]["R@1"] <= 50 for r in made["results"]), "README: two pictures of each design, of which one counts"
+
+
+def test_what_is_said_of_the_catalogue():
+    rows = {(r["model"], r["variant"]): r["figures"] for r in figures.read(figures.RESULTS / "catalogue.json")["rows"]}
+    r10 = {k: f["R@10"][0] for k, f in rows.items()}
+    assert all(0 < r10[MODEL, ""] - r10[m, "4 epochs"] < 5 for m in ("combiner", "tirg")), "docs/catalogue.md"
+    assert r10["dvr@mask_padding,by_place", ""] > r10[MODEL, ""], "docs/catalogue.md: TME is not worth having here"
+    assert round(r10["dvr@mask_padding,by_place", ""] - r10["combiner", ""]) == 11, "docs/catalogue.md"
+    assert abs(r10["tme+combiner+refine@by_place", ""] - r10[MODEL, ""]) < 1, "docs/catalogue.md: the Combiner does as well in DVR's place"
+
+
+def test_published_figures_are_the_papers():
+    theirs = json.loads((ROOT / "nbs" / "results" / "published.json").read_text(encoding="utf-8"))["figures"]
+    of = {f["of"]: f for f in theirs if f["protocol"] == "fashioniq-original"}
+    for k in ("R@10", "R@50"):
+        assert sum(of[c][k] for c in ("dress", "shirt", "toptee")) / 3 == pytest.approx(of["average"][k], abs=0.01)
