@@ -83,7 +83,7 @@ class Preprocess:
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         "They may come from a stranger's file: none may ask for all memory."
         number = lambda v, least, most: isinstance(v, (int, float)) and not isinstance(v, bool) and least <= v <= most
         sound = {
