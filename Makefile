@@ -32,10 +32,12 @@ app: $(VENV)/.installed-app  ## open the search page on the demo's garments (aft
 	$(BIN)/ern_index build --images data/garments/images --model runs/demo --out indexes/demo --table data/garments/designs.json
 	$(BIN)/ern_app --index indexes/demo --open
 
-test: $(VENV)/.installed-dev  ## install the development extras and run every check; pytest's summary comes last
+test: $(VENV)/.installed-dev  ## install the development extras and run every check: lint, types, notebooks, tests and their coverage; pytest's summary comes last
 	$(BIN)/python tests/check_in_step.py
+	$(BIN)/ruff check .
+	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90 tests
 
 lab: $(VENV)/.installed-dev  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs
@@ -44,4 +46,4 @@ docs: $(VENV)/.installed-docs  ## build the documentation from notebooks and REA
 	$(BIN)/python docs/build.py
 
 clean:  ## remove the environment and what was built (drawn data and runs stay)
-	rm -rf $(VENV) build dist *.egg-info _docs _proc
+	rm -rf $(VENV) build dist *.egg-info _docs _proc .coverage .coverage.* .mypy_cache .ruff_cache

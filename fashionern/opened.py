@@ -24,7 +24,16 @@ from .models.factory import create_model, load_model, parse_model
 from .models.hub import KIND, Retriever
 
 # %% ../nbs/57_opened.ipynb #a57e0006
-_RECORDED = {"compare": list, "model": str, "dataset": str, "root": str, "clip_model_name": str, "ffn": int, "protocol": (str, type(None)), "features_dir": (str, type(None))}  # what is taken from a run
+_RECORDED = {
+    "compare": list,
+    "model": str,
+    "dataset": str,
+    "root": str,
+    "clip_model_name": str,
+    "ffn": int,
+    "protocol": (str, type(None)),
+    "features_dir": (str, type(None)),
+}  # what is taken from a run
 MOST_FFN = 65_536  # width of a feed-forward that somebody may have trained
 
 

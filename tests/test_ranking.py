@@ -96,7 +96,7 @@ def by_hand(data, images, sentences, rule) -> list[dict]:
                 ranked.append({
                     "category": category, "order": order, "group": group, "scores": scores,
                     "rank": next((i for i, n in enumerate(order, 1) if n in t.targets), LOST),
-                    "reference": (scores[t.reference], max(scores[n] for n in gallery), max((scores[n] for n in t.targets))),
+                    "reference": (scores[t.reference], max(scores[n] for n in gallery), max(scores[n] for n in t.targets)),
                     "subset_rank": next((i for i, n in enumerate(group, 1) if n in t.targets), LOST),
                 })  # fmt: skip
     return ranked

@@ -85,7 +85,8 @@ class Preprocess:
         padded = {"target": lambda: target_pad(image, self.ratio, self.fill), "square": lambda: square_pad(image, self.fill), "none": lambda: image}
         image = padded[self.pad]()
         scale = self.size / min(image.size)
-        return image, *(max(self.size, round(side * scale)) for side in image.size)
+        width, height = (max(self.size, round(side * scale)) for side in image.size)
+        return image, width, height
 
     def whole(self, image: Image.Image) -> Tensor:
         "(3, S, S) bytes: pad, bicubic resize of the shorter side to S, centre crop."
