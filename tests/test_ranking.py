@@ -1,6 +1,7 @@
 "Every protocol against a twin that ranks names, one query at a time, on thousands of random cases full of ties."
 
 import random
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -30,6 +31,8 @@ RULES = {
 }
 ENCODERS = SimpleNamespace(clip=SimpleNamespace(device=torch.device("cpu"), dim=3))
 
+VECTORS = [list(v) for v in product(range(3), repeat=3) if any(v)]  # a vector of zeros is refused
+
 
 class Lookup(torch.nn.Module):
     "Small whole numbers, looked up by sentence and by image: scores are exact and tie often."
@@ -56,7 +59,7 @@ class Lookup(torch.nn.Module):
 def random_dataset(rng: random.Random, protocol: str) -> tuple[TripletDataset, dict, dict]:
     "A dataset with two categories, its image vectors and its sentence vectors."
     dataset = PROTOCOLS[protocol].dataset
-    vector = lambda: [rng.randint(0, 2) for _ in range(3)]
+    vector = lambda: rng.choice(VECTORS)
     categories = ("dress", "shirt") if dataset == "fashioniq" else ("all",)
     split_images, triplets, sentences = {}, [], {}
     for category in categories:
@@ -162,10 +165,10 @@ def test_more_queries_than_fit_into_one_block():
     "The ranking goes by blocks of 1,024 queries: recalls and dominance of 2,500 are those of all, not of the last block."
     names = [f"i{n}" for n in range(40)]
     rng = random.Random(7)
-    images, sentences = {n: [rng.randint(0, 2) for _ in range(3)] for n in names}, {}
+    images, sentences = {n: rng.choice(VECTORS) for n in names}, {}
     triplets = []
     for i in range(2500):
-        sentences[f"S{i}"] = [rng.randint(0, 2) for _ in range(3)] if i < 1500 else [1, 1, 1]
+        sentences[f"S{i}"] = rng.choice(VECTORS) if i < 1500 else [1, 1, 1]
         reference, target = rng.sample(names, 2)
         triplets.append(Triplet(reference, (target,), (f"S{i}",), id=str(i)))
     data = TripletDataset("shoes", "val", triplets, {"all": names}, ImageFinder())
