@@ -49,16 +49,19 @@ def load_state(path: str | Path, module: nn.Module, optimizer: torch.optim.Optim
     own = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
     check_names(trained_state(module), own, path)
     module.load_state_dict(own, strict=False)
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    moments: dict[int, dict] = {}
-    for key, value in [(k.removeprefix("optimizer."), v) for k, v in tensors.items() if k.startswith("optimizer.")] + list(json.loads(header["optimizer"]).items()):
-        number, name = key.split(".", 1)
-        like = params[int(number)]
-        if isinstance(value, Tensor) and value.shape == like.shape:  # in the same order in memory: kernels round otherwise in another
-            value = torch.empty_like(like, dtype=value.dtype).copy_(value)
-        moments.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return json.loads(header["counters"])
+    try:
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        moments: dict[int, dict] = {}
+        for key, value in [(k.removeprefix("optimizer."), v) for k, v in tensors.items() if k.startswith("optimizer.")] + list(json.loads(header["optimizer"]).items()):
+            number, name = key.split(".", 1)
+            like = params[int(number)]
+            if isinstance(value, Tensor) and value.shape == like.shape:  # in the same order in memory: kernels round otherwise in another
+                value = torch.empty_like(like, dtype=value.dtype).copy_(value)
+            moments.setdefault(int(number), {})[name] = value
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        return json.loads(header["counters"])
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
+        raise DamagedFile(f"{path} is no state that a run wrote ({type(e).__name__}); go on from another, or without --resume.") from None
 
 
 def load_latest(

@@ -134,7 +134,7 @@ class Finder:
             return scores, rows
         live = self._live if allowed is None else only(allowed, len(self.vectors))
         proposed = self.approximate.search(queries, max(PROPOSALS, 5 * k), params=limited(self.approximate, live, self.breadth))[1]
-        proposed = np.where(proposed < len(self.vectors), proposed, -1)  # from a file that is not ours
+        proposed = np.where((proposed >= 0) & (proposed < len(self.vectors)), proposed, -1)  # from a file that is not ours
         true = np.stack([self.vectors[r] @ q for q, r in zip(queries, proposed)])
         return self._first(np.concatenate([true, scores], 1), np.concatenate([proposed, rows], 1), k)
 

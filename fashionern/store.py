@@ -92,7 +92,7 @@ class Records:
             self.db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             self.db.execute("pragma journal_mode=wal")
             self.db.execute("pragma synchronous=full")
-        except sqlite3.Error as e:
+        except (sqlite3.Error, UnicodeError) as e:
             raise ErnError(f"{path} cannot be opened ({e}); build the index anew.") from None
 
     def ask(self, sql: str, values: Sequence[Any] = ()) -> list[tuple]:
@@ -100,7 +100,7 @@ class Records:
         with self.lock:
             try:
                 return self.db.execute(sql, values).fetchall()
-            except sqlite3.Error as e:
+            except (sqlite3.Error, UnicodeError) as e:
                 raise ErnError(f"{self.path} cannot be read ({e}); build the index anew.") from None
 
     @contextmanager

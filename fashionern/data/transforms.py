@@ -6,6 +6,7 @@
 __all__ = ['VIEWS', 'square_pad', 'target_pad', 'crop_boxes', 'resize', 'Preprocess']
 
 # %% ../../nbs/10_data.transforms.ipynb #9db2987c
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
+
+from ..core import ErnError
 
 # %% ../../nbs/10_data.transforms.ipynb #8e1214e8
 def square_pad(
@@ -79,6 +82,18 @@ class Preprocess:
     canvas: int = 360  # side of the square from which the crops are cut, a multiple of 6
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+    def __post_init__(self) -> None:
+        "They may come from a stranger's file: none may ask for all memory."
+        number = lambda v, least, most: isinstance(v, (int, float)) and not isinstance(v, bool) and least <= v <= most
+        sound = {
+            "size": isinstance(self.size, int) and number(self.size, 1, 4_096), "canvas": isinstance(self.canvas, int) and number(self.canvas, 6, 4_096),
+            "pad": self.pad in ("target", "square", "none"), "ratio": number(self.ratio, 1, 1_000), "fill": isinstance(self.fill, str) and re.fullmatch(r"#?\w{1,30}", self.fill),
+            "mean": len(self.mean) == 3 and all(number(v, -10, 10) for v in self.mean), "std": len(self.std) == 3 and all(number(v, 1e-6, 10) for v in self.std),
+        }  # fmt: skip
+        for name, fits in sound.items():
+            if not fits:
+                raise ErnError(f"A transform cannot have {name} = {getattr(self, name)!r:.60}; fetch or save anew what names it.")
 
     def placed(self, image: Image.Image) -> tuple[Image.Image, int, int]:
         "The photo padded, and the width and height that bring its shorter side to S."

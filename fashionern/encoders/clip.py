@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TINY', 'text_tower', 'pool_index', 'causal_mask', 'embed_tokens', 'project_tokens', 'text_features', 'ClipEncoder',
-           'create_clip', 'load_clip_weights']
+           'create_clip', 'load_clip_weights', 'check_size']
 
 # %% ../../nbs/20_encoders.clip.ipynb #d9e372d3
 import hashlib
@@ -199,3 +199,19 @@ def load_clip_weights(model: nn.Module, path: str | Path) -> None:
     state = {k.removeprefix("module.").removeprefix("clip."): v for k, v in read_weights(path).items() if not k.startswith("tme.")}
     check_state(model, state, path)
     model.load_state_dict(state, strict=False)
+
+# %% ../../nbs/20_encoders.clip.ipynb #33b7c63e
+def check_size(
+    config: dict,  # of open_clip: 'embed_dim', 'vision_cfg', 'text_cfg'
+    state: dict[str, Tensor],  # all tensors of the file
+    path: str | Path,  # of the file, for the error
+) -> None:
+    "An `ErnError` where the architecture is larger than the tensors could fill."
+    numbers, fits = sum(v.numel() for v in state.values()), True
+    for tower in (config.get("vision_cfg"), config.get("text_cfg"), {"width": config.get("embed_dim")}):
+        given = {k: v if isinstance(v, list) else [v] for k, v in (tower if isinstance(tower, dict) else {}).items()}
+        sizes = {k: [x for x in v if isinstance(x, (int, float))] for k, v in given.items()}
+        width = max([1, *map(abs, sizes.get("width", []))])
+        fits = fits and 4 * width**2 * (sum(sizes.get("layers", [])) or 0) <= numbers and all(abs(x) * width <= numbers for v in sizes.values() for x in v)
+    if not fits:
+        raise ErnError(f"{path} is a checkpoint of another model: the architecture that is asked for is larger than its {numbers:,} weights; give the model it was made with.")

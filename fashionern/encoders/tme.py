@@ -12,12 +12,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+import open_clip
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..core import ErnError, TextFeatures, unknown_name
-from .clip import ClipEncoder, causal_mask, create_clip, embed_tokens, text_features, text_tower
+from fashionern.encoders.clip import (
+    ClipEncoder,
+    causal_mask,
+    check_size,
+    create_clip,
+    embed_tokens,
+    text_features,
+    text_tower,
+)
 from ..weights import check_state, read_header, read_weights, save_weights
 
 # %% ../../nbs/21_encoders.tme.ipynb #2967df35
@@ -190,6 +199,14 @@ def tme_settings(given: dict) -> TmeSettings:
     return TmeSettings(**values)
 
 
+def _settings_in(header: dict[str, str], path: str | Path) -> TmeSettings:
+    "What the file says of its TME."
+    try:
+        return tme_settings(json.loads(header.get("tme", "{}")))
+    except (ValueError, TypeError, AttributeError, RecursionError) as e:
+        raise ErnError(f"{path} does not say in its header what its TME is ({e}); fetch or make it anew.") from None
+
+
 def load_encoders(
     name: str,  # open_clip's model name
     path: Optional[str | Path],  # what `Encoders.save` wrote, or weights of CLIP alone; None: open_clip's `pretrained`
@@ -203,9 +220,10 @@ def load_encoders(
     if not any(k.startswith("clip.") for k in state):
         return Encoders(create_clip(name, pretrained, path, device))
     header = read_header(path)
+    check_size(open_clip.get_model_config(name.replace("/", "-")) or {}, state, path)
     encoders = Encoders(create_clip(name, device=device, quick_gelu=header.get("quick_gelu") == "True"))
     if any(k.startswith("tme.") for k in state):
-        encoders.tme = TME(encoders.clip, tme_settings(json.loads(header.get("tme", "{}")))).to(device).eval()
+        encoders.tme = TME(encoders.clip, _settings_in(header, path)).to(device).eval()
     for module, part in ((encoders.clip.model, "clip."), (encoders.tme, "tme.")):
         if module is not None:
             own = {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)}

@@ -117,7 +117,7 @@ def _(files: dict, folder: Path) -> None:
     write_files(files, folder)
     data = load_folder(folder, "val")
     for product in read_products(folder, "val").values():
-        str(product["name"]), {str(k): str(v) for k, v in product["attributes"].items()}
+        str(product["name"])
     _used(data, folder)
 
 

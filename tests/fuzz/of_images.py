@@ -43,7 +43,7 @@ FILES = (
     _file("PNG", "RGB", (12, 9)), _file("PNG", "RGBA", (9, 12)), _file("PNG", "P", (8, 8)), _file("PNG", "LA", (8, 8)), _file("PNG", "1", (8, 8)), _file("PNG", "RGB", (8, 8), exif=_exif()),
     _file("JPEG", "RGB", (12, 9)), _file("JPEG", "L", (12, 9)), _file("JPEG", "CMYK", (9, 9)), _file("JPEG", "RGB", (9, 9), exif=_exif()), _file("JPEG", "RGB", (16, 16), progressive=True),
     _file("WEBP", "RGBA", (9, 9)), _file("WEBP", "RGB", (9, 9), exif=_exif()), _file("GIF", "P", (9, 9)), _file("BMP", "RGB", (5, 5)), _file("TIFF", "RGB", (6, 6)),
-    _file("TIFF", "RGB", (6, 6), compression="tiff_lzw"), _file("TIFF", "L", (6, 6), compression="tiff_adobe_deflate"), _file("ICO", "RGBA", (16, 16)), _file("PPM", "RGB", (4, 4)),
+    _file("TIFF", "RGB", (6, 6), compression="tiff_lzw"), _file("TIFF", "L", (6, 6), compression="tiff_adobe_deflate"), _file("ICO", "RGBA", (16, 16)), _file("PPM", "RGB", (4, 4)), _file("EPS", "RGB", (4, 4)),
 )  # fmt: skip
 IMAGES = draw.builds(damaged, draw.sampled_from(FILES), STEPS)
 

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from fashionern.commands import EvalConfig
 from fashionern.config import PRESETS
@@ -61,6 +62,7 @@ def _(given: tuple, folder: Path) -> None:
     write_files(HUB | {"config.json": json_bytes(json.loads(HUB["config.json"]), *given)}, folder)
     retriever = Retriever.from_pretrained(folder)
     str(model_card(retriever, retriever.about))
+    retriever.encode_queries([Image.new("RGB", (20, 30))], ["is red"])
 
 
 @target("hub-weights", STEPS, 0.02, ready=_ready)
