@@ -27,7 +27,7 @@ def table(outcomes: list[Outcome]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--examples", type=int, default=6_000, help="inputs for each target; a slow one gets a stated share of them")
+    parser.add_argument("--examples", type=int, default=3_000, help="inputs for each target; a slow one gets a stated share of them")
     parser.add_argument("--only", nargs="*", default=[], help="targets whose names begin so")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--found", type=Path, help="folder for the inputs that broke something")
