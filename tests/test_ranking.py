@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fashionern.core import ImageFeatures, Triplet
+from fashionern.core import ErnError, ImageFeatures, Triplet
 from fashionern.data.core import ImageFinder, TripletDataset
 from fashionern.evaluate import evaluate, what_was_ranked
 from fashionern.metrics import LOST
@@ -151,14 +151,24 @@ def test_every_protocol_is_written_out_here():
     assert set(RULES) == set(PROTOCOLS)
 
 
-@pytest.mark.parametrize(("targets", "query"), [(("gone",), [1, 1, 1]), (("b",), [float("nan")] * 3)])
-def test_a_query_whose_answer_is_nowhere_is_never_found(targets, query):
-    "The gallery is smaller than k: a rank of its size plus one would have counted as found."
-    data = TripletDataset("shoes", "val", [Triplet("a", targets, ("S",))], {"all": ["a", "b"]}, ImageFinder())
+def of_one_query(target: str, query: list[float]):
+    "The result of a gallery of two equal images."
+    data = TripletDataset("shoes", "val", [Triplet("a", (target,), ("S",), id="q")], {"all": ["a", "b"]}, ImageFinder())
     features = lambda names: ImageFeatures(torch.ones(len(names), 3), torch.zeros(len(names), 13, 3))
-    result = evaluate(Lookup({"S": query}), ENCODERS, data, features, ["shoes"])[0]
+    return evaluate(Lookup({"S": query}), ENCODERS, data, features, ["shoes"])[0]
+
+
+def test_a_query_whose_answer_is_nowhere_is_never_found():
+    "The gallery is smaller than k: a rank of its size plus one would have counted as found."
+    result = of_one_query("gone", [1, 1, 1])
     assert result.queries[0].rank == LOST and result.mean["R@50"] == 0
     assert result.found["lost"] == 1 and "1 queries have no right image" in what_was_ranked(result)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 0.0])
+def test_a_query_without_direction_stops_the_evaluation(number):
+    with pytest.raises(ErnError, match="1 of 1 query rows, such as 'q'"):
+        of_one_query("b", [number] * 3)
 
 
 def test_more_queries_than_fit_into_one_block():

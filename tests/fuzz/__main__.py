@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from . import targets  # noqa: F401  registers them
-from .harness import TARGETS, Outcome, encode, run_target
+from .harness import TARGETS, Outcome, corpus, encode, replayed, run_target
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -21,31 +21,33 @@ def table(outcomes: list[Outcome]) -> str:
         total.slowest = max(total.slowest, o.slowest)
     for o in (*outcomes, total):
         other = o.inputs - o.accepted - o.refused
-        lines.append(f"{o.name:24} {o.inputs:8,} {o.accepted:8,} {o.refused:8,} {other:6,} {1000 * o.slowest:6,.0f} ms {o.inputs / max(o.seconds, 1e-3):6,.0f}/s")
+        lines.append(f"{o.name:24.60} {o.inputs:8,} {o.accepted:8,} {o.refused:8,} {other:6,} {1000 * o.slowest:6,.0f} ms {o.inputs / max(o.seconds, 1e-3):6,.0f}/s")
     return "\n".join(lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--examples", type=int, default=6_000, help="inputs for each target; a slow one gets a stated share of them")
+    parser.add_argument("--examples", type=int, default=3_000, help="inputs for each target; a slow one gets a stated share of them")
     parser.add_argument("--only", nargs="*", default=[], help="targets whose names begin so")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--found", type=Path, help="folder for the inputs that broke something")
+    parser.add_argument("--replay", action="store_true", help="the inputs in tests/fuzz/corpus, which once broke something")
     args = parser.parse_args()
     chosen = [t for t in TARGETS.values() if not args.only or t.name.startswith(tuple(args.only))]
+    kept = [f for f in corpus() if f.stem.startswith(tuple(t.name + "--" for t in chosen))]
     outcomes, began = [], time.monotonic()
-    for target in chosen:
-        outcomes.append(run_target(target, max(1, round(args.examples * target.share)), args.seed))
+    for target in kept if args.replay else chosen:
+        outcomes.append(replayed(target) if args.replay else run_target(target, max(1, round(args.examples * target.share)), args.seed))
         for key, (count, trace, shortest) in outcomes[-1].other.items():
             value = encode(pickle.loads(shortest)) if shortest else None  # our own child pickled it
-            print(f"=== {target.name}: {key}, {count} times", trace.encode("ascii", "backslashreplace").decode(), f"input: {json.dumps(value)[:1500]}", sep="\n", flush=True)
+            print(f"=== {outcomes[-1].name}: {key}, {count} times", trace.encode("ascii", "backslashreplace").decode(), f"input: {json.dumps(value)[:1500]}", sep="\n", flush=True)
             if args.found and shortest:
                 args.found.mkdir(parents=True, exist_ok=True)
                 name = "".join(c if c.isalnum() else "-" for c in key)[:80]
-                (args.found / f"{target.name}--{name}.json").write_text(json.dumps({"target": target.name, "what": key, "input": value}))
+                (args.found / f"{outcomes[-1].name}--{name}.json").write_text(json.dumps({"target": outcomes[-1].name, "what": key, "input": value}))
         print(table(outcomes[-1:]).split("\n")[1], file=sys.stderr, flush=True)
     print(table(outcomes))
-    print(f"{len(chosen)} targets in {time.monotonic() - began:.0f} seconds")
+    print(f"{len(outcomes)} {'kept inputs' if args.replay else 'targets'} in {time.monotonic() - began:.0f} seconds")
     return 1 if any(o.other for o in outcomes) else 0
 
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 import traceback
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -253,6 +253,13 @@ def run_target(target: Target, examples: int, seed: int = 0) -> Outcome:
         child.kill()
         child.join()
         return Outcome(target.name, max(1, counter.value), other={what: (1, what, last.read_bytes() if last.is_file() else b"")})
+
+
+def replayed(file: Path) -> Outcome:
+    "What becomes of one kept input."
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    value, target = decode(kept["input"]), TARGETS[kept["target"]]
+    return run_target(replace(target, name=file.stem, inputs=lambda rng: value), 1)
 
 
 # --- inputs as JSON ----------------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def _answered(method: str, path: str, query: bytes = b"", body: bytes = b"", kin
         raise ErnError(told["error"])
 
 
-QUESTION = {"text": "is red", "name": "women/00.png", "k": 3, "keep_reference": False, "where": {"colour": ["red", "blue"], "price": 10.0}, "filter": "price < 20", "hit": "women/02.png"}
+QUESTION = {"text": "is red", "name": "women/01.png", "k": 3, "keep_reference": False, "where": {"colour": ["red", "blue"], "price": 10.0}, "filter": "price < 20", "hit": "women/03.png"}
 SHORT = {"text": "is red", "k": 3}
 BODIES = draw.builds(json_bytes, draw.sampled_from((QUESTION, SHORT, {**SHORT, "upload": "x"})), CHANGES, RARELY)
 
@@ -100,7 +100,7 @@ def _(given: tuple, folder: Path) -> None:
 
 
 PATHS = draw.one_of(
-    draw.sampled_from(("/", "/page.css", "/api/about", "/api/gallery", "/api/search", "/photo/" + photo_id("women/00.png"), "/upload/x", "/photo/" + photo_id("../../canary.txt"), "/photo/" + photo_id("/etc/passwd"))),
+    draw.sampled_from(("/", "/page.css", "/api/about", "/api/gallery", "/api/search", "/photo/" + photo_id("women/01.png"), "/upload/x", "/photo/" + photo_id("../../canary.txt"), "/photo/" + photo_id("/etc/passwd"))),
     draw.builds(lambda a, b: a + b, draw.sampled_from(("/photo/", "/upload/", "/", "/api/", "/page.css/../")), TEXTS),
     draw.builds(lambda s: "/photo/" + photo_id(s.encode("utf-8", "replace").decode()), TEXTS),
 )

@@ -123,7 +123,7 @@ def read_tme(data: bytes) -> str:
 
 @target("safetensors-header", draw.tuples(CHANGES, STEPS), ready=_ready)
 def _(given: tuple, folder: Path) -> None:
-    (folder / "w.safetensors").write_bytes(_header(save_safetensors(STATE, {"model": "tirg"}), *given))
+    (folder / "w.safetensors").write_bytes(_header(save_safetensors(create_model("tirg", 8).state_dict(), {"model": "tirg"}), *given))
     read_weights(folder / "w.safetensors")
     read_header(folder / "w.safetensors")
     load_model(KEPT["tirg"], folder / "w.safetensors")
