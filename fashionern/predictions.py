@@ -96,10 +96,10 @@ def write_predictions(
     if result.protocol != check_predictable(data):
         raise ErnError(f"Prediction files of {data.name} are made under {check_predictable(data)}, not under {result.protocol}.")
     _check_complete(data, result)
-    texts = {name: json.dumps(content, ensure_ascii=False) for name, content in PREDICTIONS[data.name][1](data, result).items()}
+    texts = {name: json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace") for name, content in PREDICTIONS[data.name][1](data, result).items()}
     for name, text in texts.items():
-        if data.name == "cirr" and len(text.encode()) > MOST_BYTES:
-            raise ErnError(f"{name} would have {len(text.encode()):,} bytes, and the server takes {MOST_BYTES:,}; nothing was written.")
+        if data.name == "cirr" and len(text) > MOST_BYTES:
+            raise ErnError(f"{name} would have {len(text):,} bytes, and the server takes {MOST_BYTES:,}; nothing was written.")
     for name, text in texts.items():
-        write_atomic(Path(folder) / name, partial(Path.write_text, data=text, encoding="utf-8"))
+        write_atomic(Path(folder) / name, partial(Path.write_bytes, data=text))
     return [Path(folder) / name for name in texts]

@@ -1,6 +1,8 @@
 "What a user can get wrong: one sentence that names it, and a status that is not zero."
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -258,3 +260,14 @@ def test_ern_models_lists_every_model(monkeypatch, capsys):
     cli.models()
     printed = capsys.readouterr().out
     assert all(f"│ {name} " in printed for name in list_models()) and "CLIP alone" in printed
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "compare", "methods", "ablate", "models", "data", "index", "search", "app", "demo"])
+def test_a_reader_that_goes_away_is_no_error(name):
+    "`ern_ablate --help | head`: the pipe is closed before the first word is written."
+    program = f"import sys; from fashionern import cli; sys.argv = ['ern', '--help']; cli.{name}()"
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run([sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert ended.stderr == "" and ended.returncode in (1, 141)  # rich, which prints the help, says 1

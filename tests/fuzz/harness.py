@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import json
 import multiprocessing
 import os
 import pickle
