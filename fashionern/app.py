@@ -277,6 +277,7 @@ def create_app(
         await asyncio.to_thread(answers.batcher.close)
 
     app = Starlette(routes=routes, exception_handlers={kind: _told for kind in (HTTPException, ErnError)}, lifespan=lifespan)
+    app.router.redirect_slashes = False  # a redirection would carry whatever the address holds into a header
     app.add_middleware(Guard, allowed_hosts=allowed_hosts)
     return app
 
