@@ -1,12 +1,13 @@
-# make demo | app | test | lab | docs: each builds .venv from settings.ini first, and only when settings.ini or setup.py changed.
+# make demo | app | test | test-all | lab | docs: each builds .venv from settings.ini first, and only when settings.ini or setup.py changed.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+SLOW   := 8[136]_tutorial
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo app test lab docs clean
+.PHONY: help demo app test test-all lab docs clean
 help:  ## what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/'
 
 $(VENV)/.installed: settings.ini setup.py
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
@@ -32,10 +33,16 @@ app: $(VENV)/.installed-app  ## open the search page on the demo's garments (aft
 	$(BIN)/ern_index build --images data/garments/images --model runs/demo --out indexes/demo --table data/garments/designs.json
 	$(BIN)/ern_app --index indexes/demo --open
 
-test: $(VENV)/.installed-dev  ## install the development extras and run every check; pytest's summary comes last
+test: $(VENV)/.installed-dev  ## install the development extras and run every check: lint, types, notebooks, tests and their coverage; pytest's summary comes last
 	$(BIN)/python tests/check_in_step.py
-	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/coverage run tests/run_notebooks.py --n_workers 2 --skip_file_re '^[_.]|^$(SLOW)'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=90 tests
+
+test-all: test  ## make test, then what would keep everyday's test waiting: the tutorials that train several models, each for some two minutes
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --file_re '^$(SLOW)'
 
 lab: $(VENV)/.installed-dev  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs
@@ -44,4 +51,4 @@ docs: $(VENV)/.installed-docs  ## build the documentation from notebooks and REA
 	$(BIN)/python docs/build.py
 
 clean:  ## remove the environment and what was built (drawn data and runs stay)
-	rm -rf $(VENV) build dist *.egg-info _docs _proc
+	rm -rf $(VENV) build dist *.egg-info _docs _proc .coverage .coverage.* .mypy_cache .ruff_cache

@@ -62,7 +62,10 @@ def demo() -> str:
     queries, gallery = ({c[k] for c in counts.values()} for k in ("queries", "gallery"))
     assert len(queries) == len(gallery) == 1, "the line below is about categories of one size"
     asked, there, many = queries.pop(), gallery.pop(), len(counts)
-    about = f"{made['pictures']:,} drawn pictures; protocol `{made['protocol']}`, {asked:,} questions over {there:,} pictures in each of {many} categories, mean of the {many}, seed {made['seed']}:"
+    about = (
+        f"{made['pictures']:,} drawn pictures; protocol `{made['protocol']}`, {asked:,} questions over {there:,} pictures "
+        f"in each of {many} categories, mean of the {many}, seed {made['seed']}:"
+    )
     rows = []
     for r in made["results"]:
         name = f"**{r['model']}**" if r["model"] == "fashionern" else r["model"]

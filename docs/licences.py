@@ -8,11 +8,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FREE = {  # what may stand in a package's own statement, by SPDX identifier
-    "0BSD", "Apache-2.0", "BSD", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "CNRI-Python", "HPND", "ISC", "LLVM-exception", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Python-2.0", "Unlicense", "Zlib",
+    "0BSD", "Apache-2.0", "BSD", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "CNRI-Python", "HPND", "ISC",
+    "LLVM-exception", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Python-2.0", "Unlicense", "Zlib",
 }  # fmt: skip
 OF_NVIDIA = "NVIDIA's own terms (libraries of CUDA, which the GPU builds of torch bring)"
 WORDS = {  # how older packages say it
-    "Apache Software License": "Apache-2.0", "Apache License, Version 2.0": "Apache-2.0", "Apache 2.0": "Apache-2.0", "BSD License": "BSD", "MIT License": "MIT", "ISC License (ISCL)": "ISC",
+    "Apache Software License": "Apache-2.0", "Apache License, Version 2.0": "Apache-2.0", "Apache 2.0": "Apache-2.0",
+    "BSD License": "BSD", "MIT License": "MIT", "ISC License (ISCL)": "ISC",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0", "Python Software Foundation License": "PSF-2.0", "3-Clause BSD License": "BSD-3-Clause", "zlib/libpng License": "Zlib",
 }  # fmt: skip
 
@@ -59,7 +61,8 @@ def requirements() -> str:
 
 def main() -> int:
     found = needed(requirements())
-    print("# Licences\n\nFashionERN is under Apache-2.0 (`LICENSE`). What it needs to run, with the extras `app` and `milvus`, as each package states it; written by `python docs/licences.py`.\n")
+    print("# Licences\n\nFashionERN is under Apache-2.0 (`LICENSE`).", end=" ")
+    print("What it needs to run, with the extras `app` and `milvus`, as each package states it; written by `python docs/licences.py`.\n")
     print("| package | version | licence |\n|---|---|---|")
     for name, (version, text) in found.items():
         print(f"| {name} | {version} | {text} |")

@@ -25,10 +25,10 @@ FLOORS = {  # title → its notebooks; the first that matches holds
 }
 ORDER = (*list(FLOORS)[:5], "Training", "Search your own photos", "Reports and commands", "Benchmark", "Tutorials")
 DATASETS = "Preparing the datasets"
-FENCE = re.compile(r"(^```.*?^```[^\n]*$)", re.M | re.S)
+FENCE = re.compile(r"(^```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(!?\[[^\]]*\])\((?!https?:|mailto:|#)([^)\s]+)\)")
 CODE = re.compile(r"(?<![`\[\\])`([^`\n]+)`(?![`\]])")
-DIRECTIVE = re.compile(r"^#\|.*\n?", re.M)
+DIRECTIVE = re.compile(r"^#\|.*\n?", re.MULTILINE)
 
 
 class Pages:
@@ -198,12 +198,12 @@ def code_of(cell: dict) -> str:
 
 
 def is_exported(cell: dict) -> bool:
-    return cell["cell_type"] == "code" and bool(re.search(r"^#\|\s*export", source_of(cell), re.M))
+    return cell["cell_type"] == "code" and bool(re.search(r"^#\|\s*export", source_of(cell), re.MULTILINE))
 
 
 def shown(nb: dict) -> list[dict]:
     "A notebook's cells without those that are hidden or say nothing but which module this is."
-    hidden = re.compile(r"^#\|\s*(hide|default_exp)\b", re.M)
+    hidden = re.compile(r"^#\|\s*(hide|default_exp)\b", re.MULTILINE)
     kept = (c for c in nb["cells"] if c["cell_type"] != "code" or not hidden.search(source_of(c)))
     return [c for c in kept if source_of(c).strip()]
 
@@ -221,7 +221,7 @@ def imports_joined(cells: list[dict]) -> list[dict]:
 
 def module_of(nb: dict) -> str:
     "The module a notebook exports to, or ''."
-    found = re.search(r"^#\|\s*default_exp\s+(\S+)", "\n".join(map(source_of, nb["cells"])), re.M)
+    found = re.search(r"^#\|\s*default_exp\s+(\S+)", "\n".join(map(source_of, nb["cells"])), re.MULTILINE)
     return f"fashionern.{found[1]}" if found else ""
 
 

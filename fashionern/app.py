@@ -15,6 +15,7 @@ import math
 import random
 import socket
 import webbrowser
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, AsyncIterator, Callable, Optional, Sequence
 
@@ -27,7 +28,7 @@ from .data.core import load_image
 from .features import digest_of
 from .filters import parse_filter
 from .guard import LOOPBACK, Guard, Refused, error, read_body, read_json_body
-from .index_commands import AppConfig
+from .index_commands import AppConfig, one_place
 from .search import Hit, Query, Searcher
 from .uploads import Box, decode_picture, encode_jpeg
 
@@ -148,9 +149,10 @@ class Answers:
     async def photo(self, request: Request) -> Response:
         "A photo of the index."
         name, side = photo_name(request.path_params["id"]), _side(request)
-        if (data := self.photos.get(f"{side} {name}")) is None:
-            data = await asyncio.to_thread(lambda path: encode_jpeg(self._load(name, path), side), await self._path(name))
-            self.photos.put(f"{side} {name}", data)
+        if (kept := self.photos.get(f"{side} {name}")) is not None:
+            return _photo(kept, 3600)
+        data = await asyncio.to_thread(lambda path: encode_jpeg(self._load(name, path), side), await self._path(name))
+        self.photos.put(f"{side} {name}", data)
         return _photo(data, 3600)
 
     async def search(self, request: Request) -> Response:
@@ -215,7 +217,7 @@ class Answers:
         except ErnError:
             raise Refused(404, f"The file of photo {name!r} is gone or cannot be read.") from None
 
-    async def _wait(self, future, name: Optional[str]) -> Any:
+    async def _wait(self, future: Future, name: Optional[str]) -> Any:
         "What the future brings; an error tells the name of a photo, not where it lies."
         try:
             return await asyncio.wrap_future(future)
@@ -276,7 +278,7 @@ def create_app(
         yield
         await asyncio.to_thread(answers.batcher.close)
 
-    app = Starlette(routes=routes, exception_handlers={kind: _told for kind in (HTTPException, ErnError)}, lifespan=lifespan)
+    app = Starlette(routes=routes, exception_handlers=dict.fromkeys((HTTPException, ErnError), _told), lifespan=lifespan)
     app.router.redirect_slashes = False  # a redirection would carry whatever the address holds into a header
     app.add_middleware(Guard, allowed_hosts=allowed_hosts)
     return app
@@ -326,5 +328,5 @@ def run_app(cfg: AppConfig) -> None:
     "`ern_app`: serve the page over an index."
     bound = listen(cfg.host, cfg.port)  # a port that is taken is told before the model is loaded
     bound.close()
-    searcher = Searcher.load(cfg.index or cfg.store, cfg.model, cfg.device)
+    searcher = Searcher.load(one_place(cfg.index, cfg.store), cfg.model, cfg.device)
     serve(searcher, cfg.host, cfg.port, cfg.examples, cfg.allowed_hosts or None, cfg.open)

@@ -23,7 +23,7 @@ class Busy(ErnError):
 @dataclass
 class _Job:
     question: Any = None  # for `answer`, together with others
-    call: Optional[Callable[[], Any]] = None  # or: something to be run alone
+    call: Any = None  # or: something to be run alone
     result: Future = field(default_factory=Future)
 
 

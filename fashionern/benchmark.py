@@ -43,7 +43,7 @@ class BenchmarkConfig:
     out: Path = Path("runs/benchmark")
     "Folder for benchmark.json and benchmark.png; parts that are not run keep what is there from the same machine and sizes."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in self.parts:
             if name not in PARTS:
                 raise unknown_name("part of the benchmark", name, PARTS)

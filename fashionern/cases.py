@@ -42,9 +42,13 @@ def _ratio(case: Case, way: str) -> str:
 def benchmark_table(cases: Sequence[Case], about: dict[str, Any]) -> Table:
     "A line a case: our rate, the share of the floor's speed that we reach, how many times faster than the published way we are, memory."
     where = about.get("gpu") or f"{about['cpu']}, {about['threads']} threads"
-    table = Table(title=f"{where}; torch {about['torch']}; scale {about['scale']:g}", caption="ratios: median (least–most) over the rounds; memory: anonymous, at its peak", caption_justify="left")
-    for head, justify in (("", "left"), ("ours", "right"), ("of the floor's speed", "right"), ("× the published", "right"), ("other ways take, × ours", "left"), ("memory, MB", "left")):
-        table.add_column(head, justify=justify)
+    table = Table(
+        title=f"{where}; torch {about['torch']}; scale {about['scale']:g}",
+        caption="ratios: median (least–most) over the rounds; memory: anonymous, at its peak",
+        caption_justify="left",
+    )
+    for head in ("", "ours", "of the floor's speed", "× the published", "other ways take, × ours", "memory, MB"):
+        table.add_column(head, justify="right" if head in ("ours", "of the floor's speed", "× the published") else "left")
     for case in cases:
         others = "\n".join(f"{way}: {_ratio(case, way)}" for way in case.seconds if way not in ("ours", "floor", "published"))
         memory = "\n".join(f"{way}: {mb:,.0f}" for way, mb in case.memory_mb.items())

@@ -77,7 +77,7 @@ class EvalConfig:
     "Processes that read images."
     plugin: Plugin = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         load_plugins(self.plugin)
         check_flag(self.pictures >= 0, "pictures", self.pictures, "must not be negative")
         _check_workers(self.num_workers)
@@ -105,7 +105,7 @@ class CompareConfig:
     out: Optional[Path] = None
     "Write the whole comparison to this JSON file too."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("k", "words", "least"):
             check_flag(getattr(self, name) > 0, name, getattr(self, name), "must be greater than 0")
 
@@ -127,7 +127,7 @@ class DrawConfig:
     num_workers: Optional[int] = None
     "Processes that draw; default: one a core, at most 8."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_workers(self.num_workers)
 
 
@@ -147,7 +147,7 @@ class CheckConfig:
     "Write everything that was found to this JSON file, the name of every missing image included."
     plugin: Plugin = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         load_plugins(self.plugin)
         _check_workers(self.num_workers)
 
@@ -164,7 +164,7 @@ class ModelsConfig:
     "List all of open_clip's models too, and say which can carry TME and why others cannot; half a minute."
     plugin: Plugin = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         load_plugins(self.plugin)
         check_flag(self.ffn > 0, "ffn", self.ffn, "must be greater than 0")
 
@@ -182,7 +182,7 @@ class DemoConfig:
     device: str = "auto"
     "cpu, cuda …; auto takes a GPU where there is one."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_flag(self.pictures > 0, "pictures", self.pictures, "must be greater than 0")
 
 # %% ../nbs/51_commands.ipynb #1ed5e1b3

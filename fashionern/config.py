@@ -11,7 +11,7 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Optional, Sequence
+from typing import Annotated, Any, Literal, Optional, Sequence
 
 import tyro
 
@@ -19,7 +19,12 @@ from .core import ErnError, load_plugins, unknown_name
 
 # %% ../nbs/50_config.ipynb #01e6ad4c
 Stage = Literal["warmup", "tme", "dvr"]
-Plugin = Annotated[tuple[str, ...], tyro.conf.arg(help="Python files of your own that register composers, losses, datasets or protocols; their names are then known to every flag.")]
+Plugin = Annotated[
+    tuple[str, ...],
+    tyro.conf.arg(
+        help="Python files of your own that register composers, losses, datasets or protocols; their names are then known to every flag."
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,7 @@ class TrainConfig:
     "Processes that read images."
     plugin: Plugin = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         load_plugins(self.plugin)
         positive = ("lr", "batch_size", "num_epochs", "ffn", "tme_lr", "tme_batch_size", "tme_epochs", "warmup_lr", "warmup_batch_size", "warmup_epochs")
         for name in positive:
@@ -143,7 +148,7 @@ class TrainConfig:
         check_flag(self.loss_scale is None or self.loss_scale > 0, "loss_scale", self.loss_scale, "must be greater than 0")
         check_flag(self.cosine_epochs is None or self.cosine_epochs > 0, "cosine_epochs", self.cosine_epochs, "must be greater than 0")
         order = [s for s in ("warmup", "tme", "dvr") if s in self.stages]
-        check_flag(list(self.stages) == order and order, "stages", " ".join(self.stages), "must be some of warmup, tme and dvr, in this order")
+        check_flag(bool(order) and list(self.stages) == order, "stages", " ".join(self.stages), "must be some of warmup, tme and dvr, in this order")
 
         tuned = self.tme_branches or self.tme_clip_lr > 0 or "tme" not in self.stages
         check_flag(bool(tuned), "tme_branches", "(none)", "leaves stage 1 nothing to train; give --tme-clip-lr too, or leave out the stage tme")
@@ -153,14 +158,24 @@ class TrainConfig:
         return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(self).items()}
 
 
-def check_flag(ok: bool, name: str, value, rule: str) -> None:
+def check_flag(ok: bool, name: str, value: Any, rule: str) -> None:
     "An `ErnError` that names the flag where its value breaks the rule."
     if not ok:
         raise ErnError(f"--{name.replace('_', '-')} {value} {rule}.")
 
 # %% ../nbs/50_config.ipynb #f6541be0
-_PAPER = dict(num_epochs=300, cosine_epochs=100, local_negatives=True)
-_TINY = dict(clip_model_name="ern-tiny", clip_pretrained=None, stages=("warmup", "tme", "dvr"), tme_clip_lr=0.0, tme_lr=1e-3, lr=1e-3, ffn=512, eval_every=0, num_workers=2)
+_PAPER: dict[str, Any] = dict(num_epochs=300, cosine_epochs=100, local_negatives=True)
+_TINY: dict[str, Any] = dict(
+    clip_model_name="ern-tiny",
+    clip_pretrained=None,
+    stages=("warmup", "tme", "dvr"),
+    tme_clip_lr=0.0,
+    tme_lr=1e-3,
+    lr=1e-3,
+    ffn=512,
+    eval_every=0,
+    num_workers=2,
+)
 PRESETS = {
     "fashioniq-rn50x4": TrainConfig(lr=4e-5, batch_size=1024, run_dir=Path("runs/fashioniq-rn50x4"), **_PAPER),
     "fashioniq-vit-b-16": TrainConfig(clip_model_name="ViT-B-16", lr=2e-6, batch_size=512, run_dir=Path("runs/fashioniq-vit-b-16"), **_PAPER),
@@ -173,7 +188,8 @@ PRESETS = {
     ),
     "catalogue": TrainConfig(
         dataset="folder", root=Path("data/catalogue"), run_dir=Path("runs/catalogue"), model="fashionern@mask_padding,by_place",
-        compare=("image-only", "text-only", "sum", "combiner", "dvr@mask_padding,by_place"), batch_size=256, num_epochs=2, tme_batch_size=256, tme_epochs=2, warmup_epochs=5, warmup_batch_size=128,
+        compare=("image-only", "text-only", "sum", "combiner", "dvr@mask_padding,by_place"),
+        batch_size=256, num_epochs=2, tme_batch_size=256, tme_epochs=2, warmup_epochs=5, warmup_batch_size=128,
         **{**_TINY, "lr": 3e-3, "tme_lr": 3e-3},
     ),
 }  # fmt: skip
@@ -205,7 +221,7 @@ class MethodsConfig(TrainConfig):
     run_dir: Path = Path("runs/methods")
     "Folder of the comparison: a folder for each seed and row, and methods.json, .csv, .md, .png."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         _check_comparison(self)
 
@@ -227,19 +243,19 @@ class AblateConfig(TrainConfig):
     run_dir: Path = Path("runs/ablation")
     "Folder of the comparison: a folder for each seed and row, and methods.json, .csv, .md, .png."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         _check_comparison(self)
         check_flag(self.ablate_clip_lr > 0, "ablate_clip_lr", self.ablate_clip_lr, "must be greater than 0")
 
 
-def _check_comparison(cfg: TrainConfig) -> None:
+def _check_comparison(cfg: MethodsConfig | AblateConfig) -> None:
     check_flag(bool(cfg.seeds) and len(set(cfg.seeds)) == len(cfg.seeds) and min(cfg.seeds) >= 0, "seeds", " ".join(map(str, cfg.seeds)), "must be different numbers, none below 0")
     check_flag("dvr" in cfg.stages, "stages", " ".join(cfg.stages), "must have the stage dvr, which is what a comparison compares")
     check_flag(cfg.save_training, "save_training", cfg.save_training, "is needed by a comparison, which reads what stage 1 wrote")
 
 # %% ../nbs/50_config.ipynb #b0801e47
-def _parse(kind: type, args: Optional[Sequence[str]], prog: str, about: str):
+def _parse(kind: type, args: Optional[Sequence[str]], prog: str, about: str) -> Any:
     "Flags → a record of that kind; --preset gives the defaults."
     args = list(sys.argv[1:] if args is None else args)
     preset = None

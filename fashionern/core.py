@@ -18,8 +18,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence
-
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,24 +100,28 @@ def one_sentence() -> Iterator[None]:
         raise  # another pipe than the one people read
 
 # %% ../nbs/00_core.ipynb #3b726298
+_Thing = TypeVar("_Thing")
+
+
 class Registry(Mapping):
     "Things by name, in the order of registration; `get` of an unknown name says which names are near."
 
     def __init__(self, kind: str):  # what is kept here, for the error message
-        self.kind, self._items = kind, {}
+        self.kind = kind
+        self._items: dict[str, Any] = {}
 
     def register(
         self,
         name: str,  # in small letters, without blanks, '@', '+' and ','
         replace: bool = False,  # take the place of what has the name
-    ) -> Callable:
+    ) -> Callable[[_Thing], _Thing]:
         "Decorator that enters a function or class under `name`."
         if not name or name != name.lower() or set(name) & set("@+, "):
             raise ErnError(f"The {self.kind} {name!r} needs another name: small letters, without blanks, '@', '+' and ','.")
         if name in self._items and not replace:
             raise ErnError(f"The {self.kind} {name!r} is registered already; give another name, or register({name!r}, replace=True).")
 
-        def enter(thing):
+        def enter(thing: _Thing) -> _Thing:
             self._items[name] = thing
             return thing
 
@@ -136,7 +139,7 @@ class Registry(Mapping):
         "All names, sorted."
         return sorted(self._items)
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._items
 
     def __iter__(self) -> Iterator[str]:
@@ -178,17 +181,21 @@ class Triplet:
         return self.targets[0]
 
 # %% ../nbs/00_core.ipynb #94727dbd
+_Record = TypeVar("_Record", bound="_TensorRecord")
+
+
+@dataclass
 class _TensorRecord:
     "Moves, slices and joins all tensors of a record together."
 
-    def _map(self, f: Callable):
+    def _map(self: _Record, f: Callable[["Tensor"], "Tensor"]) -> _Record:
         return replace(self, **{k.name: None if (v := getattr(self, k.name)) is None else f(v) for k in fields(self)})
 
-    def to(self, *args, **kwargs):
+    def to(self: _Record, *args: Any, **kwargs: Any) -> _Record:
         "Move or cast every tensor, as `Tensor.to` does."
         return self._map(lambda t: t.to(*args, **kwargs))
 
-    def __getitem__(self, index):
+    def __getitem__(self: _Record, index: Any) -> _Record:
         return self._map(lambda t: t[index])
 
     def __len__(self) -> int:
@@ -250,7 +257,12 @@ def write_atomic(
 
 def write_json(path: str | Path, value: Any) -> None:
     "`value` as indented JSON, written atomically."
-    write_atomic(path, lambda p: p.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace"))  # half a character stays as JSON writes it
+    write_atomic(
+        path,
+        lambda p: p.write_text(
+            json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace"
+        ),
+    )  # half a character stays as JSON writes it
 
 
 def read_json(path: str | Path) -> Any:

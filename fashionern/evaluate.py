@@ -46,11 +46,11 @@ def embed(
 ) -> Embedded:
     "Every image through the target head, every query through text encoder and composer."
     device, names = encoders.clip.device, data.all_images()
-    reuse = before is not None and before.names == names
+    reuse = before if before is not None and before.names == names else None
     was_training = model.training
     model.eval()
     steps = tqdm(total=(0 if reuse else len(names)) + len(data), desc="embedding", unit="row", disable=not progress, leave=False)
-    targets, queries = [before.targets] if reuse else [], []  # a query may be wider than D
+    targets, queries = [reuse.targets] if reuse else [], []  # a query may be wider than D
     for at in range(0, 0 if reuse else len(names), batch_size):
         targets.append(model.encode_target(images(names[at : at + batch_size]).to(device)))
         steps.update(len(targets[-1]))
@@ -72,7 +72,10 @@ def _check_vectors(model: str, what: str, vectors: Tensor, names: Sequence[str])
     "An `ErnError` where an embedding is no number or has no direction: it would be ranked somewhere, and averaged in."
     wrong = (~vectors.isfinite().all(1) | (vectors == 0).all(1)).nonzero().flatten().tolist()
     if wrong:
-        raise ErnError(f"{model} makes no embedding of {len(wrong):,} of {len(names):,} {what} rows, such as {names[wrong[0]]!r}: not finite, or zero. Nothing was ranked; take other weights, or make the features anew.")
+        raise ErnError(
+            f"{model} makes no embedding of {len(wrong):,} of {len(names):,} {what} rows, such as {names[wrong[0]]!r}: not finite, or zero. "
+                       f"Nothing was ranked; take other weights, or make the features anew."
+        )
 
 # %% ../nbs/42_evaluate.ipynb #27f2e1f5
 @dataclass(frozen=True)
@@ -152,7 +155,9 @@ def _rank_queries(
     "Queries whose scores are known, ranked."
     masked = reference if protocol.mask_reference else None
     ranks = target_ranks(scores, right, masked).tolist()
-    subset_ranks, firsts, orders = [None] * len(part), [()] * len(part), [()] * len(part)
+    subset_ranks: list[Optional[int]] = [None] * len(part)
+    firsts: list[tuple] = [()] * len(part)
+    orders: list[tuple] = [()] * len(part)
     if top:
         columns, values = (t.tolist() for t in top_columns(scores, right, top, masked))
         firsts = [tuple((gallery[c], v) for c, v in zip(cs, vs) if c >= 0) for cs, vs in zip(columns, values)]

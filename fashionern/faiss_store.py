@@ -151,7 +151,8 @@ class FolderStore(Reader):
     def __init__(self, folder: Path, records: Records):
         super().__init__(records)
         self.folder, self.about = folder, records.fact("about")
-        self.vectors, self._kept = Vectors(folder / "vectors.f32", self.about["dim"]), None
+        self.vectors = Vectors(folder / "vectors.f32", self.about["dim"])
+        self._kept: Optional[tuple[list[tuple], Finder]] = None
 
     @classmethod
     def create(
@@ -245,7 +246,7 @@ class FolderStore(Reader):
         return self.records.fact("next")
 
 # %% ../nbs/61_faiss_store.ipynb #f561000f
-_FACTS = {"file": str, "covered": int, "photos": int, "breadth": int, "recall@10": (int, float)}  # of the approximate index
+_FACTS: dict[str, type | tuple[type, ...]] = {"file": str, "covered": int, "photos": int, "breadth": int, "recall@10": (int, float)}  # of the approximate index
 
 
 def check_facts(records: Records) -> None:
@@ -286,8 +287,7 @@ def read_faiss(path: Path, dim: int) -> faiss.Index:
 def _renew(store: FolderStore, kind: str, rows: np.ndarray, before: Optional[dict]) -> None:
     "The approximate index over all rows, in a new file."
     vectors, covered = store.vectors.read(store._next()), before["covered"] if before else 0
-    whole = before is None or not (store.folder / before["file"]).is_file() or len(rows[rows < covered]) < 0.7 * before["photos"]
-    if whole:
+    if before is None or not (store.folder / before["file"]).is_file() or len(rows[rows < covered]) < 0.7 * before["photos"]:
         sample = np.sort(np.random.default_rng(0).choice(rows, min(len(rows), 160_000), replace=False))
         index, covered = new_approximate(kind, vectors[sample], len(rows)), 0
     else:

@@ -73,6 +73,11 @@ STORE_DTYPES = {"float32": (torch.float32, "f4"), "float16": (torch.float16, "f2
 class FeatureStore:
     "Features of many images by name, memory-mapped: `store[['a', 'b']]` is an `ImageFeatures`."
 
+    whole: np.ndarray  # (N, D)
+    local: np.ndarray  # (N, P, D)
+    sums: np.ndarray  # (N,) checksums, 0 where nothing was written yet
+    photos: np.ndarray  # (N, 3) of `photo_mark`
+
     def __init__(
         self,
         folder: str | Path,  # of one store, as `extract_features` leaves it
@@ -287,7 +292,16 @@ def _mend(store: FeatureStore, names: list[str], images: Callable[[str], Path]) 
 
 
 @torch.no_grad()
-def _encode(clip, images, names, rows, batch_size, workers, amp=None, compiled=False) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def _encode(
+    clip: ClipEncoder,
+    images: Callable[[str], Path],
+    names: list[str],
+    rows: np.ndarray,
+    batch_size: int,
+    workers: int,
+    amp: Optional[torch.dtype] = None,
+    compiled: bool = False,
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     "(rows, whole, local, photos) of each batch, on the encoder's device."
     views, device = _MarkedViews([names[i] for i in rows], images, clip.preprocess), clip.device
     loader = photo_loader(views, batch_size, workers, device)

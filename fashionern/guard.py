@@ -8,7 +8,7 @@ __all__ = ['MOST_JSON', 'LOOPBACK', 'HEADERS', 'Refused', 'read_body', 'read_jso
 # %% ../nbs/66_guard.ipynb #9a4d0003
 import json
 import logging
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, MutableMapping, Sequence
 from urllib.parse import urlsplit
 
 from .core import ErnError
@@ -90,7 +90,7 @@ class Guard:
 
         started = False
 
-        async def send_with_headers(message: dict) -> None:
+        async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True

@@ -11,7 +11,7 @@ import hashlib
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Sequence
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from .opened import check_searchable
 from .store import Photo, Store, in_parts
 
 # %% ../nbs/63_index.ipynb #1d630006
-def _kind_of_store(where: str | Path) -> type:
+def _kind_of_store(where: str | Path) -> Any:
     if "://" in str(where) or str(where).endswith(".db"):
         from fashionern.milvus import MilvusStore  # an extra
 
@@ -102,17 +102,21 @@ def read_rows(
     return {name: {c: v[i] for c, v in cells.items() if v[i] != ""} for i, name in enumerate(frame[id_column]) if name}
 
 
-def _as_numbers(values: list[str]) -> list[str | float]:
+def _as_numbers(values: list[str]) -> Sequence[str | float]:
     try:
-        numbers = [float(v) if v else "" for v in values]
+        numbers: list[str | float] = [float(v) if v else "" for v in values]
     except ValueError:
         return values
-    return numbers if all(v == "" or np.isfinite(v) for v in numbers) else values
+    return numbers if all(isinstance(v, str) or np.isfinite(v) for v in numbers) else values
 
 
 def _json_rows(table: Path) -> dict[str, dict[str, str | float]]:
     rows = read_json(table)
-    if not isinstance(rows, dict) or not all(isinstance(row, dict) and all(is_text(c) and (is_text(v) or type(v) in (int, float) and abs(v) < 1e300) for c, v in row.items()) for row in rows.values()):
+    if not isinstance(rows, dict) or not all(
+        isinstance(row, dict)
+        and all(is_text(c) and (is_text(v) or type(v) in (int, float) and abs(v) < 1e300) for c, v in row.items())
+        for row in rows.values()
+    ):
         raise ErnError(f"{table} must be an object that gives each photo an object of texts and numbers; write it anew, or give a .csv.")
     return rows
 
@@ -190,11 +194,12 @@ def _encoded(retriever: Retriever, photos: list[Photo], batch_size: int, workers
     for marks, at, whole, canvas in read_batches(photo_loader(views, batch_size, workers, clip.device)):
         seen = clip.encode_views(whole.to(clip.device, non_blocking=True), canvas.to(clip.device, non_blocking=True))
         made = numbers[at].to(clip.device), marks.to(clip.device), retriever.model.encode_target(seen).float()
-        yield tuple(world.gather(t).cpu() for t in made)
+        indices, marks, vectors = (world.gather(t).cpu() for t in made)
+        yield indices, marks, vectors
 
 # %% ../nbs/63_index.ipynb #1d63000e
 def fill(
-    store: Store,
+    store: Optional[Store],  # None on all ranks but the first
     retriever: Retriever,
     photos: list[Photo],  # `todo` of `compare`
     batch_size: int = 32,
@@ -206,7 +211,7 @@ def fill(
     unreadable: dict[str, str] = {}
     with tqdm(total=len(photos), desc="indexing", unit="photo", disable=not (progress and world.main and photos), file=sys.stderr) as bar:
         for numbers, marks, vectors in _encoded(retriever, photos, batch_size, workers, world) if photos else ():
-            if not world.main:
+            if store is None:
                 continue
             batch = {n: (tuple(m), v) for n, m, v in zip(numbers.tolist(), marks.tolist(), vectors.numpy())}  # padding comes twice
             good = {n: mv for n, mv in batch.items() if mv[0][0] >= 0}
@@ -215,7 +220,7 @@ def fill(
                 store.put(found, np.stack([v for _, v in good.values()]))
             unreadable |= {photos[n].name: _why_not(photos[n].path) for n in batch.keys() - good.keys()}
             bar.update(min(len(batch), len(photos) - bar.n))
-    if world.main:
+    if store is not None:
         store.tend()
     world.wait()
     return unreadable

@@ -21,7 +21,17 @@ from .core import check_writable, escaped, one_sentence
 from .data.core import load_image
 from .distributed import World, world
 from .index import begin_store, check_identity, compare, describe, fill, open_store, read_rows
-from .index_commands import AddConfig, BuildConfig, Indexing, InfoConfig, RemoveConfig, SearchConfig, UpdateConfig, parse_index
+from fashionern.index_commands import (
+    AddConfig,
+    BuildConfig,
+    Indexing,
+    InfoConfig,
+    RemoveConfig,
+    SearchConfig,
+    UpdateConfig,
+    one_place,
+    parse_index,
+)
 from .opened import open_retriever
 from .search import Hit, Query, Searcher, read_queries
 from .store import Store
@@ -37,7 +47,7 @@ def run_index(cfg: Indexing) -> int:
     if isinstance(cfg, (BuildConfig, AddConfig)):
         with world(cfg.device) as ranks:
             return _work(cfg, ranks)
-    store = open_store(cfg.store or cfg.index)
+    store = open_store(one_place(cfg.index, cfg.store))
     if isinstance(cfg, RemoveConfig):
         gone = store.remove(cfg.names)
         _say(f"{gone:,} photos taken out, {len(store):,} are left" + (f"; {len(set(cfg.names)) - gone:,} names were not there" if gone < len(set(cfg.names)) else ""))
@@ -49,14 +59,15 @@ def run_index(cfg: Indexing) -> int:
 
 
 def _work(cfg: BuildConfig | AddConfig, ranks: World) -> int:
-    where, building = cfg.store or (cfg.out if isinstance(cfg, BuildConfig) else cfg.index), isinstance(cfg, BuildConfig)
-    store = open_store(where) if ranks.main and not building else None
+    where = one_place(cfg.out if isinstance(cfg, BuildConfig) else cfg.index, cfg.store)
+    store = open_store(where) if ranks.main and isinstance(cfg, AddConfig) else None
     model, run_model = ranks.tell((cfg.model or store.about["model"], cfg.run_model or store.about["model_name"]) if store else (cfg.model, cfg.run_model))
     model = str(Path(model).resolve()) if Path(model).exists() else model
     retriever = open_retriever(model, run_model, str(ranks.device))
     todo = None
-    if ranks.main:
-        store = store or begin_store(where, retriever, model, cfg.kind)
+    if isinstance(cfg, BuildConfig) and ranks.main:
+        store = begin_store(where, retriever, model, cfg.kind)
+    if store is not None:
         check_identity(store, retriever)
         rows = read_rows(cfg.table, cfg.id_column) if cfg.table else None
         work = compare(store, cfg.images, rows)
@@ -67,7 +78,7 @@ def _work(cfg: BuildConfig | AddConfig, ranks: World) -> int:
         if isinstance(cfg, UpdateConfig) and work.gone:
             _say(f"{store.remove(work.gone):,} photos are gone from the folder and were taken out")
     unreadable = fill(store, retriever, ranks.tell(todo), cfg.batch_size, cfg.num_workers, ranks, progress=True)
-    if ranks.main:
+    if store is not None:
         _finished(store, where, unreadable)
     return 1 if unreadable else 0
 
@@ -95,9 +106,9 @@ def run_search(cfg: SearchConfig) -> list[list[Hit]]:
     "Search, show, and draw what was asked for."
     for path in filter(None, (cfg.grid, cfg.explain)):
         check_writable(path)
-    flags = dict(k=cfg.k, where=cfg.where, keep_reference=cfg.keep_reference)
+    flags: dict[str, Any] = dict(k=cfg.k, where=cfg.where, keep_reference=cfg.keep_reference)
     queries = read_queries(cfg.queries, Query(text="-", **flags)) if cfg.queries else [Query(cfg.image, cfg.name, cfg.text, **flags)]
-    searcher = Searcher.load(cfg.store or cfg.index, cfg.model, cfg.device)
+    searcher = Searcher.load(one_place(cfg.index, cfg.store), cfg.model, cfg.device)
     found = searcher.search_many(queries)
     for query, hits in zip(queries, found):
         print(json.dumps(_as_json(query, hits), ensure_ascii=False)) if cfg.json else _say(hits_table(query, hits))

@@ -196,7 +196,13 @@ def fit(
                 began = time.monotonic()
                 _rest_of_epoch(at, wrapped, batches, steps_per_epoch, loss_of, schedule, rates, seed, amp, bar)
                 world.align_buffers(module)
-                log(stage=name, epoch=at.epoch + 1, loss=world.mean((at.total / max(at.step, 1)).item()), lr=optim.param_groups[0]["lr"], seconds=round(time.monotonic() - began, 3))
+                log(
+                    stage=name,
+                    epoch=at.epoch + 1,
+                    loss=world.mean((at.total / max(at.step, 1)).item()),
+                    lr=optim.param_groups[0]["lr"],
+                    seconds=round(time.monotonic() - began, 3),
+                )
                 due = at.epoch + 1 == schedule.epochs or bool(eval_every and (at.epoch + 1) % eval_every == 0)
                 if evaluate is not None and due:
                     _evaluate(at, evaluate, log)
@@ -226,7 +232,18 @@ def _evaluate(at: _Progress, evaluate: Callable[[int], dict], log: Callable[...,
     log(stage=at.name, epoch=at.epoch + 1, **figures)
 
 
-def _rest_of_epoch(at, wrapped, batches, steps_per_epoch, loss_of, schedule, rates, seed, amp, bar) -> None:
+def _rest_of_epoch(
+    at: _Progress,
+    wrapped: nn.Module,
+    batches: Callable[[int, int], Iterable[Any]],
+    steps_per_epoch: int,
+    loss_of: Callable[[nn.Module, Any], Tensor],
+    schedule: Schedule,
+    rates: list[float],
+    seed: int,
+    amp: Optional[torch.dtype],
+    bar: tqdm,
+) -> None:
     wrapped.train()
     for batch in batches(at.epoch, at.step):
         factor = schedule.factor(at.epoch * steps_per_epoch + at.step, steps_per_epoch)

@@ -146,6 +146,8 @@ class TextRelevance(BatchClassification):
             self.register_buffer(name, torch.full((bank, dim), dim**-0.5))  # unit length, since a score may divide by it
         self.register_buffer("stored", torch.zeros((), dtype=torch.long))
 
+    stored: Tensor  # () how many pairs the bank has seen, at most K
+
     def of(self, pairs: Matched) -> Tensor:
         N, K = len(pairs.text), len(self.text)
         out = torch.cat([torch.zeros(N, N, dtype=torch.bool, device=pairs.text.device), self._left_out(pairs)], 1)

@@ -13,7 +13,7 @@ import json
 import statistics
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence
 
 import pandas as pd
 import seaborn as sns
@@ -61,7 +61,7 @@ def method_rows(
     return rows + [Row(f"{n}, {epochs} epochs", n, {"num_epochs": epochs}) for n in dict.fromkeys(longer)]
 
 
-_LESS = {
+_LESS: dict[str, tuple[str, dict[str, Any]]] = {
     "fashionern": ("fashionern", {}),
     "less TME": ("clip+dvr+refine", {}),
     "less DVR (Combiner)": ("tme+combiner+refine", {}),
@@ -161,7 +161,7 @@ class _Comparison:
         run = self.run(f"seed-{seed}/{row.folder}", seed=seed, stages=("dvr",), model=row.model, compare=(), **row.changes, **start)
         run.parts = parts
         result = run.model(row.model, encoders, store)
-        if self.ranks.main:
+        if result is not None:
             parameters = sum(p.numel() for p in create_model(row.model, encoders.clip.dim, ffn=run.cfg.ffn).parameters() if p.requires_grad)
             took = _seconds(run.cfg.run_dir)
             write_json(file, Outcome(row.label, row.model, seed, result.protocol, result.mean, result.dominance, parameters, took, seconds).__dict__)

@@ -208,7 +208,7 @@ class _Opened:
         return store
 
     @classmethod
-    def _begin(cls, where: str | Path, about: Optional[dict[str, Any]] = None) -> "MilvusStore":
+    def _begin(cls, where: str | Path, about: Optional[dict[str, Any]] = None) -> Any:
         "Connect, make the collection where `about` is given, and load it."
         client = _connect(where)
         try:
@@ -249,7 +249,7 @@ class _Opened:
                 _disconnect(self.where, self.client)
                 self.client = None
 
-    def _ask(self, request: str, **arguments) -> Any:
+    def _ask(self, request: str, **arguments: Any) -> Any:
         "A request of pymilvus about this collection."
         if self.client is None:
             raise ErnError(f"The index in {self.where} was closed; open it again.")
@@ -313,8 +313,8 @@ class MilvusStore(_Opened):
         how = {"limit": max(k, 1), "filter": "" if where is None else to_milvus(where), "output_fields": ["name"]}
         how["search_params"] = {"metric_type": "IP", "params": _searched(self.about["kind"], k)}
         found = []
-        for part in in_parts(np.asarray(queries, dtype=np.float32), 256):
-            found += [[(hit["entity"]["name"], float(hit["distance"])) for hit in hits][:k] for hits in self._ask("search", data=list(part), **how)]
+        for part in in_parts(list(np.asarray(queries, dtype=np.float32)), 256):
+            found += [[(hit["entity"]["name"], float(hit["distance"])) for hit in hits][:k] for hits in self._ask("search", data=part, **how)]
         return found
 
     def values(self, most: int = 50) -> dict[str, list]:

@@ -24,7 +24,16 @@ from .models.factory import create_model, load_model, parse_model
 from .models.hub import KIND, Retriever
 
 # %% ../nbs/57_opened.ipynb #a57e0006
-_RECORDED = {"compare": list, "model": str, "dataset": str, "root": str, "clip_model_name": str, "ffn": int, "protocol": (str, type(None)), "features_dir": (str, type(None))}  # what is taken from a run
+_RECORDED = {
+    "compare": list,
+    "model": str,
+    "dataset": str,
+    "root": str,
+    "clip_model_name": str,
+    "ffn": int,
+    "protocol": (str, type(None)),
+    "features_dir": (str, type(None)),
+}  # what is taken from a run
 MOST_FFN = 65_536  # width of a feed-forward that somebody may have trained
 
 
@@ -39,7 +48,8 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[str]]:
     if not (folder / "config.json").is_file():
         raise ErnError(f"There is no run in {folder}: config.json is missing; give the folder that ern_train wrote.")
     record = read_json(folder / "config.json")
-    if not isinstance(record, dict) or not all(k in record and _fits(record[k], kind) for k, kind in _RECORDED.items()) or not 0 < record["ffn"] <= MOST_FFN:
+    fits = isinstance(record, dict) and all(k in record and _fits(record[k], kind) for k, kind in _RECORDED.items()) and _fits(record.get("plugin", []), list)
+    if not fits or not 0 < record["ffn"] <= MOST_FFN:
         raise ErnError(f"{folder / 'config.json'} is not the whole record of a run; give the folder that ern_train wrote.")
     made = sorted(p.parent.name for p in folder.glob("models/*/best.safetensors"))
     return record, [n for n in dict.fromkeys([*record["compare"], record["model"], *made]) if n in made]

@@ -8,8 +8,9 @@ __all__ = ['FIRST', 'FIRST_OF_GROUP', 'MOST_BYTES', 'PREDICTIONS', 'cirr_predict
 
 # %% ../nbs/44_predictions.ipynb #a53846f0
 import json
+from functools import partial
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 from .core import ErnError, write_atomic
 from .data.core import TripletDataset
@@ -45,7 +46,8 @@ def _check_complete(data: TripletDataset, result: Result) -> None:
 # %% ../nbs/44_predictions.ipynb #2411beee
 def cirr_predictions(data: TripletDataset, result: Result) -> dict[str, object]:
     "File name → content of the two submissions."
-    recall, subset = ({"version": "rc2", "metric": metric} for metric in ("recall", "recall_subset"))
+    recall: dict[str, Any] = {"version": "rc2", "metric": "recall"}
+    subset: dict[str, Any] = {"version": "rc2", "metric": "recall_subset"}
     gallery, members = set(data.split_images["all"]), {t.id: t.members for t in data.triplets}
     for q in result.queries:
         names, group = [n for n, _ in q.top][:FIRST], list(q.subset[:FIRST_OF_GROUP])
@@ -99,5 +101,5 @@ def write_predictions(
         if data.name == "cirr" and len(text) > MOST_BYTES:
             raise ErnError(f"{name} would have {len(text):,} bytes, and the server takes {MOST_BYTES:,}; nothing was written.")
     for name, text in texts.items():
-        write_atomic(Path(folder) / name, lambda part, text=text: part.write_bytes(text))
+        write_atomic(Path(folder) / name, partial(Path.write_bytes, data=text))
     return [Path(folder) / name for name in texts]

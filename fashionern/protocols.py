@@ -7,7 +7,7 @@ __all__ = ['PROTOCOLS', 'Protocol', 'get_protocol', 'gallery_of', 'protocols_for
 
 # %% ../nbs/41_protocols.ipynb #6edf3b49
 from dataclasses import dataclass
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 from .core import ErnError, Registry
 from .data.core import TripletDataset
@@ -28,7 +28,7 @@ class Protocol:
     single: bool = False  # each caption is a query of its own
 
 
-_THREE = {"headline": ("R@1", "R@10", "R@50")}
+_THREE: dict[str, Any] = {"headline": ("R@1", "R@10", "R@50")}
 PROTOCOLS = Registry("protocol")
 for _protocol in (
     Protocol("fashioniq-original", "fashioniq", "split", False, "all images of the category's val split (CLIP4Cir, SPRC, FashionERN)"),

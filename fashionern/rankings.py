@@ -26,7 +26,7 @@ from .metrics import LOST
 def _as_line(q: RankedQuery, result: Result, k: Optional[int] = None) -> dict[str, Any]:
     "One query as the keys of the table."
     number = lambda rank: -1 if rank == LOST else rank
-    line = {"protocol": result.protocol, "model": result.model, "query": q.id, "category": q.category, "reference": q.reference}
+    line: dict[str, Any] = {"protocol": result.protocol, "model": result.model, "query": q.id, "category": q.category, "reference": q.reference}
     gallery = result.counts.get(q.category, {}).get("gallery")
     line |= {"captions": list(q.captions), "gallery": gallery, "targets": list(q.targets), "rank": number(q.rank)}
     line |= {"subset_rank": number(q.subset_rank), "subset": list(q.subset)} if q.subset else {}
@@ -67,8 +67,8 @@ def _texts(value: Any) -> bool:
 
 
 _KEYS: dict[str, Callable[[Any], bool]] = {
-    **{k: is_text for k in ("protocol", "model", "query", "category", "reference")},
-    **{k: _texts for k in ("captions", "targets")},
+    **dict.fromkeys(("protocol", "model", "query", "category", "reference"), is_text),
+    **dict.fromkeys(("captions", "targets"), _texts),
     "rank": lambda v: v is None or (_whole(v) and (0 < v < LOST or v == -1)),
     "gallery": lambda v: v is None or (_whole(v) and v > 0),
     "top": lambda v: isinstance(v, list) and all(isinstance(p, list) and len(p) == 2 and is_text(p[0]) and isinstance(p[1], (int, float)) and abs(p[1]) < 1e9 for p in v),
@@ -162,7 +162,7 @@ def words_of(captions: Iterable[str]) -> set[str]:
 def _group(name: str, pairs: Sequence[tuple[RankedQuery, RankedQuery]], k: int) -> Group:
     a, b = (np.array([q.rank for q in side], dtype=np.int64) for side in zip(*pairs))
     won, lost = int((b < a).sum()), int((b > a).sum())
-    return Group(name, len(pairs), won, lost, tuple(100 * float((side <= k).mean()) for side in (a, b)), sign_test(won, lost))
+    return Group(name, len(pairs), won, lost, (100 * float((a <= k).mean()), 100 * float((b <= k).mean())), sign_test(won, lost))
 
 
 def compare(

@@ -80,9 +80,12 @@ def write_record(
 ) -> None:
     "Enter this start in `folder`/record.json; an `ErnError` where the run was begun with another dataset, and a word where with other versions."
     file, launched = folder / "record.json", launch(world)
-    then = read_json(file) if file.exists() else {"dataset": fingerprint, "starts": []}
+    then: dict[str, Any] = read_json(file) if file.exists() else {"dataset": fingerprint, "starts": []}
     if then["dataset"] != fingerprint:
-        raise ErnError(f"{folder} was begun with other triplets than the dataset's files hold now (fingerprint {then['dataset']}, now {fingerprint}); put the files back, or give another --run-dir.")
+        raise ErnError(
+            f"{folder} was begun with other triplets than the dataset's files hold now "
+                       f"(fingerprint {then['dataset']}, now {fingerprint}); put the files back, or give another --run-dir."
+        )
     world.wait()
     if world.main:
         now = _start(world, launched, resumed)
@@ -100,6 +103,6 @@ def _differ(then: Any, now: Any) -> str:
 
 def is_restart(folder: Path, world: World) -> bool:
     "Whether `torchrun` has started these processes anew for a run that they began: they go on with it unasked."
-    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     file, launched = folder / "record.json", launch(world)
     return again and file.exists() and read_json(file)["starts"][-1]["launch"] == launched

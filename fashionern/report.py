@@ -34,7 +34,14 @@ from .visualise import attention_picture, explain, retrieval_grid, retrieve, sav
 def fill_in(cfg: EvalConfig) -> EvalConfig:
     "The flags with everything the run folder says filled in."
     if cfg.run_dir is None:
-        return replace(cfg, models=tuple(dict.fromkeys(cfg.models)), dataset=cfg.dataset or "fashioniq", clip_model_name=cfg.clip_model_name or "RN50x4", ffn=cfg.ffn or 3072, out=cfg.out or Path("."))
+        return replace(
+            cfg,
+            models=tuple(dict.fromkeys(cfg.models)),
+            dataset=cfg.dataset or "fashioniq",
+            clip_model_name=cfg.clip_model_name or "RN50x4",
+            ffn=cfg.ffn or 3072,
+            out=cfg.out or Path("."),
+        )
     then, names = read_run(cfg.run_dir)
     if not names and not cfg.models:
         raise ErnError(f"{cfg.run_dir} has no finished model; go on with it with ern_train --resume.")

@@ -35,7 +35,7 @@ class Query:
     keep_reference: bool = False  # leave the reference itself among the results
     digest: Optional[int] = None  # of the reference's file, where only its picture is given (`photo_mark`)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.image is not None and self.name is not None:
             raise ErnError("A query has one reference: give a picture or the name of a photo of the index, not both.")
         if self.image is None and self.name is None and not self.text.strip():

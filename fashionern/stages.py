@@ -69,7 +69,7 @@ class TextBank:
     ):
         self.amp = amp
         self.model, self.encoders, self.sentences, self.references, self.store = model, encoders, sentences, references, store
-        self.kept = None
+        self.kept: Optional[TextFeatures] = None
         if limit_gb > 0:
             self._keep_if_small(limit_gb, progress)
 
@@ -181,7 +181,7 @@ def train_tme(
     encoders.tme.grad_checkpointing = cfg.grad_checkpointing
     clip.model.set_grad_checkpointing(cfg.grad_checkpointing and tuned)
 
-    def of_epoch(epoch: int, first: int):
+    def of_epoch(epoch: int, first: int) -> Iterator[list[Tensor]]:
         order, (drawn, sentences, rows) = batches(epoch)[first:], parts(epoch)
         pixels = _pairs(drawn, order, clip, cfg.num_workers) if live else [None] * len(order)
         for index, pair in zip(order, pixels):
@@ -189,9 +189,13 @@ def train_tme(
             reference, target = rows.images(index)
             yield [t.to(device) for t in (tokens, reference.local, *(pair or (reference.whole, target.whole)))]
 
+    def loss_of(module: nn.Module, batch: list[Tensor]) -> Tensor:
+        query, align, target = module(*batch)
+        return stage_one_loss(query, align, target, cfg.align_weight, world, scale)
+
     groups = [{"params": [p for p in m.parameters() if p.requires_grad], "lr": lr} for m, lr in ((encoders.tme, cfg.tme_lr), (clip, cfg.tme_clip_lr))]
     groups = [g for g in groups if g["params"]]
-    fit("stage 1 (TME)", StageOne(encoders, cfg.tme_chunk), of_epoch, batches.steps, lambda m, b: stage_one_loss(*m(*b), cfg.align_weight, world, scale),
+    fit("stage 1 (TME)", StageOne(encoders, cfg.tme_chunk), of_epoch, batches.steps, loss_of,
         Schedule(cfg.tme_epochs, cfg.tme_lr, clip_norm=1.0), world, groups, torch.optim.AdamW, seed=cfg.seed, folder=folder,
         resume=cfg.resume, save_every=cfg.save_every, amp=amp_dtype(cfg.amp, device), log=log,
         named=lambda epoch, step: parts(epoch)[2].names(batches(epoch)[step]))  # fmt: skip
@@ -235,7 +239,8 @@ class StageTwo(nn.Module):
         if self.gather:
             rows = [self.world.gather(x) for x in rows]
         with torch.autocast(rows[0].device.type, enabled=False):  # a loss multiplies cosines by 100: it needs the digits
-            loss = self.loss(Matched(self.model.score(rows[0], rows[1]), *rows, score=self.model.score))
+            query, made, whole, words = rows
+            loss = self.loss(Matched(self.model.score(query, made), query, made, whole, words, self.model.score))
         extra = self.model.auxiliary_loss(reference, text, target)
         return loss if extra is None else loss + extra
 
@@ -267,7 +272,7 @@ def train_composer(
     if kind not in parts:
         parts[kind] = per_epoch(data, cfg.seed, part)
 
-    def of_epoch(epoch: int, first: int):
+    def of_epoch(epoch: int, first: int) -> Iterator[tuple[ImageFeatures, TextFeatures, ImageFeatures]]:
         rows, bank = parts[kind](epoch)
         for index in batches(epoch)[first:]:
             reference, target = rows.images(index)

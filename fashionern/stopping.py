@@ -21,7 +21,7 @@ _GRACE = 20  # seconds in which other ranks wait for rank 0 to have saved
 class Stop:
     "Whether the process was asked to stop; one for the process, see `stop`."
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.asked, self.main, self._held = 0, True, False
 
     def __call__(self, number: int, frame: object = None) -> None:

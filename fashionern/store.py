@@ -206,7 +206,7 @@ class Reader:
         "(N,) rows that hold a photo, in order; with a filter, those that it lets through."
         sql, values = ("1", []) if where is None else to_sql(where, self.column)
         found = [r for (r,) in self.ask(f"select row from photos where {sql} order by row", values)]
-        if found and not (type(found[0]) is type(found[-1]) is int and 0 <= found[0] and found[-1] < self.records.fact("next")):
+        if found and not (type(found[0]) is type(found[-1]) is int and found[0] >= 0 and found[-1] < self.records.fact("next")):
             raise self.records.damaged()
         return np.array(found, dtype=np.int64)
 

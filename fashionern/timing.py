@@ -15,7 +15,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Mapping, Optional
 
 import torch
 
@@ -41,7 +41,7 @@ class Case:
 
 
 def side_by_side(
-    ways: dict[str, Callable[[], float]],  # way → runs it once; how many units of work that was
+    ways: Mapping[str, Callable[[], float]],  # way → runs it once; how many units of work that was
     rounds: int = 3,
 ) -> dict[str, list[float]]:
     "Seconds per unit of each way: all of them once unmeasured, then in turn, `rounds` times."

@@ -36,7 +36,24 @@ from .warmup import warm_up
 from .weights import DamagedFile, read_weights
 
 # %% ../nbs/55_train.ipynb #13f5e5a7
-_MAY_DIFFER = {"resume", "device", "num_workers", "root", "run_dir", "features_dir", "compile_encoder", "text_cache_gb", "save_every", "grad_checkpointing", "tme_chunk", "methods", "rows", "longer", "seeds", "plugin"}
+_MAY_DIFFER = {
+    "resume",
+    "device",
+    "num_workers",
+    "root",
+    "run_dir",
+    "features_dir",
+    "compile_encoder",
+    "text_cache_gb",
+    "save_every",
+    "grad_checkpointing",
+    "tme_chunk",
+    "methods",
+    "rows",
+    "longer",
+    "seeds",
+    "plugin",
+}
 
 
 def open_run(cfg: TrainConfig, world: World, *data: TripletDataset) -> None:
@@ -126,7 +143,7 @@ class Run:
             encoders.save(path)
         self.world.wait()
 
-    def model(self, name: str, encoders: Encoders, store: FeatureStore) -> Result:
+    def model(self, name: str, encoders: Encoders, store: FeatureStore) -> Optional[Result]:
         "Train one model (stage 2) and evaluate it; a finished one is only evaluated."
         cfg, folder = self.cfg, self.cfg.run_dir / "models" / name
         set_seed(cfg.seed)
@@ -210,7 +227,8 @@ def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
         run.say(f"{cfg.dataset}: {_amount(data[0])} training triplets, {_amount(data[1])} validation queries; run folder {escape(str(cfg.run_dir))}")
     encoders = run.encoders()
     store = run.features(encoders)
-    results = [run.model(name, encoders, store) for name in names] if "dvr" in cfg.stages else []
+    made = [run.model(name, encoders, store) for name in names] if "dvr" in cfg.stages else []
+    results = [result for result in made if result is not None]
     if world.main and results:
         write_json(cfg.run_dir / "results.json", [r.as_dict() for r in results])
         run.say(results_table(results, f"{cfg.dataset} val, seed {cfg.seed}"), soft_wrap=False)

@@ -8,7 +8,7 @@ __all__ = ['load_pixels', 'jitter', 'warm_up']
 # %% ../nbs/54_warmup.ipynb #0b7e4c0f
 import random
 from pathlib import Path
-from typing import Optional
+from typing import Iterator, Optional
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +65,7 @@ def warm_up(clip: ClipEncoder, data: TripletDataset, cfg: TrainConfig, world: Wo
     pixels = load_pixels(clip, data, names, cfg.num_workers, world.main)
     batches = Batches(len(names), cfg.warmup_batch_size, cfg.seed, world, "--warmup-batch-size", "images with a description")
 
-    def of_epoch(epoch: int, first: int):
+    def of_epoch(epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         for step, index in list(enumerate(batches(epoch)))[first:]:
             rng = random.Random(f"{cfg.seed} {epoch} {step} {world.rank}")
             sentences = [rng.choice(data.descriptions[names[i]]) for i in index]

@@ -137,7 +137,8 @@ def why_picture(
         if shares:
             shade_crops([fig.add_subplot(grid[row, place]) for place in (1, 2)], picture, shares)
     if words:
-        word_bars(fig.add_subplot(grid[:-1, -1]), *zip(*found.words), "how far the score falls without the word")
+        labels, falls = zip(*found.words)
+        word_bars(fig.add_subplot(grid[:-1, -1]), labels, falls, "how far the score falls without the word")
     _split_bar(fig.add_subplot(grid[-1, :]), found, {"base": True, "reference": image is not None, "sentence": bool(join_captions((text,)))})
     if words:
         fig.suptitle(textwrap.fill(join_captions((text,)), 90), fontsize=9, parse_math=False)

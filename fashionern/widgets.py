@@ -64,7 +64,7 @@ class SearchWidget:
         self.upload.observe(lambda change: self._uploaded(), "value")
         self.go.on_click(lambda _: self.search())
         self.back.on_click(lambda _: self.step_back())
-        self.start = {"image": image, "name": None}
+        self.start: dict[str, Any] = {"image": image, "name": None}
         if image is not None or text:
             self.search()
 
@@ -96,6 +96,8 @@ class SearchWidget:
 
     def explain(self, hit: Hit) -> None:
         "Why it was found, below the grid."
+        if self.query is None:
+            return
         self.reason.children = [self.w.Image(value=png(explain_hit(self.searcher, self.query, hit)), format="png")]
 
     def _uploaded(self) -> None:

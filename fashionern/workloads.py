@@ -22,16 +22,26 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .config import TrainConfig, get_preset
-from .core import CROPS, ImageFeatures
+from .core import CROPS, ImageFeatures, TextFeatures
 from .distributed import World
 from .encoders.clip import create_clip
 from .evaluate import evaluate
 from .features import FeatureStore, extract_features
 from .inputs import WORDS, Sizes, drawn_photos, random_encoders, random_store, random_triplets, unit
+from .loop import MetricsLog
 from .losses import create_loss
 from .models.factory import create_model
 from .published import features_one_by_one
-from .stages import Sentences, StageOne, StageTwo, TextBank, TripletRows, loss_scale, stage_one_loss, train_composer
+from fashionern.stages import (
+    Sentences,
+    StageOne,
+    StageTwo,
+    TextBank,
+    TripletRows,
+    loss_scale,
+    stage_one_loss,
+    train_composer,
+)
 from .timing import Case, apart, side_by_side, watched
 
 # %% ../nbs/74_workloads.ipynb #wrk00010
@@ -50,7 +60,7 @@ def training(sizes: Sizes) -> list[Case]:
         rows, sentences = TripletRows(data, store), Sentences(data, encoders.clip)
         bank = TextBank(model, encoders, sentences, rows.reference, store, 0)
 
-        def one_step(reference: ImageFeatures, text, target: ImageFeatures) -> None:
+        def one_step(reference: ImageFeatures, text: TextFeatures, target: ImageFeatures) -> None:
             loss = step.train()(reference, text, target)
             optimiser.zero_grad()
             loss.backward()
@@ -63,7 +73,7 @@ def training(sizes: Sizes) -> list[Case]:
         batch = ready(torch.arange(B))
 
         def ours() -> int:
-            train_composer(model, encoders, data, store, cfg, world, None, None, lambda **_: None, parts)
+            train_composer(model, encoders, data, store, cfg, world, None, None, MetricsLog(None), parts)
             return B * steps
 
         def floor() -> int:
@@ -92,7 +102,12 @@ def _stage_one(chunk: int, B: int, sizes: Sizes) -> tuple[float, float]:
     pixels = torch.randint(256, (2, B, 3, S, S), dtype=torch.uint8, device=sizes.device)
     tokens = encoders.clip.tokenize([f"is {WORDS[i % 8]} and {WORDS[i // 8 % 8]}" for i in range(B)])
     crops = unit(B, CROPS, dim).to(sizes.device)
-    return watched(lambda: stage_one_loss(*stage(tokens, crops, *pixels), 0.5).backward())
+
+    def step() -> None:
+        query, align, target = stage(tokens, crops, *pixels)
+        stage_one_loss(query, align, target, 0.5).backward()
+
+    return watched(step)
 
 
 def stage1(sizes: Sizes) -> list[Case]:

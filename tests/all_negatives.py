@@ -78,7 +78,7 @@ def stage_one(ranks: World, chunk: int) -> list[float]:
 
     clip.requires_grad_(False)
     crops = F.normalize(torch.randn(N, CROPS, clip.dim), dim=-1)
-    tokens = clip.tokenize([f"is {colour} and longer" for colour in "red green blue black white pink grey brown".split()])
+    tokens = clip.tokenize([f"is {colour} and longer" for colour in ["red", "green", "blue", "black", "white", "pink", "grey", "brown"]])
     batch = tokens, crops, crops[:, 0], crops[:, 1]
     return apart(make, lambda m, b, of: stage_one_loss(*m(*b), 0.5, of, scale=10.0), batch, ranks)
 

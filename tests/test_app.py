@@ -8,6 +8,7 @@ import sys
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -103,7 +104,7 @@ def _query(name, text, k):
 
 
 def test_upload_is_searched_and_left_out(client, searcher):
-    data = open(searcher.store.get(["women/03.png"])[0].path, "rb").read()
+    data = Path(searcher.store.get(["women/03.png"])[0].path).read_bytes()
     kept = client.post("/api/upload", content=data).json()
     assert Image.open(io.BytesIO(client.get(kept["photo"]).content)).size == (kept["width"], kept["height"]) == (96, 96)
     by_upload = names(client.post("/api/search", json={"upload": kept["upload"], "text": "is red", "k": 40}))
@@ -234,9 +235,8 @@ def test_a_photo_whose_file_is_gone(tmp_path):
 
 
 def test_a_port_that_is_taken():
-    with listen("127.0.0.1", 0) as bound:
-        with pytest.raises(ErnError, match="--port"):
-            listen("127.0.0.1", bound.getsockname()[1])
+    with listen("127.0.0.1", 0) as bound, pytest.raises(ErnError, match="--port"):
+        listen("127.0.0.1", bound.getsockname()[1])
 
 
 def test_without_the_extra():

@@ -147,7 +147,7 @@ def test_missing_images_are_told_in_the_result(monkeypatch, capsys, finished, tm
         (["draw", "--dataset", "cirrr", "--root", "d"], ["'cirr'"]),
         (["draw", "--dataset", "cirr", "--root", "d", "--images", "0"], ["images = 0"]),
         (["draw", "--dataset", "shoes", "--root", "d", "--size", "4"], ["size = 4"]),
-        (["draw", "--dataset", "cirr", "--root", "/proc/none"], ["/proc/none cannot be written"]),
+        (["draw", "--dataset", "cirr", "--root", "/proc/none"], ["/proc/none/", "cannot be written"]),
         (["check", "--dataset", "cir", "--root", "."], ["dataset", "'cirr'"]),
         (["check", "--dataset", "cirr", "--root", "nowhere"], ["nowhere", "--root"]),
     ],

@@ -108,7 +108,7 @@ def test_every_notebook_is_a_page_that_the_navigation_reaches(site):
 def test_no_directive_and_no_markup_is_left_on_a_page(site):
     for name in NOTEBOOKS:
         words = "".join(read(site, name).words)
-        assert not re.search(r"^#\|\s*\w+", words, re.M), f"{name} shows a directive of nbdev"
+        assert not re.search(r"^#\|\s*\w+", words, re.MULTILINE), f"{name} shows a directive of nbdev"
         assert "{py:" not in words and ":::" not in words, f"{name} shows markup"
 
 

@@ -161,7 +161,7 @@ def test_what_is_refused(edition, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.parametrize("make", (make_shoes, make_fashion200k, make_cirr))
+@pytest.mark.parametrize("make", [make_shoes, make_fashion200k, make_cirr])
 def test_the_smallest_and_the_largest_can_be_made(make):
     "No seed may lack the pairs for its questions, and the designs must last."
     for images, seed in ((LIMITS["images"][1], 0), *((LIMITS["images"][0], seed) for seed in range(40))):

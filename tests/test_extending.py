@@ -12,7 +12,27 @@ import pytest
 from fashionern.data.garments import draw_fashioniq
 
 ROOT = Path(__file__).resolve().parent.parent
-FLAGS = "--preset demo --root data --stages warmup dvr --warmup-epochs 1 --num-epochs 1 --batch-size 20 --warmup-batch-size 20 --num-workers 0 --device cpu".split()
+FLAGS = [
+    "--preset",
+    "demo",
+    "--root",
+    "data",
+    "--stages",
+    "warmup",
+    "dvr",
+    "--warmup-epochs",
+    "1",
+    "--num-epochs",
+    "1",
+    "--batch-size",
+    "20",
+    "--warmup-batch-size",
+    "20",
+    "--num-workers",
+    "0",
+    "--device",
+    "cpu",
+]
 
 
 def tutorial_file(name: str) -> str:
@@ -103,7 +123,23 @@ def test_indexed_and_searched(trained):
 
 def test_compared_over_seeds(trained):
     flags = [f for f in FLAGS if f not in ("warmup",)]
-    done = ern(trained, "methods", *flags, "--clip-path", "run/clip.safetensors", "--run-dir", "seeds", "--seeds", "1", "2", "--methods", "combiner", "spotlight", "--plugin", "my_composer.py")
+    done = ern(
+        trained,
+        "methods",
+        *flags,
+        "--clip-path",
+        "run/clip.safetensors",
+        "--run-dir",
+        "seeds",
+        "--seeds",
+        "1",
+        "2",
+        "--methods",
+        "combiner",
+        "spotlight",
+        "--plugin",
+        "my_composer.py",
+    )
     assert done.returncode == 0, done.stderr
     rows = json.loads((trained / "seeds" / "methods.json").read_text())
     assert sorted((r["model"], r["seed"]) for r in rows) == [("combiner", 1), ("combiner", 2), ("spotlight", 1), ("spotlight", 2)]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from error_sentence import sentence
 from PIL import Image
 
-from error_sentence import sentence
 from fashionern.data.core import apply_missing
 from fashionern.data.fashion200k import (
     CATEGORIES,

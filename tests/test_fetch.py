@@ -376,11 +376,16 @@ def test_stopped_and_started_again(server, tmp_path, stop):
         for at in range(1000):
             request.wfile.write(body[at : at + 1])
             if held.wait(0.02):
-                return request.wfile.write(body[at + 1 :])
+                request.wfile.write(body[at + 1 :])
+                return
 
     for i, name in enumerate(names):
         server[f"/{name}.jpg"] = reply(body) if i < 6 else drops
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, server.url, str(tmp_path), " ".join(names)], stderr=subprocess.PIPE, preexec_fn=hear_interrupts)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, server.url, str(tmp_path), " ".join(names)],
+        stderr=subprocess.PIPE,
+        preexec_fn=hear_interrupts,  # noqa: PLW1509  it only sets a signal's handler
+    )
     assert server.wait_for(9)  # six whole ones, three in drops
     os.kill(process.pid, stop)
     said = process.communicate(timeout=20)[1].decode()

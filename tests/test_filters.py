@@ -8,10 +8,43 @@ import sqlite3
 import pytest
 from error_sentence import sentence
 
-from fashionern.filters import MOST_CHARACTERS, MOST_LEVELS, And, Compare, In, Like, Missing, Not, Or, columns_of, parse_filter, to_milvus, to_sql
+from fashionern.filters import (
+    MOST_CHARACTERS,
+    MOST_LEVELS,
+    And,
+    Compare,
+    In,
+    Like,
+    Missing,
+    Not,
+    Or,
+    columns_of,
+    parse_filter,
+    to_milvus,
+    to_sql,
+)
 
 NAMES = ("gender", "price", "base colour", 'a"b', "in", "größe")
-TEXTS = ("", "Men", "men", "Women", "12", "a_b", "axb", "50%", "x*y", "[a]", "a?", "Levi's", 'say "hi"', "back\\slash", "日本", "\U0001f600", "two\nlines", "'; drop table photos; --")
+TEXTS = (
+    "",
+    "Men",
+    "men",
+    "Women",
+    "12",
+    "a_b",
+    "axb",
+    "50%",
+    "x*y",
+    "[a]",
+    "a?",
+    "Levi's",
+    'say "hi"',
+    "back\\slash",
+    "日本",
+    "\U0001f600",
+    "two\nlines",
+    "'; drop table photos; --",
+)
 NUMBERS = (0, 1, -3, 12, 12.5, 0.1, 1e10, -0.25)
 PATTERNS = ("%", "", "M%", "%en", "%e%", "a_b", "a_%", "%*%", "[a]%", "%?", "%\\%", "%日%", "t%s", "%%", "50%%", "_%")
 OPS = ("=", "!=", "<", "<=", ">", ">=")
@@ -36,12 +69,12 @@ def a_filter(rng: random.Random, level: int = 0):
 
 def as_text(f, rng: random.Random) -> str:
     "The tree as a person would write it, in one of several ways."
-    word = lambda w: rng.choice((w, w.upper(), w.title()))  # noqa: E731
+    word = lambda w: rng.choice((w, w.upper(), w.title()))
     if isinstance(f, (And, Or)):
         return f" {word('and' if isinstance(f, And) else 'or')} ".join(f"({as_text(part, rng)})" for part in f.parts)
     if isinstance(f, Not):
         return f"{word('not')} ({as_text(f.part, rng)})"
-    literal = lambda v: repr(v) if not isinstance(v, str) else "'" + v.replace("'", "''") + "'"  # noqa: E731
+    literal = lambda v: repr(v) if not isinstance(v, str) else "'" + v.replace("'", "''") + "'"
     plain = re.fullmatch(r"[A-Za-z_]\w*", f.column) and f.column != "in" and rng.random() < 0.7
     column = f.column if plain else '"' + f.column.replace('"', '""') + '"'
     gap = rng.choice(("", " ", "\n\t "))
@@ -122,7 +155,7 @@ def test_a_declared_type_does_not_make_a_text_a_number(table):
     db = sqlite3.connect(":memory:")
     db.execute("create table t (size text, price real)")
     db.execute("insert into t values ('38', 38)")
-    count = lambda text: db.execute(f"select count(*) from t where {to_sql(parse_filter(text), str)[0]}", to_sql(parse_filter(text), str)[1]).fetchone()[0]  # noqa: E731
+    count = lambda text: db.execute(f"select count(*) from t where {to_sql(parse_filter(text), str)[0]}", to_sql(parse_filter(text), str)[1]).fetchone()[0]
     assert count("size = '38'") == count("price = 38") == count("size != 38") == count("price not in ('38')") == 1
     assert count("size = 38") == count("price = '38'") == count("size in (38)") == count("size < 40") == count("price like '3%'") == 0
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from error_sentence import sentence
 from PIL import Image
 
-from error_sentence import sentence
 from fashionern.core import write_json
 from fashionern.data import table as table_module
 from fashionern.data.core import ImageFinder
@@ -92,7 +92,7 @@ def test_a_table_worked_by_hand(tmp_path):
     }  # fmt: skip
     for e in entries:
         old, new = (
-            {p.image: p.values for p in products}[n]["colour kind".split().index(e["changed"])]
+            {p.image: p.values for p in products}[n][["colour", "kind"].index(e["changed"])]
             for n in (e["candidate"], e["target"][0])
         )
         assert new.lower() in e["captions"][0] and len(e["captions"][0].split()) <= 12 and old != new

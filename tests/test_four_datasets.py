@@ -149,7 +149,11 @@ def test_missing_images_are_left_out_only_when_asked(dataset, tmp_path):
     before, now = ({k: sum(c[k] for c in r["counts"].values()) for k in ("queries", "gallery", "queries_expected", "gallery_expected")} for r in (line, result))
     assert (now["queries_expected"], now["gallery_expected"]) == (before["queries"], before["gallery"])
     assert now["gallery"] == before["gallery"] - 2 and now["queries"] < before["queries"]
-    assert "IMAGES ARE MISSING" in said and all(f"gallery {c['gallery']:,} of {c['gallery_expected']:,}" in said for c in result["counts"].values() if c["gallery"] < c["gallery_expected"])
+    assert "IMAGES ARE MISSING" in said and all(
+        f"gallery {c['gallery']:,} of {c['gallery_expected']:,}" in said
+        for c in result["counts"].values()
+        if c["gallery"] < c["gallery_expected"]
+    )
 
 
 def _references(name: str, root: Path) -> list[Path]:

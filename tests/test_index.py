@@ -86,7 +86,20 @@ def test_from_a_folder_to_results(place, shop, photos, tmp_path, capsys):
     hits = search(place, tmp_path, "--image", str(photos / "new/0.png"), "--text", "is red", "-k", "5", "--json")[0]
     assert np.allclose([h.score for h in hits], expected.sort(descending=True).values[:5], atol=1e-4)
     assert json.loads(capsys.readouterr().out)["hits"][0]["name"] == hits[0].name
-    cheap = search(place, tmp_path, "--name", "new/0.png", "-k", "50", "--where", "price < 5 and not colour = 'red'", "--grid", str(tmp_path / "g.png"), "--explain", str(tmp_path / "w.png"))[0]
+    cheap = search(
+        place,
+        tmp_path,
+        "--name",
+        "new/0.png",
+        "-k",
+        "50",
+        "--where",
+        "price < 5 and not colour = 'red'",
+        "--grid",
+        str(tmp_path / "g.png"),
+        "--explain",
+        str(tmp_path / "w.png"),
+    )[0]
     assert cheap and all(h.columns["price"] < 5 and h.columns["colour"] != "red" for h in cheap)
     assert all(Image.open(tmp_path / f).size[0] > 300 for f in ("g.png", "w.png"))
     own = search(place, tmp_path, "--name", "new/0.png", "--keep-reference", "-k", "1")[0]
@@ -127,7 +140,13 @@ def test_another_model_is_refused(place, shop, photos, tmp_path):
         search(place, tmp_path, "--text", "red", "--model", str(shop / "model1"))
     with pytest.raises(ErnError, match="other weights"):
         index("build", place, tmp_path, "--model", str(shop / "model1"))
-    for wrong, sentence in ((["--where", "size = 1", "--text", "x"], "size"), (["--where", "price <", "--text", "x"], "character 8"), (["--name", "x.png"], "x.png"), (["--image", "x.png"], "x.png"), ([], "reference")):
+    for wrong, sentence in (
+        (["--where", "size = 1", "--text", "x"], "size"),
+        (["--where", "price <", "--text", "x"], "character 8"),
+        (["--name", "x.png"], "x.png"),
+        (["--image", "x.png"], "x.png"),
+        ([], "reference"),
+    ):
         with pytest.raises(ErnError, match=sentence):
             search(place, tmp_path, *wrong)
 

@@ -18,7 +18,7 @@ def cells(path: Path) -> list[str]:
 
 def module_of(path: Path) -> str | None:
     "The module a notebook exports to."
-    found = re.search(r"^#\|\s*default_exp\s+(\S+)", "\n".join(cells(path)), re.M)
+    found = re.search(r"^#\|\s*default_exp\s+(\S+)", "\n".join(cells(path)), re.MULTILINE)
     return f"fashionern.{found.group(1)}" if found else None
 
 

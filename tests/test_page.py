@@ -14,7 +14,7 @@ pytest.importorskip("uvicorn", reason="the search page needs the extra [app]")
 from fashionern.app import create_app, listen, make_server  # noqa: E402  they need the extra too
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no browser `chromium` on this machine's path")
 
 
@@ -167,7 +167,8 @@ def test_by_keyboard_alone(page):
 def test_pasted_dropped_shared_and_remembered(page, address):
     give = """([kind]) => fetch(document.querySelector('.tile img').src).then(r => r.blob()).then(blob => {
         const data = new DataTransfer(); data.items.add(new File([blob], kind + '.jpg', {type: 'image/jpeg'}));
-        document.body.dispatchEvent(kind == 'paste' ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true}) : new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true}));
+        document.body.dispatchEvent(kind == 'paste' ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true})
+            : new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true}));
     })"""
     for kind in ("paste", "drop"):
         page.evaluate(give, [kind])

@@ -1,12 +1,13 @@
 "Every protocol against a twin that ranks names, one query at a time, on thousands of random cases full of ties."
 
 import random
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from fashionern.core import ImageFeatures, Triplet
+from fashionern.core import ErnError, ImageFeatures, Triplet
 from fashionern.data.core import ImageFinder, TripletDataset
 from fashionern.evaluate import evaluate, what_was_ranked
 from fashionern.metrics import LOST
@@ -29,6 +30,8 @@ RULES = {
     "table-unmasked": ("all", False, False, (1, 10, 50), (), ("R@10", "R@50")),
 }
 ENCODERS = SimpleNamespace(clip=SimpleNamespace(device=torch.device("cpu"), dim=3))
+
+VECTORS = [list(v) for v in product(range(3), repeat=3) if any(v)]  # a vector of zeros is refused
 
 
 class Lookup(torch.nn.Module):
@@ -56,7 +59,7 @@ class Lookup(torch.nn.Module):
 def random_dataset(rng: random.Random, protocol: str) -> tuple[TripletDataset, dict, dict]:
     "A dataset with two categories, its image vectors and its sentence vectors."
     dataset = PROTOCOLS[protocol].dataset
-    vector = lambda: [rng.randint(0, 2) for _ in range(3)]
+    vector = lambda: rng.choice(VECTORS)
     categories = ("dress", "shirt") if dataset == "fashioniq" else ("all",)
     split_images, triplets, sentences = {}, [], {}
     for category in categories:
@@ -96,7 +99,7 @@ def by_hand(data, images, sentences, rule) -> list[dict]:
                 ranked.append({
                     "category": category, "order": order, "group": group, "scores": scores,
                     "rank": next((i for i, n in enumerate(order, 1) if n in t.targets), LOST),
-                    "reference": (scores[t.reference], max(scores[n] for n in gallery), max((scores[n] for n in t.targets))),
+                    "reference": (scores[t.reference], max(scores[n] for n in gallery), max(scores[n] for n in t.targets)),
                     "subset_rank": next((i for i, n in enumerate(group, 1) if n in t.targets), LOST),
                 })  # fmt: skip
     return ranked
@@ -148,24 +151,34 @@ def test_every_protocol_is_written_out_here():
     assert set(RULES) == set(PROTOCOLS)
 
 
-@pytest.mark.parametrize(("targets", "query"), [(("gone",), [1, 1, 1]), (("b",), [float("nan")] * 3)])
-def test_a_query_whose_answer_is_nowhere_is_never_found(targets, query):
-    "The gallery is smaller than k: a rank of its size plus one would have counted as found."
-    data = TripletDataset("shoes", "val", [Triplet("a", targets, ("S",))], {"all": ["a", "b"]}, ImageFinder())
+def of_one_query(target: str, query: list[float]):
+    "The result of a gallery of two equal images."
+    data = TripletDataset("shoes", "val", [Triplet("a", (target,), ("S",), id="q")], {"all": ["a", "b"]}, ImageFinder())
     features = lambda names: ImageFeatures(torch.ones(len(names), 3), torch.zeros(len(names), 13, 3))
-    result = evaluate(Lookup({"S": query}), ENCODERS, data, features, ["shoes"])[0]
+    return evaluate(Lookup({"S": query}), ENCODERS, data, features, ["shoes"])[0]
+
+
+def test_a_query_whose_answer_is_nowhere_is_never_found():
+    "The gallery is smaller than k: a rank of its size plus one would have counted as found."
+    result = of_one_query("gone", [1, 1, 1])
     assert result.queries[0].rank == LOST and result.mean["R@50"] == 0
     assert result.found["lost"] == 1 and "1 queries have no right image" in what_was_ranked(result)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 0.0])
+def test_a_query_without_direction_stops_the_evaluation(number):
+    with pytest.raises(ErnError, match="1 of 1 query rows, such as 'q'"):
+        of_one_query("b", [number] * 3)
 
 
 def test_more_queries_than_fit_into_one_block():
     "The ranking goes by blocks of 1,024 queries: recalls and dominance of 2,500 are those of all, not of the last block."
     names = [f"i{n}" for n in range(40)]
     rng = random.Random(7)
-    images, sentences = {n: [rng.randint(0, 2) for _ in range(3)] for n in names}, {}
+    images, sentences = {n: rng.choice(VECTORS) for n in names}, {}
     triplets = []
     for i in range(2500):
-        sentences[f"S{i}"] = [rng.randint(0, 2) for _ in range(3)] if i < 1500 else [1, 1, 1]
+        sentences[f"S{i}"] = rng.choice(VECTORS) if i < 1500 else [1, 1, 1]
         reference, target = rng.sample(names, 2)
         triplets.append(Triplet(reference, (target,), (f"S{i}",), id=str(i)))
     data = TripletDataset("shoes", "val", triplets, {"all": names}, ImageFinder())

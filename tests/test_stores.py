@@ -23,7 +23,21 @@ MILVUS = all(map(importlib.util.find_spec, ("pymilvus", "milvus_lite")))
 needs_milvus = pytest.mark.skipif(not MILVUS, reason="Milvus is not installed: pip install 'fashionern[milvus]'")
 DIM, COUNT = 16, 300
 ABOUT = {"format": 1, "model": "runs/a model", "model_name": "fashionern", "identity": "0123456789abcdef", "dim": DIM, "kind": "exact"}
-ODD = ["it's \"so\".jpg", "women/a b.jpg", "日本/ü\U0001f600.png", "two\nlines.jpg", "x" * 300 + ".jpg", "' or 1=1 --", "back\\slash%_[*]?.jpg", " ", "{a}", "e\u0301.jpg", "\u00e9.jpg", "A.jpg", "a.jpg"]
+ODD = [
+    'it\'s "so".jpg',
+    "women/a b.jpg",
+    "日本/ü\U0001f600.png",
+    "two\nlines.jpg",
+    "x" * 300 + ".jpg",
+    "' or 1=1 --",
+    "back\\slash%_[*]?.jpg",
+    " ",
+    "{a}",
+    "e\u0301.jpg",
+    "\u00e9.jpg",
+    "A.jpg",
+    "a.jpg",
+]
 
 
 @pytest.fixture(params=["folder", pytest.param("milvus", marks=needs_milvus)])

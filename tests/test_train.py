@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from fashionern.data.garments import draw_fashioniq
+from fashionern.stopping import STOPPED
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -90,3 +91,57 @@ def test_a_killed_run_resumed_ends_with_the_same_weights(garments, tmp_path):
     assert same(weights(tmp_path / "whole", "combiner"), weights(tmp_path / "killed", "combiner"))
     whole, killed = (json.loads((tmp_path / n / "results.json").read_text()) for n in ("whole", "killed"))
     assert whole == killed
+
+
+def until_logged(process: subprocess.Popen, log: Path, words: str) -> None:
+    "Wait for a line of the log; the run must not end before."
+    deadline = time.monotonic() + 300
+    while not (log.exists() and words in log.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be stopped"
+        time.sleep(0.02)
+
+
+def rank_of(process: subprocess.Popen, rank: int) -> int:
+    "The process number of one rank of a torchrun."
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = f"\nPPid:\t{process.pid}\n" in (folder / "status").read_text() and f"\0RANK={rank}\0" in (folder / "environ").read_text()
+        except OSError:
+            continue
+        if ours:
+            return int(folder.name)
+    raise AssertionError(f"no rank {rank}")
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to find the rank that is to die")
+def test_a_rank_that_dies_is_started_anew_and_the_run_ends_the_same(garments, tmp_path):
+    long = {"num-epochs": 9}
+    run([*TORCHRUN, "-m", "fashionern.train", *flags(garments, tmp_path / "whole", **long)])
+    command = [*TORCHRUN, "--max-restarts=2", "-m", "fashionern.train", *flags(garments, tmp_path / "killed", **long)]
+    process = subprocess.Popen([str(c) for c in command], env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until_logged(process, tmp_path / "killed" / "metrics.jsonl", '"stage 2 (fashionern)", "epoch": 3,')
+    os.kill(rank_of(process, 1), signal.SIGKILL)
+    said = process.communicate(timeout=400)[1]
+    assert process.returncode == 0, said[-3000:]
+    starts = json.loads((tmp_path / "killed" / "record.json").read_text())["starts"]
+    assert [s["resumed"] for s in starts] == [False, True] and all(s["processes"] == 2 for s in starts)
+    for name in ("fashionern", "combiner"):
+        assert same(weights(tmp_path / "whole", name), weights(tmp_path / "killed", name))
+    whole, killed = (json.loads((tmp_path / n / "results.json").read_text()) for n in ("whole", "killed"))
+    assert whole == killed
+
+
+def test_sigterm_saves_and_ends_with_a_status_of_its_own(garments, tmp_path):
+    long = {"num-epochs": 9, "save-every": 1000}
+    run([sys.executable, "-m", "fashionern.train", *flags(garments, tmp_path / "whole", **long)])
+    command = [sys.executable, "-m", "fashionern.train", *flags(garments, tmp_path / "stopped", **long)]
+    process = subprocess.Popen([str(c) for c in command], env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until_logged(process, tmp_path / "stopped" / "metrics.jsonl", '"stage 2 (combiner)", "epoch": 2,')
+    process.terminate()
+    said = process.communicate(timeout=100)[1]
+    assert process.returncode == STOPPED and "Traceback" not in said, said[-3000:]
+    assert not (tmp_path / "stopped" / "models" / "combiner" / "last.safetensors").exists(), "stopped too late to prove anything"
+    assert (tmp_path / "stopped" / "models" / "combiner" / "resume.safetensors").exists()
+    run([*command, "--resume"])
+    for name in ("fashionern", "combiner"):
+        assert same(weights(tmp_path / "whole", name), weights(tmp_path / "stopped", name))

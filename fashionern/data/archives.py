@@ -19,7 +19,7 @@ import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Any, Callable, Iterator, Optional
+from typing import IO, Any, Callable, Iterator, Optional, cast
 
 from tqdm import tqdm
 
@@ -73,10 +73,10 @@ class _Bounded:
 class _Tar:
     "A TAR file, plain or compressed with gzip or bzip2."
 
-    def __init__(self, path: Path, open_file: Callable[[Path, str], IO[bytes]]):
+    def __init__(self, path: Path, open_file: Callable[..., Any]):
         self._raw = _Bounded(open_file(path, "rb"))
         try:
-            self._file = tarfile.TarFile(fileobj=self._raw)
+            self._file = tarfile.TarFile(fileobj=cast(IO[bytes], self._raw))
         except BaseException:
             self._raw.close()
             raise
@@ -95,7 +95,7 @@ class _Tar:
         raise tarfile.ReadError("it goes on after its end")
 
     def open(self, member: Member) -> IO[bytes]:
-        return self._file.extractfile(member.entry)
+        return cast(IO[bytes], self._file.extractfile(member.entry))  # a file, see `kind`: a folder would give None
 
     def close(self) -> None:
         self._file.close()

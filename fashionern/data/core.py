@@ -85,10 +85,13 @@ MOST_SIDE, MOST_PIXELS = 12_000, 110_000_000  # of a photo: a long and narrow on
 def load_image(path: str | Path) -> Image.Image:
     "The picture as upright RGB; transparent parts are put on white; an unreadable file is an `ErnError` that names it."
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            if max(image.size) > MOST_SIDE or image.width * image.height > MOST_PIXELS:
-                raise ErnError(f"Image {path} has {image.width:,} × {image.height:,} pixels; {MOST_SIDE:,} a side and {MOST_PIXELS / 1e6:g} million in all are read at most: make it smaller.")
-            image = ImageOps.exif_transpose(image)
+        with Image.open(path, formats=FORMATS) as opened:
+            if max(opened.size) > MOST_SIDE or opened.width * opened.height > MOST_PIXELS:
+                raise ErnError(
+                    f"Image {path} has {opened.width:,} × {opened.height:,} pixels; {MOST_SIDE:,} a side and {MOST_PIXELS / 1e6:g} million in all "
+                    f"are read at most: make it smaller."
+                )
+            image = ImageOps.exif_transpose(opened)
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

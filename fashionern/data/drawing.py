@@ -9,9 +9,10 @@ __all__ = ['ATTRIBUTES', 'Design', 'Pose', 'draw', 'draw_file']
 import colorsys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
 from ..core import unknown_name
@@ -43,7 +44,7 @@ class Design:
     logo: str
     length: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for f in fields(self):
             known = ATTRIBUTES if f.name == "category" else ATTRIBUTES[self.category][f.name]
             if getattr(self, f.name) not in known:
@@ -72,7 +73,7 @@ class Pose:
         room = max(0.03, 0.45 - _HEM[design.length] * self.scale / n / 2)
         self.shift = n * (0.5 + np.array([rng.uniform(-0.05, 0.05), rng.uniform(-room, room) * 0.6])) - middle
 
-    def __call__(self, points) -> list[tuple[float, float]]:
+    def __call__(self, points: ArrayLike) -> list[tuple[float, float]]:
         "Points of garment space (k, 2) as pixels."
         return list(map(tuple, (np.asarray(points, float) @ self.matrix.T + self.shift).tolist()))
 
@@ -83,7 +84,7 @@ class Pose:
         return tuple(row[0] * px[None] + row[1] * py[:, None] for row in inverse)
 
 # %% ../../nbs/08_data.drawing.ipynb #d3036811
-def _soft(points, rounds: int = 2) -> np.ndarray:
+def _soft(points: Sequence | np.ndarray, rounds: int = 2) -> np.ndarray:
     "An open line with its corners cut; the end points stay."
     p = np.asarray(points, float)
     for _ in range(rounds):
@@ -92,7 +93,7 @@ def _soft(points, rounds: int = 2) -> np.ndarray:
     return p
 
 
-def _mirror(points) -> np.ndarray:
+def _mirror(points: ArrayLike) -> np.ndarray:
     "The same points on the other side, in reverse order."
     return (np.asarray(points, float) * (-1, 1))[::-1]
 
@@ -178,16 +179,16 @@ def _logo(name: str) -> np.ndarray:
     return np.concatenate([outer, np.stack([0.38 + 0.76 * np.cos(b), 0.8 * np.sin(b)], 1)])
 
 # %% ../../nbs/08_data.drawing.ipynb #061d5060
-def _checked(u, v):
+def _checked(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return 0.5 * (u % 1 < 0.36) + 0.5 * (v % 1 < 0.36)
 
 
-def _dotted(u, v):
+def _dotted(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     row = np.floor(v)
     return ((u + 0.5 * (row % 2)) % 1 - 0.5) ** 2 + (v - row - 0.5) ** 2 < 0.09
 
 
-def _floral(u, v):
+def _floral(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     u, v = u * 0.62, v * 0.62
     row = np.floor(v)
     x, y = abs((u + 0.5 * (row % 2)) % 1 - 0.5), abs(v - row - 0.5)
@@ -209,7 +210,7 @@ _RGB = {
 }  # fmt: skip
 
 # %% ../../nbs/08_data.drawing.ipynb #145aa040
-def _mix(a, b, t: float) -> tuple[int, ...]:
+def _mix(a: Sequence[int], b: Sequence[int], t: float) -> tuple[int, ...]:
     "Colour `a` moved by share `t` towards colour `b`."
     return tuple(round(x + t * (y - x)) for x, y in zip(a, b))
 
@@ -284,7 +285,7 @@ class _Pen:
         self.picture, self.pose, self.palette, self.draw = picture, pose, palette, ImageDraw.Draw(picture)
         self.width = max(1, round(pose.n / 110))
 
-    def part(self, points, fill: Image.Image | tuple[int, ...]) -> None:
+    def part(self, points: ArrayLike, fill: Image.Image | tuple[int, ...]) -> None:
         "A seamed part: a colour, or cut out of a picture full of cloth."
         pixels = self.pose(points)
         if isinstance(fill, Image.Image):
@@ -295,7 +296,7 @@ class _Pen:
             self.draw.polygon(pixels, fill=fill)
         self.draw.line(pixels + pixels[:2], fill=self.palette["seam"], width=self.width, joint="curve")
 
-    def seam(self, points) -> None:
+    def seam(self, points: ArrayLike) -> None:
         "A line of stitches."
         self.draw.line(self.pose(points), fill=self.palette["seam"], width=self.width)
 

@@ -59,7 +59,7 @@ class Edition:
         write_designs(root, self.garments, self.names)
 
 # %% ../../nbs/19_data.editions.ipynb #4ff90990
-def _caption(old: Design, new: Design, said: tuple[str, str]) -> str:
+def _caption(old: Design, new: Design, said: tuple[str, ...]) -> str:
     "One sentence that names every change, from two that do so together."
     new_words = [words(name, getattr(new, name)) for name in changes(old, new)]
 
@@ -191,7 +191,8 @@ def _entry(
 def make_cirr(images: int, seed: int) -> Edition:
     "CIRR: captions and images by split, the training images in numbered folders."
     garments = make_groups({"train": images, "val": images // 2, "test1": images // 2}, seed)
-    files, names, annotations, pair, groups = {}, {}, {}, count(), {}
+    files, names, pair, groups = {}, {}, count(), {}
+    annotations: dict[str, Any] = {}
     for split, tables in garments.pictures.items():
         folder = "dev" if split == "val" else split
         for k, picture in enumerate(sorted(n for pictures in tables.values() for n in pictures)):

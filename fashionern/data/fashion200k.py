@@ -199,8 +199,8 @@ class SiblingPairs:
 def _query(line: str, known: AbstractSet[str], where: str) -> tuple[str, str]:
     "Reference and target of a line of test_queries.txt; `where` names file and line for the error."
     cuts = [i for i, c in enumerate(line) if c.isspace()]
-    pairs = {(image_name(line[:i]), image_name(line[i + 1 :])) for i in cuts}
-    pairs = [pair for pair in pairs if known.issuperset(pair)]
+    named = {(image_name(line[:i]), image_name(line[i + 1 :])) for i in cuts}
+    pairs = [pair for pair in named if known >= set(pair)]
     if len(pairs) != 1:
         raise ErnError(
             f"{where} must name two images of the test label files with a blank between but "

@@ -59,7 +59,7 @@ def _category(captions: Path, listed: set[str], category: str, split: str) -> li
 def load_fashioniq(
     root: str | Path,  # the folder that holds captions/, image_splits/ and images/ or resized_image/
     split: str = "val",  # 'train', 'val' or 'test'
-    categories: tuple[str, ...] = CATEGORIES,  # some of 'dress', 'shirt', 'toptee'
+    categories: str | tuple[str, ...] = CATEGORIES,  # one or some of 'dress', 'shirt', 'toptee'
 ) -> TripletDataset:
     "One split of FashionIQ; images are not looked at here, see `apply_missing`."
     root = Path(root)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
@@ -98,7 +98,7 @@ def _pool(manners: Manners) -> urllib3.PoolManager:
 
     def hurried(kind: type) -> type:
         class Connection(kind.ConnectionCls):
-            def getresponse(self):
+            def getresponse(self) -> Any:
                 end = threading.Timer(manners.seconds, _shut, (self.sock,))
                 end.daemon = True
                 end.start()
@@ -223,7 +223,7 @@ class Fetcher:
     def _look_at_head(answer: urllib3.BaseHTTPResponse, max_bytes: int, types: Optional[tuple[str, ...]]) -> None:
         "A `Refusal` where the body need not even be read."
         kind = answer.headers.get("Content-Type", "").split(";")[0].strip().lower()
-        if kind.endswith("html") or kind.endswith("xhtml+xml") or (kind and types and not kind.startswith(types)):
+        if kind.endswith(("html", "xhtml+xml")) or (kind and types and not kind.startswith(types)):
             raise Refusal(f"content type {kind:.40}")
         if answer.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
             raise Refusal("compressed, which was not asked for")

@@ -77,7 +77,7 @@ def load_folder(
     again = 0
     if gallery.is_file():
         names, again = _gallery(gallery, triplets)
-        split_images = {c: names for c in categories}
+        split_images = dict.fromkeys(categories, names)
     else:
         named = {c: [n for t in triplets if t.category == c for n in (t.reference, *t.targets)] for c in categories}
         split_images = {c: list(dict.fromkeys(names)) for c, names in named.items()}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 from tqdm import tqdm
@@ -234,7 +234,7 @@ def draw_fashioniq(
     "Draw the demo dataset in FashionIQ's layout; the counts of what `root` then holds. A second call does nothing."
     images = {"train": train_images, "val": val_images, "test": test_images}
     triplets = {"train": train_triplets, "val": val_triplets, "test": test_triplets}
-    asked = {"layout": "fashioniq", "images": images, "triplets": triplets}
+    asked: dict[str, Any] = {"layout": "fashioniq", "images": images, "triplets": triplets}
     asked |= {"pictures": pictures, "seed": seed, "size": size}
     if (summary := drawn_before(root, asked)) is not None:
         return summary

@@ -73,7 +73,7 @@ def change_sentences(
 ) -> list[str]:
     "All ways to say that an attribute changes, each of at most twelve words."
     (_, _, old), (name, kind, new) = _spoken(attribute, old), _spoken(attribute, new)
-    forms = FORMS.get(kind, GENERAL)
+    forms = FORMS[kind] if kind else GENERAL
     if kind and new.endswith(f"{kind}less"):
         forms = ("is {new}", "make it {new}", "the same, but {new}")
     said = [form.format(name=name, old=old, new=new) for form in forms]

@@ -64,7 +64,7 @@ def count_entries(content: bytes, suffix: str) -> int:
 
 def judge(content: bytes, annotation: Annotation) -> dict[str, Any]:
     "Checksum, number of entries, and a verdict; one that begins with 'broken' means that it is not the file that was meant."
-    found = {"sha256": hashlib.sha256(content).hexdigest(), "entries": None}
+    found: dict[str, Any] = {"sha256": hashlib.sha256(content).hexdigest(), "entries": None}
     if found["sha256"] == annotation.sha256:
         return found | {"entries": annotation.entries, "verdict": "as the copy we know"}
     try:
@@ -83,8 +83,8 @@ def judge(content: bytes, annotation: Annotation) -> dict[str, Any]:
 def _find(folder: Path, wanted: Iterable[Annotation]) -> dict[str, Path]:
     "Path below the dataset's folder → the file of that name; an `ErnError` where two differ."
     by_name = defaultdict(list)
-    for path in sorted(folder.rglob("*")):
-        by_name[path.name].append(path)
+    for file in sorted(folder.rglob("*")):
+        by_name[file.name].append(file)
     found = {}
     for path in (a.path for a in wanted):
         named = [p for p in by_name[PurePosixPath(path).name] if p.is_file()]

@@ -14,7 +14,7 @@ import random
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Optional
+from typing import Any, Iterable, Optional
 
 import numpy as np
 import pandas as pd
@@ -68,7 +68,7 @@ def _parquet(path: Path) -> tuple[pd.DataFrame, dict[str, int]]:
     return frame, dict(zip(FOUND, (len(frame), 0, 0, 0)))
 
 # %% ../../nbs/19_data.table.ipynb #5b0a4af7
-def _as_text(value) -> str:
+def _as_text(value: Any) -> str:
     "A cell as text: '' for nothing, no '.0' after whole numbers."
     if value is None or value is pd.NA or value is pd.NaT or isinstance(value, float) and value != value:
         return ""
@@ -164,7 +164,8 @@ def split_products(
     random.Random(seed).shuffle(order)
     splits = {s: [] for s in sizes}
     for split in sorted(wanted, key=lambda s: (wanted[s] is None, wanted[s])):
-        room, rest = total if wanted[split] is None else wanted[split], []
+        number, rest = wanted[split], []
+        room = total if number is None else number
         for group in order:
             fits = len(group) + len(splits[split]) <= room
             (splits[split] if fits else rest).extend(group if fits else [group])
@@ -227,7 +228,7 @@ def _write_split(
     write_atomic(root / f"triplets.{split}.json", lambda p: p.write_text(f"[\n{lines}\n]\n", encoding="utf-8"))
     names = "".join(f"{p.image}\n" for p in products)
     write_atomic(root / f"gallery.{split}.txt", lambda p: p.write_text(names, encoding="utf-8"))
-    shown = {p.image: {"name": p.name, "attributes": dict(zip(attributes, p.values))} for p in products}
+    shown: dict[str, dict[str, Any]] = {p.image: {"name": p.name, "attributes": dict(zip(attributes, p.values))} for p in products}
     write_json(root / f"products.{split}.json", shown)
     if split == "train":
         sentences = {image: product_sentences(p["attributes"], p["name"]) for image, p in shown.items()}
@@ -265,7 +266,8 @@ def _grouped(
     names = defaultdict(list)
     for i, product in enumerate(kept):
         names[product.name].append(i)
-    return kept, near_duplicates(*map(np.array, zip(*prints)), same=names.values() if same_name else ())
+    bits, colours = map(np.array, zip(*prints))
+    return kept, near_duplicates(bits, colours, same=names.values() if same_name else ())
 
 # %% ../../nbs/19_data.table.ipynb #d6642261
 def triplets_from_table(

@@ -83,7 +83,7 @@ class Preprocess:
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         "They may come from a stranger's file: none may ask for all memory."
         number = lambda v, least, most: isinstance(v, (int, float)) and not isinstance(v, bool) and least <= v <= most
         sound = {
@@ -100,7 +100,8 @@ class Preprocess:
         padded = {"target": lambda: target_pad(image, self.ratio, self.fill), "square": lambda: square_pad(image, self.fill), "none": lambda: image}
         image = padded[self.pad]()
         scale = self.size / min(image.size)
-        return image, *(max(self.size, round(side * scale)) for side in image.size)
+        width, height = (max(self.size, round(side * scale)) for side in image.size)
+        return image, width, height
 
     def whole(self, image: Image.Image) -> Tensor:
         "(3, S, S) bytes: pad, bicubic resize of the shorter side to S, centre crop."

@@ -94,7 +94,8 @@ def sentences(
     "Two sentences in FashionIQ's style that together name every change."
     changed = changes(old, new)
     if len(changed) == 1:
-        return tuple(_say(t, changed[0], old, new) for t in _two_of(_SHORT[changed[0]] + _FULL[changed[0]], rng))
+        one, other = (_say(t, changed[0], old, new) for t in _two_of(_SHORT[changed[0]] + _FULL[changed[0]], rng))
+        return one, other
     a, b = _two_of(changed, rng)
     short = {name: [_say(t, name, old, new) for t in _two_of(_SHORT[name], rng)] for name in (a, b)}
     alone = {name: _say(str(rng.choice(_SHORT[name] + _FULL[name])), name, old, new) for name in (a, b)}

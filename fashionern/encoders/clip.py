@@ -11,7 +11,7 @@ import hashlib
 import logging
 import warnings
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import open_clip
 import torch
@@ -96,7 +96,7 @@ class ClipEncoder(nn.Module):
     def __init__(
         self,
         model: nn.Module,  # open_clip's `CLIP` or `CustomTextCLIP`
-        tokenizer,  # list of sentences → (B, L)
+        tokenizer: Any,  # list of sentences → (B, L)
         name: str,  # open_clip's model name
         preprocess: Preprocess,  # what this model's images go through
         quick_gelu: bool = False,  # which activation the weights were made with: OpenAI's need QuickGELU
@@ -190,7 +190,7 @@ def _preprocess_of(model: nn.Module, name: str) -> Preprocess:
     size = model.visual.image_size
     size = size if isinstance(size, int) else size[0]
     mean, std = (getattr(model.visual, k, None) or getattr(Preprocess, k) for k in ("image_mean", "image_std"))
-    small = dict(pad="square", fill="white", canvas=144) if name == TINY else {}
+    small: dict[str, Any] = dict(pad="square", fill="white", canvas=144) if name == TINY else {}
     return Preprocess(size=size, mean=tuple(mean), std=tuple(std), **small)
 
 

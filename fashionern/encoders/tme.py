@@ -10,7 +10,7 @@ import copy
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import open_clip
 import torch
@@ -18,7 +18,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..core import ErnError, TextFeatures, unknown_name
-from .clip import ClipEncoder, causal_mask, check_size, create_clip, embed_tokens, text_features, text_tower
+from fashionern.encoders.clip import (
+    ClipEncoder,
+    causal_mask,
+    check_size,
+    create_clip,
+    embed_tokens,
+    text_features,
+    text_tower,
+)
 from ..weights import check_state, read_header, read_weights, save_weights
 
 # %% ../../nbs/21_encoders.tme.ipynb #2967df35
@@ -36,7 +44,7 @@ class TmeSettings:
     align_from: str = "last"  # the alignment output is the last such branch's, or the mean of 'all'
     dropout: float = 0.0  # of injected crops and of each branch's output, in training: against learning the training triplets by heart
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for branch in self.branches:
             if branch not in BRANCHES:
                 raise unknown_name("TME branch", branch, BRANCHES)
@@ -143,7 +151,7 @@ class TME(nn.Module):
             aligned = [torch.stack(aligned).mean(0)]
         return text_features(tower, tokens, z, aligned[-1] if aligned else None)
 
-    def _branches(self, branches: nn.Module, *inputs) -> tuple[Tensor, Optional[Tensor]]:
+    def _branches(self, branches: nn.Module, *inputs: Optional[Tensor]) -> tuple[Tensor, Optional[Tensor]]:
         if self.grad_checkpointing and torch.is_grad_enabled():
             return checkpoint(branches, *inputs, use_reentrant=False)
         return branches(*inputs)
@@ -189,7 +197,8 @@ class Encoders(nn.Module):
 # %% ../../nbs/21_encoders.tme.ipynb #d832e9de
 def tme_settings(given: dict) -> TmeSettings:
     "Settings out of JSON, whose lists are tuples here."
-    return TmeSettings(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    return TmeSettings(**values)
 
 
 def _settings_in(header: dict[str, str], path: str | Path) -> TmeSettings:
@@ -207,7 +216,9 @@ def load_encoders(
     device: str | torch.device = "cpu",
 ) -> Encoders:
     "The encoders of a file; with TME exactly if the file holds one."
-    state = read_weights(path) if path else {}
+    if not path:
+        return Encoders(create_clip(name, pretrained, device=device))
+    state = read_weights(path)
     if not any(k.startswith("clip.") for k in state):
         return Encoders(create_clip(name, pretrained, path, device))
     header = read_header(path)

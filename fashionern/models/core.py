@@ -29,7 +29,8 @@ from .vtf import VTF
 COMPOSERS, TARGET_HEADS = Registry("composer"), Registry("target head")
 TEXT_ENCODERS = ("clip", "tme")
 for _name, _composer in {
-    "image-only": ImageOnly, "text-only": TextOnly, "sum": Sum, "tirg": TIRG, "val": VAL, "artemis": ARTEMIS, "attention-pooling": AttentionPooling, "combiner": Combiner, "vtf": VTF,
+    "image-only": ImageOnly, "text-only": TextOnly, "sum": Sum, "tirg": TIRG, "val": VAL, "artemis": ARTEMIS,
+    "attention-pooling": AttentionPooling, "combiner": Combiner, "vtf": VTF,
     "amc": AMC, "fame-vil": FAMEViL, "compodiff": CompoDiff, "cala": CaLa, "dqu-cir": DQU, "dvr": DVR,
 }.items():  # fmt: skip
     COMPOSERS.register(_name)(_composer)
@@ -63,6 +64,8 @@ class ComposedRetriever(nn.Module):
             return encoders.clip.encode_text(tokens)
         if encoders.tme is None:
             raise ErnError(f"Model {self.name!r} needs encoders with TME; run --stages tme dvr, or give a --clip-path that stage 1 wrote.")
+        if reference is None:
+            raise ErnError(f"Model {self.name!r} reads a sentence together with its reference image; give the image's features too.")
         return encoders.text(tokens, reference.local)
 
     def trim(self, encoders: Encoders, tokens: Tensor) -> Tensor:

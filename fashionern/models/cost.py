@@ -10,7 +10,7 @@ import logging
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional
 
 import open_clip
 import torch
@@ -59,7 +59,7 @@ def model_cost(
     name: str,  # for `create_model`
     dim: int,  # D
     tokens: int = 77,  # L
-    **settings,  # such as ffn
+    **settings: Any,  # such as ffn
 ) -> Cost:
     "Parameters and arithmetic of one model's composer and target head."
     with torch.device("meta"):

@@ -131,7 +131,9 @@ def check_export(
             gaps.append((program(*inputs.values()) - _answer(live, **inputs)).abs().max())
     gap = float(torch.stack(gaps).max())
     if not gap <= tolerance:
-        raise ErnError(f"The program in {path} answers otherwise than model {retriever.model.name!r}: the largest difference is {gap:.1e}, more than {tolerance:.0e}; export it anew.")
+        raise ErnError(
+            f"The program in {path} answers otherwise than model {retriever.model.name!r}: the largest difference is {gap:.1e}, more than {tolerance:.0e}; export it anew."
+        )
     return gap
 
 

@@ -9,7 +9,7 @@ __all__ = ['MODELS', 'list_models', 'parse_model', 'settings_of', 'create_model'
 import inspect
 import json
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from ..core import ErnError, unknown_name
 from .core import COMPOSERS, TARGET_HEADS, TEXT_ENCODERS, ComposedRetriever
@@ -54,17 +54,17 @@ def parse_model(
 
 def _setting(part: str) -> tuple[str, Any]:
     "'ask=words' → ('ask', 'words'); a bare name is switched on; numbers are numbers."
-    key, sign, value = part.strip().partition("=")
+    key, sign, word = part.strip().partition("=")
     try:
-        value = json.loads(value) if sign else True
+        value = json.loads(word) if sign else True
     except ValueError:
-        pass  # a word
+        value = word
     return key.replace("-", "_"), value
 
 
 def settings_of(part: type) -> dict[str, Any]:
     "The settings that a composer or target head takes beside D, with their defaults."
-    return {k: p.default for k, p in inspect.signature(part.__init__).parameters.items() if k not in ("self", "dim")}
+    return {k: p.default for k, p in inspect.signature(part).parameters.items() if k != "dim"}
 
 # %% ../../nbs/34_models.factory.ipynb #0cd879b2
 def create_model(
@@ -80,9 +80,9 @@ def create_model(
         if key not in anywhere:
             raise unknown_name("setting of any model", key, anywhere)
     settings |= named
-    made = [part(dim, **{k: v for k, v in settings.items() if k in settings_of(part)}) for part in parts]
+    composed, targeted = (part(dim, **{k: v for k, v in settings.items() if k in settings_of(part)}) for part in parts)
     used = {k: v for k, v in settings.items() if any(k in settings_of(part) for part in parts)}
-    return ComposedRetriever(*made, text, name.lower(), {"dim": dim, **used})
+    return ComposedRetriever(composed, targeted, text, name.lower(), {"dim": dim, **used})
 
 # %% ../../nbs/34_models.factory.ipynb #843467db
 def save_model(

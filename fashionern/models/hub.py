@@ -23,7 +23,7 @@ import fashionern
 from ..core import ErnError, ImageFeatures, read_json, write_json
 from ..data.core import join_captions, load_image
 from ..data.transforms import Preprocess
-from ..encoders.clip import check_size, create_clip
+from ..encoders.clip import ClipEncoder, check_size, create_clip
 from ..encoders.tme import TME, Encoders, tme_settings
 from .core import ComposedRetriever
 from .factory import create_model
@@ -218,7 +218,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _parts_table(retriever: Retriever) -> str:
     clip, tme, model = retriever.encoders.clip, retriever.encoders.tme, retriever.model
-    rows = {"text encoder": model.text_encoder + (f"; TME in layers {', '.join(tme.branches)}" if tme else ""), "composer": type(model.composer).__name__,
+    rows: dict[str, Any] = {"text encoder": model.text_encoder + (f"; TME in layers {', '.join(tme.branches)}" if tme else ""), "composer": type(model.composer).__name__,
             "target head": type(model.target).__name__, "settings": retriever.settings or "–", "CLIP": clip.name, "embedding width D": str(clip.dim),
             "parameters": f"{sum(p.numel() for p in retriever.parameters()):,}"}  # fmt: skip
     return _table(["part", "here"], list(rows.items()))
@@ -236,7 +236,7 @@ def _figures(result: dict) -> str:
     return "\n\n".join([*parts, "Ranked: " + "; ".join(sizes) + "." if sizes else "How many queries were ranked over how many images was not recorded."])
 
 # %% ../../nbs/35_models.hub.ipynb #8032e2ae
-_FIELDS = {"model_name": str, "dim": int, "settings": dict, "clip_model_name": str, "quick_gelu": bool, "clip_config": dict, "preprocess": dict,
+_FIELDS: dict[str, type | tuple[type, ...]] = {"model_name": str, "dim": int, "settings": dict, "clip_model_name": str, "quick_gelu": bool, "clip_config": dict, "preprocess": dict,
            "tme": (dict, type(None)), "about": dict}  # fmt: skip
 
 
@@ -281,14 +281,17 @@ def _from_config(cls: type[Retriever], config: dict, path: Path) -> Retriever:
         raise ErnError(f"No retriever can be made as {path} says ({type(e).__name__}: {e}); fetch or save it anew.") from None
 
 
-def _clip(config: dict, path: Path):
+def _clip(config: dict, path: Path) -> ClipEncoder:
     name, size = config["clip_model_name"], config["preprocess"].get("size")
     if name not in open_clip.list_models():
         _register(name, config["clip_config"], path)
     clip = create_clip(name, quick_gelu=config["quick_gelu"])
     if (config["dim"], size) != (clip.dim, clip.preprocess.size):
-        raise ErnError(f"{path} says D = {config['dim']} and images of {size} pixels, but its CLIP {name} has D = {clip.dim} and {clip.preprocess.size} pixels; fetch or save it anew.")
-    clip.preprocess = Preprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["preprocess"].items()})
+        raise ErnError(
+            f"{path} says D = {config['dim']} and images of {size} pixels, but its CLIP {name} has D = {clip.dim} and {clip.preprocess.size} pixels; fetch or save it anew."
+        )
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["preprocess"].items()}
+    clip.preprocess = Preprocess(**values)
     return clip
 
 

@@ -6,6 +6,8 @@
 __all__ = ['VAL']
 
 # %% ../../nbs/32_models.val.ipynb #8d261f3b
+from typing import Optional
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,7 +54,7 @@ class VAL(nn.Module):
         places = torch.cat([reference.whole[:, None], reference.local], 1)
         return places, self.fuse(torch.cat([places, text.whole[:, None].expand_as(places)], -1))
 
-    def _attend(self, fused: Tensor, text: TextFeatures, need_weights: bool = False):
+    def _attend(self, fused: Tensor, text: TextFeatures, need_weights: bool = False) -> tuple[Tensor, Optional[Tensor]]:
         seen, words = self.norm(fused), self.norm(text.tokens)
         keys = torch.cat([seen, words], 1)
         hidden = F.pad(~text.mask, (seen.shape[1], 0))  # places are never hidden

@@ -18,10 +18,10 @@ from .children import child
 
 
 def flags(root: Path, run: Path) -> list[str]:
-    "Every phase, several steps and evaluations in each, a state after each step."
+    "Every phase, several steps and evaluations in each, a state twice a second."
     chosen = {"preset": "demo", "root": root, "run-dir": run, "features-dir": run.with_name(run.name + "-features"), "device": "cpu", "num-workers": 0,
-              "warmup-epochs": 2, "warmup-batch-size": 30, "tme-epochs": 2, "tme-batch-size": 20, "num-epochs": 3, "eval-every": 1, "batch-size": 20,
-              "ffn": 64, "compare": "combiner", "save-every": 0}  # fmt: skip
+              "warmup-epochs": 2, "warmup-batch-size": 10, "tme-epochs": 2, "tme-batch-size": 8, "num-epochs": 2, "eval-every": 1, "batch-size": 8,
+              "ffn": 64, "compare": "tirg", "save-every": 0.5}  # fmt: skip
     return [part for k, v in chosen.items() for part in (f"--{k}", str(v))]
 
 
@@ -82,7 +82,7 @@ def damage(run: Path, rng: random.Random) -> str:
 def kill_training(folder: Path, kills: int, seed: int = 0, damaged: float = 0.25) -> Counter:
     "Kill a run at this many random moments, resume each; every fourth has a file damaged besides. How many died in which phase."
     rng, root, died = random.Random(seed), folder / "data", Counter()
-    drawn = child(lambda: draw_fashioniq(root, 40, 32, 32, 60, 20, 5, size=48, workers=1), folder / "log")
+    drawn = child(lambda: draw_fashioniq(root, 12, 8, 8, 20, 10, 5, size=32, workers=1), folder / "log")
     assert drawn.status == 0, drawn.said
     whole = child(lambda: train(root, folder / "whole"), folder / "log")
     assert whole.status == 0, whole.said

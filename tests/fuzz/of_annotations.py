@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-
 from fashionern.core import ErnError, write_json
 from fashionern.data.check import check_dataset, check_sentences, check_table
 from fashionern.data.cirr import load_cirr
@@ -12,7 +11,6 @@ from fashionern.data.fashioniq import load_fashioniq
 from fashionern.data.folder import load_folder, read_products
 from fashionern.data.shoes import load_shoes
 
-from . import draw
 from .harness import check_sentence, target
 from .hostile import documents, folders, near, write_files
 

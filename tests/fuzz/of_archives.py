@@ -9,7 +9,6 @@ import warnings
 import zipfile
 from pathlib import Path
 
-
 from fashionern.data.archives import flat, tree, unpack
 from fashionern.data.image_urls import Journal, read_url_list
 

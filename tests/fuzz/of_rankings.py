@@ -8,7 +8,7 @@ from fashionern.core import Triplet, write_json
 from fashionern.data.core import ImageFinder, TripletDataset
 from fashionern.evaluate import RankedQuery, Result
 from fashionern.predictions import write_predictions
-from fashionern.rankings import comparison_tables, compare, read_rankings
+from fashionern.rankings import compare, comparison_tables, read_rankings
 from fashionern.search import Query, read_queries
 
 from . import draw
