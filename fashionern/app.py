@@ -279,6 +279,7 @@ def create_app(
         await asyncio.to_thread(answers.batcher.close)
 
     app = Starlette(routes=routes, exception_handlers=dict.fromkeys((HTTPException, ErnError), _told), lifespan=lifespan)
+    app.router.redirect_slashes = False  # a redirection would carry whatever the address holds into a header
     app.add_middleware(Guard, allowed_hosts=allowed_hosts)
     return app
 

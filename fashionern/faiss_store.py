@@ -220,7 +220,10 @@ class FolderStore(Reader):
     ) -> list[list[tuple[str, float]]]:  # for each query up to k names and inner products, best first
         "The photos nearest to each query."
         queries = np.ascontiguousarray(queries, dtype=np.float32)
-        scores, rows = self._finder()(queries, k, None if where is None else self.rows(where))
+        try:
+            scores, rows = self._finder()(queries, k, None if where is None else self.rows(where))
+        except RuntimeError:  # of FAISS, from a file that it could read and cannot search
+            raise ErnError(f"The approximate index in {self.folder} cannot be searched; delete its .faiss file and run ern_index update, which makes it anew.") from None
         names = self.names(np.unique(rows[rows >= 0]).tolist())
         return [[(names[r], s) for r, s in zip(*pair) if r in names] for pair in zip(rows.tolist(), scores.tolist())]
 

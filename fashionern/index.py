@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .core import ErnError, read_json
+from .core import ErnError, is_text, read_json
 from .data.core import IMAGE_SUFFIXES, load_image
 from .data.table import read_table
 from .distributed import World
@@ -82,6 +82,9 @@ def find_photos(folder: str | Path) -> dict[str, Path]:
     if not root.is_dir():
         raise ErnError(f"There is no folder {root}; give the folder of the photos with --images.")
     found = {p.relative_to(root).as_posix(): p.resolve() for p in sorted(root.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()}
+    strange = next((name for name in found if not is_text(name)), None)
+    if strange is not None:
+        raise ErnError(f"{root} holds a file whose name is no UTF-8 text, {strange!r}; rename it.")
     if not found:
         raise ErnError(f"There is no image file below {root}; it must hold files that end in {', '.join(IMAGE_SUFFIXES)}.")
     return found
@@ -111,7 +114,7 @@ def _json_rows(table: Path) -> dict[str, dict[str, str | float]]:
     rows = read_json(table)
     if not isinstance(rows, dict) or not all(
         isinstance(row, dict)
-        and all(type(v) in (str, int, float) and abs(v if type(v) is not str else 0) < 1e300 for v in row.values())
+        and all(is_text(c) and (is_text(v) or type(v) in (int, float) and abs(v) < 1e300) for c, v in row.items())
         for row in rows.values()
     ):
         raise ErnError(f"{table} must be an object that gives each photo an object of texts and numbers; write it anew, or give a .csv.")

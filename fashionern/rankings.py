@@ -18,7 +18,7 @@ from typing import Any, Callable, Iterable, Optional, Sequence
 import numpy as np
 from rich.table import Table
 
-from .core import ErnError, escaped, write_atomic
+from .core import ErnError, escaped, is_text, write_atomic
 from .evaluate import RankedQuery, Result
 from .metrics import LOST
 
@@ -63,19 +63,15 @@ def _whole(value: Any) -> bool:
 
 
 def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_text, value))
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+    return isinstance(value, list) and all(map(is_text, value))
 
 
 _KEYS: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("protocol", "model", "query", "category", "reference"), _text),
+    **dict.fromkeys(("protocol", "model", "query", "category", "reference"), is_text),
     **dict.fromkeys(("captions", "targets"), _texts),
     "rank": lambda v: v is None or (_whole(v) and (0 < v < LOST or v == -1)),
     "gallery": lambda v: v is None or (_whole(v) and v > 0),
-    "top": lambda v: isinstance(v, list) and all(isinstance(p, list) and len(p) == 2 and _text(p[0]) and isinstance(p[1], (int, float)) and abs(p[1]) < 1e9 for p in v),
+    "top": lambda v: isinstance(v, list) and all(isinstance(p, list) and len(p) == 2 and is_text(p[0]) and isinstance(p[1], (int, float)) and abs(p[1]) < 1e9 for p in v),
 }
 
 

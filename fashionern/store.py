@@ -7,6 +7,7 @@ __all__ = ['KINDS', 'Photo', 'Store', 'in_parts', 'Records', 'Reader']
 
 # %% ../nbs/60_store.ipynb #st060003
 import json
+import re
 import sqlite3
 import threading
 from contextlib import contextmanager
@@ -141,7 +142,10 @@ class Records:
     def parsed(self, text: str) -> Any:
         "JSON of this file."
         try:
-            return json.loads(text)
+            value = json.loads(text)
+            if re.search(r"\\u[dD][89a-fA-F]", text):
+                json.dumps(value, ensure_ascii=False).encode()  # half a character, which no answer could hold
+            return value
         except (ValueError, TypeError, RecursionError):
             raise self.damaged() from None
 

@@ -10,29 +10,24 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Iterable, Optional
 
-from ..core import ErnError, read_json
+from ..core import ErnError, is_text, read_json
 
 # %% ../../nbs/11_data.annotations.ipynb #3c931549
-def _is_string(value: Any) -> bool:
-    "A text that UTF-8 can hold: JSON may name half of a character (a lone surrogate), which no file can keep."
-    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
-
-
-def _is_text(value: Any) -> bool:
-    return _is_string(value) and bool(value.strip())
+def _has_text(value: Any) -> bool:
+    return is_text(value) and bool(value.strip())
 
 
 def _are_sentences(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_string, value)) and any(map(_is_text, value))
+    return isinstance(value, list) and all(map(is_text, value)) and any(map(_has_text, value))
 
 
 KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "text": ("a text that is not empty", _is_text),
-    "string": ("a text, empty or not", _is_string),
+    "text": ("a text that is not empty", _has_text),
+    "string": ("a text, empty or not", is_text),
     "sentences": ("a list of sentences of which one at least is not empty", _are_sentences),
-    "texts": ("a list of texts, none empty", lambda v: isinstance(v, list) and bool(v) and all(map(_is_text, v))),
-    "text or texts": ("a text or a list of texts", lambda v: _is_text(v) or KINDS["texts"][1](v)),
-    "text or sentences": ("a sentence or a list of sentences", lambda v: _is_text(v) or _are_sentences(v)),
+    "texts": ("a list of texts, none empty", lambda v: isinstance(v, list) and bool(v) and all(map(_has_text, v))),
+    "text or texts": ("a text or a list of texts", lambda v: _has_text(v) or KINDS["texts"][1](v)),
+    "text or sentences": ("a sentence or a list of sentences", lambda v: _has_text(v) or _are_sentences(v)),
     "whole number": ("a whole number", lambda v: isinstance(v, int) and not isinstance(v, bool)),
     "object": ("an object", lambda v: isinstance(v, dict)),
 }

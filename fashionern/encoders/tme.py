@@ -48,7 +48,9 @@ class TmeSettings:
         for branch in self.branches:
             if branch not in BRANCHES:
                 raise unknown_name("TME branch", branch, BRANCHES)
-        if not 0 <= self.dropout < 1:
+        if self.layers is not None and not all(type(i) is int for i in self.layers):
+            raise ErnError(f"TME's layers {self.layers!r:.60} must be whole numbers.")
+        if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
             raise ErnError(f"TME's dropout {self.dropout} must be at least 0 and less than 1.")
         for what, known in (("ffn", ("own", "shared")), ("gate", ("scalar", "channel")), ("align_from", ("last", "all"))):
             if getattr(self, what) not in known:
