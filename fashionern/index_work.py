@@ -21,17 +21,7 @@ from .core import check_writable, escaped, one_sentence
 from .data.core import load_image
 from .distributed import World, world
 from .index import begin_store, check_identity, compare, describe, fill, open_store, read_rows
-from fashionern.index_commands import (
-    AddConfig,
-    BuildConfig,
-    Indexing,
-    InfoConfig,
-    RemoveConfig,
-    SearchConfig,
-    UpdateConfig,
-    one_place,
-    parse_index,
-)
+from .index_commands import AddConfig, BuildConfig, Indexing, InfoConfig, RemoveConfig, SearchConfig, UpdateConfig, one_place, parse_index
 from .opened import open_retriever
 from .search import Hit, Query, Searcher, read_queries
 from .store import Store

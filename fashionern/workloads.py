@@ -32,16 +32,7 @@ from .loop import MetricsLog
 from .losses import create_loss
 from .models.factory import create_model
 from .published import features_one_by_one
-from fashionern.stages import (
-    Sentences,
-    StageOne,
-    StageTwo,
-    TextBank,
-    TripletRows,
-    loss_scale,
-    stage_one_loss,
-    train_composer,
-)
+from .stages import Sentences, StageOne, StageTwo, TextBank, TripletRows, loss_scale, stage_one_loss, train_composer
 from .timing import Case, apart, side_by_side, watched
 
 # %% ../nbs/74_workloads.ipynb #wrk00010

@@ -16,14 +16,7 @@ from error_sentence import sentence
 from PIL import Image
 
 from fashionern.data.core import apply_missing
-from fashionern.data.fashion200k import (
-    CATEGORIES,
-    SiblingPairs,
-    clean_description,
-    load_fashion200k,
-    modification,
-    parents,
-)
+from fashionern.data.fashion200k import CATEGORIES, SiblingPairs, clean_description, load_fashion200k, modification, parents
 
 WORDS = ("red", "layered", "a", "mini", "min", "lace", "navy", "red-ish", "dress", "gown")
 

@@ -8,21 +8,7 @@ import sqlite3
 import pytest
 from error_sentence import sentence
 
-from fashionern.filters import (
-    MOST_CHARACTERS,
-    MOST_LEVELS,
-    And,
-    Compare,
-    In,
-    Like,
-    Missing,
-    Not,
-    Or,
-    columns_of,
-    parse_filter,
-    to_milvus,
-    to_sql,
-)
+from fashionern.filters import MOST_CHARACTERS, MOST_LEVELS, And, Compare, In, Like, Missing, Not, Or, columns_of, parse_filter, to_milvus, to_sql
 
 NAMES = ("gender", "price", "base colour", 'a"b', "in", "größe")
 TEXTS = (

@@ -20,17 +20,7 @@ from ..core import ErnError, Triplet, unknown_name, write_atomic, write_json
 from .core import image_name, join_captions
 from .drawing import ATTRIBUTES, Design
 from .fashion200k import modification
-from fashionern.data.garments import (
-    Garments,
-    draw_fashioniq,
-    draw_pictures,
-    drawn_before,
-    make_garments,
-    name_pictures,
-    sample_designs,
-    write_designs,
-    write_note,
-)
+from .garments import Garments, draw_fashioniq, draw_pictures, drawn_before, make_garments, name_pictures, sample_designs, write_designs, write_note
 from .wording import changes, sentences, words
 
 # %% ../../nbs/19_data.editions.ipynb #dddf6ee5

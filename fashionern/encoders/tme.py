@@ -18,15 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..core import ErnError, TextFeatures, unknown_name
-from fashionern.encoders.clip import (
-    ClipEncoder,
-    causal_mask,
-    check_size,
-    create_clip,
-    embed_tokens,
-    text_features,
-    text_tower,
-)
+from .clip import ClipEncoder, causal_mask, check_size, create_clip, embed_tokens, text_features, text_tower
 from ..weights import check_state, read_header, read_weights, save_weights
 
 # %% ../../nbs/21_encoders.tme.ipynb #2967df35
