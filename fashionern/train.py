@@ -102,16 +102,20 @@ class Run:
     def stage_folder(self, name: str) -> Optional[Path]:
         return self.cfg.run_dir / name if self.cfg.save_training else None
 
-    def finished(self, path: Path) -> bool:
-        "Whether a run gone on with has this file of a finished stage, whole; one that is damaged is said, and made again from the stage's last state."
-        if not (self.cfg.resume and path.exists()):
+    def whole(self, path: Path, otherwise: str) -> bool:
+        "Whether this file of weights is there and as it was written; one that is damaged is said, and what happens `otherwise`."
+        if not path.exists():
             return False
         try:
             read_weights(path)
-            return True
         except DamagedFile as e:
-            self.say(f"[bold red]damaged:[/] {escape(str(e).partition(';')[0])}: it is made again from the last state of its stage")
+            self.say(f"[bold red]damaged:[/] {escape(str(e).partition(';')[0])}: {otherwise}")
             return False
+        return True
+
+    def finished(self, path: Path) -> bool:
+        "Whether a run gone on with has this file of a finished stage."
+        return self.cfg.resume and self.whole(path, "it is made again from the last state of its stage")
 
     def encoders(self) -> Encoders:
         "The encoders that stage 2 uses: loaded, warmed up, enhanced, as the stages say; finished stages are read from the run folder."
@@ -176,19 +180,15 @@ class Best:
         if not self.run.world.main:
             return {}
         self.latest, file = self._evaluate(), self.folder / "best.json"
-        before = read_json(file)["mean"]["mean"] if file.exists() and self._whole(self.folder / "best.safetensors") else -1.0
+        before = read_json(file)["mean"]["mean"] if file.exists() and self._is_whole("best") else -1.0
         if self.run.cfg.save_training and self.latest.mean["mean"] > before:
             save_model(self.model, self.folder / "best.safetensors", epoch=epoch, **self.about())
             write_json(file, {"epoch": epoch, **self.latest.as_dict()})
             self.best = self.latest
         return {"protocol": self.latest.protocol, **self.latest.mean}
 
-    def _whole(self, path: Path) -> bool:
-        try:
-            return path.exists() and bool(read_weights(path))
-        except DamagedFile as e:
-            self.run.say(f"[bold red]damaged:[/] {escape(str(e).partition(';')[0])}: other weights are taken as the best")
-            return False
+    def _is_whole(self, which: str) -> bool:
+        return self.run.whole(self.folder / f"{which}.safetensors", "other weights are taken as the best")
 
     def about(self) -> dict:
         "What a checkpoint says of itself."
@@ -200,7 +200,7 @@ class Best:
         "Of the best weights where they were kept, else of the last; None on other ranks than 0."
         if not self.run.world.main:
             return None
-        kept = [p for p in (self.folder / "best.safetensors", self.folder / "last.safetensors") if self._whole(p)]
+        kept = [self.folder / f"{which}.safetensors" for which in ("best", "last") if self._is_whole(which)]
         if self.best is None and kept:
             load_model(self.model, kept[0])
             return self._evaluate()
