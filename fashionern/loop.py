@@ -182,6 +182,7 @@ def fit(
     named: Optional[Callable[[int, int], Sequence[str]]] = None,  # (epoch, step) → names of this rank's batch, for messages
 ) -> nn.Module:
     "Train `module` in place."
+    module.zero_grad(set_to_none=True)  # of an earlier stage: what is frozen now would still count in the gradient's length, in this process alone
     groups = groups or [{"params": [p for p in module.parameters() if p.requires_grad]}]
     optim = optimizer(groups, lr=schedule.lr)
     rates = [g["lr"] for g in optim.param_groups]

@@ -20,7 +20,7 @@ import pytest
 from loopback import Loopback, endless, picture, raw, reply, silence
 from PIL import Image
 
-from fashionern.core import ErnError
+from fashionern.core import ErnError, write_atomic
 from fashionern.data import image_urls
 from fashionern.data.fetch import Fetcher, Manners, Refusal, fetch_file
 from fashionern.data.image_urls import fetch_images, picture_suffix, read_url_list
@@ -335,10 +335,10 @@ def test_half_files_of_a_killed_run_are_not_taken_for_whole_ones(server, tmp_pat
 
 
 def test_a_full_disk_ends_the_run_in_a_sentence(server, tmp_path, monkeypatch):
-    def full(path, write):
+    def no_room(part):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(image_urls, "write_atomic", full)
+    monkeypatch.setattr(image_urls, "write_atomic", lambda path, write: write_atomic(path, no_room))
     for name in "abc":
         server[f"/{name}.jpg"] = reply(picture())
     with pytest.raises(ErnError, match="No space left on device"):
