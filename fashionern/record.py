@@ -23,7 +23,7 @@ from tqdm import tqdm
 import fashionern
 from .core import ErnError, read_json, write_json
 from .data.core import TripletDataset
-from .distributed import World
+from .distributed import World, restarts
 
 # %% ../nbs/54_record.ipynb #c5400006
 def dataset_fingerprint(*splits: TripletDataset) -> str:
@@ -103,6 +103,5 @@ def _differ(then: Any, now: Any) -> str:
 
 def is_restart(folder: Path, world: World) -> bool:
     "Whether `torchrun` has started these processes anew for a run that they began: they go on with it unasked."
-    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     file, launched = folder / "record.json", launch(world)
-    return again and file.exists() and read_json(file)["starts"][-1]["launch"] == launched
+    return restarts() > 0 and file.exists() and read_json(file)["starts"][-1]["launch"] == launched

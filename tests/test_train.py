@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Iterator
 
 import pytest
 import torch
@@ -17,6 +19,9 @@ from fashionern.stopping import STOPPED
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+LONG = {"num-epochs": 9, "save-every": 1000}  # long enough to be stopped in the middle, without a state of its own accord
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +45,33 @@ def run(command: list, **kwargs) -> subprocess.CompletedProcess:
     return done
 
 
-def weights(run_dir: Path, name: str = "fashionern", which: str = "last") -> dict[str, torch.Tensor]:
-    return load_file(run_dir / "models" / name / f"{which}.safetensors")
+@pytest.fixture(scope="module")
+def whole(garments, tmp_path_factory) -> Path:
+    "A long run of one process that nothing disturbed."
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run([sys.executable, "-m", "fashionern.train", *flags(garments, folder, **LONG)])
+    return folder
 
 
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+@pytest.fixture(scope="module")
+def whole_of_two(garments, tmp_path_factory) -> Path:
+    "The same run with two ranks."
+    folder = tmp_path_factory.mktemp("two") / "run"
+    run([*TORCHRUN, "-m", "fashionern.train", *flags(garments, folder, **LONG)])
+    return folder
+
+
+def weights(run_dir: Path, name: str) -> dict[str, torch.Tensor]:
+    return load_file(run_dir / "models" / name / "last.safetensors")
+
+
+def assert_same(run_dir: Path, expected: Path) -> None:
+    "The weights and figures of a run that was disturbed are those of one that was not."
+    for name in ("fashionern", "combiner"):
+        now, then = weights(run_dir, name), weights(expected, name)
+        assert now.keys() == then.keys() and all(torch.equal(now[k], then[k]) for k in now), name
+    now, then = (json.loads((folder / "results.json").read_text()) for folder in (run_dir, expected))
+    assert now == then
 
 
 def test_two_ranks_end_with_the_same_weights_and_rank_0_alone_writes(garments, tmp_path):
@@ -65,40 +91,40 @@ def test_two_ranks_have_the_loss_and_gradients_of_one_rank_with_twice_the_batch(
         assert loss < 1e-5 and gradient < 1e-5 and buffer < 1e-5, (case, loss, gradient, buffer)
 
 
-def test_torchrun_and_python_are_the_same_program(garments, tmp_path):
-    run([*TORCHRUN, "-m", "fashionern.train", *flags(garments, tmp_path / "two")])
-    run([sys.executable, "-m", "fashionern.train", *flags(garments, tmp_path / "one")])
-    files = [{p.relative_to(tmp_path / n).as_posix() for p in (tmp_path / n).rglob("*") if p.is_file()} for n in ("one", "two")]
+def test_torchrun_and_python_are_the_same_program(whole, whole_of_two):
+    runs = (whole, whole_of_two)
+    files = [{p.relative_to(r).as_posix() for p in r.rglob("*") if p.is_file()} for r in runs]
     assert files[0] == files[1] and "models/fashionern/best.safetensors" in files[0]
-    losses = [[row["loss"] for row in map(json.loads, (tmp_path / n / "metrics.jsonl").read_text().splitlines()) if "loss" in row] for n in ("one", "two")]
+    losses = [[row["loss"] for row in map(json.loads, (r / "metrics.jsonl").read_text().splitlines()) if "loss" in row] for r in runs]
     assert len(losses[0]) == len(losses[1]) and all(v > 0 for v in sum(losses, []))
 
 
-def test_a_killed_run_resumed_ends_with_the_same_weights(garments, tmp_path):
-    long = {"num-epochs": 9}
-    run([sys.executable, "-m", "fashionern.train", *flags(garments, tmp_path / "whole", **long)])
-    command = [sys.executable, "-m", "fashionern.train", *flags(garments, tmp_path / "killed", **long)]
-    process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    log, deadline = tmp_path / "killed" / "metrics.jsonl", time.time() + 300
-    while not (log.exists() and any('"stage 2 (fashionern)", "epoch": 3,' in row for row in log.read_text().splitlines())):
-        assert process.poll() is None and time.time() < deadline, "the run ended before it could be killed"
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "killed" / "models" / "fashionern" / "last.safetensors").exists(), "killed too late to prove anything"
-    run([*command, "--resume"])
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
-    assert same(weights(tmp_path / "whole", "combiner"), weights(tmp_path / "killed", "combiner"))
-    whole, killed = (json.loads((tmp_path / n / "results.json").read_text()) for n in ("whole", "killed"))
-    assert whole == killed
+@contextmanager
+def begun(command: list, said: Path) -> Iterator[subprocess.Popen]:
+    "A process that writes its errors to a file; it ends with the block at the latest."
+    with said.open("w") as errors, subprocess.Popen([str(c) for c in command], env=ENV, stdout=subprocess.DEVNULL, stderr=errors) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def until_logged(process: subprocess.Popen, log: Path, words: str) -> None:
+def until_logged(process: subprocess.Popen, run_dir: Path, words: str) -> None:
     "Wait for a line of the log; the run must not end before."
-    deadline = time.monotonic() + 300
+    log, deadline = run_dir / "metrics.jsonl", time.monotonic() + 300
     while not (log.exists() and words in log.read_text()):
         assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be stopped"
         time.sleep(0.02)
+
+
+def test_a_killed_run_resumed_ends_with_the_same_weights(garments, whole, tmp_path):
+    killed = tmp_path / "run"
+    command = [sys.executable, "-m", "fashionern.train", *flags(garments, killed, **LONG | {"save-every": 0})]
+    with begun(command, tmp_path / "said") as process:
+        until_logged(process, killed, '"stage 2 (fashionern)", "epoch": 3,')
+    assert not (killed / "models" / "fashionern" / "last.safetensors").exists(), "killed too late to prove anything"
+    run([*command, "--resume"])
+    assert_same(killed, whole)
 
 
 def rank_of(process: subprocess.Popen, rank: int) -> int:
@@ -114,34 +140,25 @@ def rank_of(process: subprocess.Popen, rank: int) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to find the rank that is to die")
-def test_a_rank_that_dies_is_started_anew_and_the_run_ends_the_same(garments, tmp_path):
-    long = {"num-epochs": 9}
-    run([*TORCHRUN, "-m", "fashionern.train", *flags(garments, tmp_path / "whole", **long)])
-    command = [*TORCHRUN, "--max-restarts=2", "-m", "fashionern.train", *flags(garments, tmp_path / "killed", **long)]
-    process = subprocess.Popen([str(c) for c in command], env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    until_logged(process, tmp_path / "killed" / "metrics.jsonl", '"stage 2 (fashionern)", "epoch": 3,')
-    os.kill(rank_of(process, 1), signal.SIGKILL)
-    said = process.communicate(timeout=400)[1]
-    assert process.returncode == 0, said[-3000:]
-    starts = json.loads((tmp_path / "killed" / "record.json").read_text())["starts"]
+def test_a_rank_that_dies_is_started_anew_and_the_run_ends_the_same(garments, whole_of_two, tmp_path):
+    restarted, said = tmp_path / "run", tmp_path / "said"
+    with begun([*TORCHRUN, "--max-restarts=2", "-m", "fashionern.train", *flags(garments, restarted, **LONG | {"save-every": 0})], said) as process:
+        until_logged(process, restarted, '"stage 2 (fashionern)", "epoch": 3,')
+        os.kill(rank_of(process, 1), signal.SIGKILL)
+        assert process.wait(timeout=400) == 0, said.read_text()[-3000:]
+    starts = json.loads((restarted / "record.json").read_text())["starts"]
     assert [s["resumed"] for s in starts] == [False, True] and all(s["processes"] == 2 for s in starts)
-    for name in ("fashionern", "combiner"):
-        assert same(weights(tmp_path / "whole", name), weights(tmp_path / "killed", name))
-    whole, killed = (json.loads((tmp_path / n / "results.json").read_text()) for n in ("whole", "killed"))
-    assert whole == killed
+    assert_same(restarted, whole_of_two)
 
 
-def test_sigterm_saves_and_ends_with_a_status_of_its_own(garments, tmp_path):
-    long = {"num-epochs": 9, "save-every": 1000}
-    run([sys.executable, "-m", "fashionern.train", *flags(garments, tmp_path / "whole", **long)])
-    command = [sys.executable, "-m", "fashionern.train", *flags(garments, tmp_path / "stopped", **long)]
-    process = subprocess.Popen([str(c) for c in command], env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    until_logged(process, tmp_path / "stopped" / "metrics.jsonl", '"stage 2 (combiner)", "epoch": 2,')
-    process.terminate()
-    said = process.communicate(timeout=100)[1]
-    assert process.returncode == STOPPED and "Traceback" not in said, said[-3000:]
-    assert not (tmp_path / "stopped" / "models" / "combiner" / "last.safetensors").exists(), "stopped too late to prove anything"
-    assert (tmp_path / "stopped" / "models" / "combiner" / "resume.safetensors").exists()
+def test_sigterm_saves_and_ends_with_a_status_of_its_own(garments, whole, tmp_path):
+    stopped, said = tmp_path / "run", tmp_path / "said"
+    command = [sys.executable, "-m", "fashionern.train", *flags(garments, stopped, **LONG)]
+    with begun(command, said) as process:
+        until_logged(process, stopped, '"stage 2 (combiner)", "epoch": 2,')
+        process.terminate()
+        assert process.wait(timeout=100) == STOPPED and "Traceback" not in said.read_text(), said.read_text()[-3000:]
+    assert not (stopped / "models" / "combiner" / "last.safetensors").exists(), "stopped too late to prove anything"
+    assert (stopped / "models" / "combiner" / "resume.safetensors").exists()
     run([*command, "--resume"])
-    for name in ("fashionern", "combiner"):
-        assert same(weights(tmp_path / "whole", name), weights(tmp_path / "stopped", name))
+    assert_same(stopped, whole)

@@ -46,6 +46,14 @@ def outcome(run: Path) -> dict:
     return {"weights": weights, "log": log, "results": json.loads((run / "results.json").read_text())}
 
 
+def difference(now: dict | list, expected: dict | list) -> str:
+    "Where two outcomes are not the same, in so many words as one wants to read."
+    if isinstance(now, list):
+        return f": {now} instead of {expected}"[:2000]
+    places = [k for k in now.keys() | expected.keys() if now.get(k) != expected.get(k)]
+    return "".join(f"\n{k}: {now.get(k)} instead of {expected.get(k)}"[:500] for k in sorted(places, key=str))
+
+
 def phase(run: Path) -> str:
     "Where a killed run was."
     if not (run / "record.json").exists():
@@ -100,7 +108,7 @@ def kill_training(folder: Path, kills: int, seed: int = 0, damaged: float = 0.25
         assert resumed.status == 0, f"{told}: {resumed.said[-3000:]}"
         now = outcome(run)
         for part in expected:
-            assert now[part] == expected[part], f"{told}: {part} differ"
+            assert now[part] == expected[part], f"{told}: {part} differ{difference(now[part], expected[part])}"
         died[where] += 1
         died["with a damaged file"] += bool(broken)
         for leftover in folder.glob(f"{run.name}*"):
