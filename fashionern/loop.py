@@ -201,7 +201,7 @@ def fit(
                     stage=name,
                     epoch=at.epoch + 1,
                     loss=world.mean((at.total / max(at.step, 1)).item()),
-                    lr=optim.param_groups[0]["lr"],
+                    lr=rates[0] * schedule.factor((at.epoch + 1) * steps_per_epoch - 1, steps_per_epoch),  # the last step's, made by a process that may be gone
                     seconds=round(time.monotonic() - began, 3),
                 )
                 due = at.epoch + 1 == schedule.epochs or bool(eval_every and (at.epoch + 1) % eval_every == 0)

@@ -119,7 +119,7 @@ def until_logged(process: subprocess.Popen, run_dir: Path, words: str) -> None:
 
 def test_a_killed_run_resumed_ends_with_the_same_weights(garments, whole, tmp_path):
     killed = tmp_path / "run"
-    command = [sys.executable, "-m", "fashionern.train", *flags(garments, killed, **LONG | {"save-every": 0})]
+    command = [sys.executable, "-m", "fashionern.train", *flags(garments, killed, **LONG | {"save-every": 0.3})]
     with begun(command, tmp_path / "said") as process:
         until_logged(process, killed, '"stage 2 (fashionern)", "epoch": 3,')
     assert not (killed / "models" / "fashionern" / "last.safetensors").exists(), "killed too late to prove anything"
@@ -142,7 +142,7 @@ def rank_of(process: subprocess.Popen, rank: int) -> int:
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to find the rank that is to die")
 def test_a_rank_that_dies_is_started_anew_and_the_run_ends_the_same(garments, whole_of_two, tmp_path):
     restarted, said = tmp_path / "run", tmp_path / "said"
-    with begun([*TORCHRUN, "--max-restarts=2", "-m", "fashionern.train", *flags(garments, restarted, **LONG | {"save-every": 0})], said) as process:
+    with begun([*TORCHRUN, "--max-restarts=2", "-m", "fashionern.train", *flags(garments, restarted, **LONG | {"save-every": 0.3})], said) as process:
         until_logged(process, restarted, '"stage 2 (fashionern)", "epoch": 3,')
         os.kill(rank_of(process, 1), signal.SIGKILL)
         assert process.wait(timeout=400) == 0, said.read_text()[-3000:]
