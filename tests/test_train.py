@@ -21,7 +21,7 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
-LONG = {"num-epochs": 9, "save-every": 1000}  # long enough to be stopped in the middle, without a state of its own accord
+OFTEN = {"save-every": 0.3}  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,9 @@ def garments(tmp_path_factory) -> Path:
 
 
 def flags(root: Path, run: Path, **more) -> list[str]:
-    "A short run of the demo's preset on `root`."
+    "A short run of the demo's preset on `root`, which saves no state of its own accord before a stage ends."
     chosen = {"preset": "demo", "root": root, "run-dir": run, "device": "cpu", "num-workers": 0, "warmup-epochs": 1, "tme-epochs": 1}
-    chosen |= {"warmup-batch-size": 40, "tme-batch-size": 40, "batch-size": 40, "num-epochs": 2, "ffn": 64, "compare": "combiner", "save-every": 0, **more}
+    chosen |= {"warmup-batch-size": 40, "tme-batch-size": 40, "batch-size": 40, "num-epochs": 5, "ffn": 64, "compare": "combiner", "save-every": 1000, **more}
     return [part for k, v in chosen.items() for part in (f"--{k}", str(v))]
 
 
@@ -47,18 +47,18 @@ def run(command: list, **kwargs) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def whole(garments, tmp_path_factory) -> Path:
-    "A long run of one process that nothing disturbed."
+    "A run of one process that nothing disturbed."
     folder = tmp_path_factory.mktemp("whole") / "run"
-    run([sys.executable, "-m", "fashionern.train", *flags(garments, folder, **LONG)])
+    run([sys.executable, "-m", "fashionern.train", *flags(garments, folder)])
     return folder
 
 
 @pytest.fixture(scope="module")
 def whole_of_two(garments, tmp_path_factory) -> Path:
-    "The same run with two ranks."
-    folder = tmp_path_factory.mktemp("two") / "run"
-    run([*TORCHRUN, "-m", "fashionern.train", *flags(garments, folder, **LONG)])
-    return folder
+    "The same run with two ranks, each of which would write into a folder of its own and noted its weights beside it."
+    folder = tmp_path_factory.mktemp("two")
+    run([*TORCHRUN, Path(__file__).parent / "two_ranks.py", folder, *flags(garments, folder / "run")])
+    return folder / "run" / "rank0"
 
 
 def weights(run_dir: Path, name: str) -> dict[str, torch.Tensor]:
@@ -74,13 +74,12 @@ def assert_same(run_dir: Path, expected: Path) -> None:
     assert now == then
 
 
-def test_two_ranks_end_with_the_same_weights_and_rank_0_alone_writes(garments, tmp_path):
-    run([*TORCHRUN, Path(__file__).parent / "two_ranks.py", tmp_path, *flags(garments, tmp_path / "run")])
+def test_two_ranks_end_with_the_same_weights_and_rank_0_alone_writes(whole_of_two):
     for stage in ("warm-up", "stage 1 (TME)", "stage 2 (combiner)", "stage 2 (fashionern)"):
-        zero, one = ((tmp_path / f"{stage}.{rank}.sha").read_text() for rank in (0, 1))
+        zero, one = ((whole_of_two.parent.parent / f"{stage}.{rank}.sha").read_text() for rank in (0, 1))
         assert zero == one, stage
-    assert (tmp_path / "run" / "rank0" / "results.json").is_file()
-    assert not (tmp_path / "run" / "rank1").exists()
+    assert (whole_of_two / "results.json").is_file()
+    assert not (whole_of_two.parent / "rank1").exists()
 
 
 def test_two_ranks_have_the_loss_and_gradients_of_one_rank_with_twice_the_batch(tmp_path):
@@ -119,9 +118,9 @@ def until_logged(process: subprocess.Popen, run_dir: Path, words: str) -> None:
 
 def test_a_killed_run_resumed_ends_with_the_same_weights(garments, whole, tmp_path):
     killed = tmp_path / "run"
-    command = [sys.executable, "-m", "fashionern.train", *flags(garments, killed, **LONG | {"save-every": 0.3})]
+    command = [sys.executable, "-m", "fashionern.train", *flags(garments, killed, **OFTEN)]
     with begun(command, tmp_path / "said") as process:
-        until_logged(process, killed, '"stage 2 (fashionern)", "epoch": 3,')
+        until_logged(process, killed, '"stage 2 (fashionern)", "epoch": 2,')
     assert not (killed / "models" / "fashionern" / "last.safetensors").exists(), "killed too late to prove anything"
     run([*command, "--resume"])
     assert_same(killed, whole)
@@ -142,8 +141,8 @@ def rank_of(process: subprocess.Popen, rank: int) -> int:
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to find the rank that is to die")
 def test_a_rank_that_dies_is_started_anew_and_the_run_ends_the_same(garments, whole_of_two, tmp_path):
     restarted, said = tmp_path / "run", tmp_path / "said"
-    with begun([*TORCHRUN, "--max-restarts=2", "-m", "fashionern.train", *flags(garments, restarted, **LONG | {"save-every": 0.3})], said) as process:
-        until_logged(process, restarted, '"stage 2 (fashionern)", "epoch": 3,')
+    with begun([*TORCHRUN, "--max-restarts=2", "-m", "fashionern.train", *flags(garments, restarted, **OFTEN)], said) as process:
+        until_logged(process, restarted, '"stage 2 (fashionern)", "epoch": 2,')
         os.kill(rank_of(process, 1), signal.SIGKILL)
         assert process.wait(timeout=400) == 0, said.read_text()[-3000:]
     starts = json.loads((restarted / "record.json").read_text())["starts"]
@@ -153,7 +152,7 @@ def test_a_rank_that_dies_is_started_anew_and_the_run_ends_the_same(garments, wh
 
 def test_sigterm_saves_and_ends_with_a_status_of_its_own(garments, whole, tmp_path):
     stopped, said = tmp_path / "run", tmp_path / "said"
-    command = [sys.executable, "-m", "fashionern.train", *flags(garments, stopped, **LONG)]
+    command = [sys.executable, "-m", "fashionern.train", *flags(garments, stopped)]
     with begun(command, said) as process:
         until_logged(process, stopped, '"stage 2 (combiner)", "epoch": 2,')
         process.terminate()
