@@ -64,12 +64,31 @@ def trained(tmp_path_factory) -> Path:
     return folder
 
 
-def one_error(done: subprocess.CompletedProcess) -> str:
+ONE_AFTER_ANOTHER = """
+import json, sys
+from fashionern import cli
+
+for command, *args in json.loads(sys.argv[1]):
+    sys.argv, status = [command, *args], 0
+    try:
+        getattr(cli, command)()
+    except SystemExit as e:
+        status = e.code or 0
+    print(f"\\n{status}\\n=====", file=sys.stderr)
+"""
+
+
+def one_error(stderr: str) -> str:
     "The one sentence a command said before it stopped."
-    assert done.returncode == 2, done.stderr + done.stdout
-    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(said) == 1 and "Traceback" not in done.stderr, done.stderr
+    said = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1 and "Traceback" not in stderr, stderr
     return said[0]
+
+
+def refused(done: subprocess.CompletedProcess) -> str:
+    "The same of a process of its own."
+    assert done.returncode == 2, done.stderr + done.stdout
+    return one_error(done.stderr)
 
 
 def test_trained_beside_the_combiner(trained):
@@ -86,17 +105,22 @@ def test_ranked_again_from_the_run_folder(trained):
 
 
 def test_without_the_file_the_sentence_names_it(trained):
-    for command, args in {
-        "evaluate": ["--run-dir", "run", "--device", "cpu"],
-        "train": [*FLAGS, "--run-dir", "other", "--model", "spotlight"],
-        "index": ["build", "--images", "data/images", "--model", "run", "--out", "never", "--device", "cpu"],
-    }.items():
-        said = one_error(ern(trained, command, *args))
-        assert "'spotlight'" in said and "--plugin" in said, said
+    known = ["evaluate", "--run-dir", "run", "--models", "combiner", "--out", "known", "--num-workers", "0", "--device", "cpu"]
+    commands = [
+        ["evaluate", "--run-dir", "run", "--device", "cpu"],
+        ["train", *FLAGS, "--run-dir", "other", "--model", "spotlight"],
+        ["index", "build", "--images", "data/images", "--model", "run", "--out", "never", "--device", "cpu"],
+        known,
+    ]
+    (trained / "one_after_another.py").write_text(ONE_AFTER_ANOTHER)
+    done = call(trained, "one_after_another.py", json.dumps(commands))
+    *without, last = done.stderr.split("=====\n")[:-1]
+    for (command, *_), text in zip(commands, without, strict=False):
+        said = one_error(text)
+        assert text.endswith("\n2\n") and "'spotlight'" in said and "--plugin" in said, said
         assert ("my_composer.py" in said) == (command != "train"), "a run knows which file it was"
     assert not (trained / "never").exists() and not (trained / "other").exists()
-    known = ern(trained, "evaluate", "--run-dir", "run", "--models", "combiner", "--out", "known", "--num-workers", "0", "--device", "cpu")
-    assert known.returncode == 0, "the other models of the run need no file"
+    assert last.endswith("\n0\n"), "the other models of the run need no file"
 
 
 def test_a_file_is_never_run_because_a_folder_names_it(trained):
@@ -107,7 +131,7 @@ def test_a_file_is_never_run_because_a_folder_names_it(trained):
     (other / "config.json").write_text(json.dumps({**record, "plugin": ["bad.py", str(other / "bad.py")]}))
     (other / "models" / "spotlight").mkdir(parents=True)
     (other / "models" / "spotlight" / "best.safetensors").touch()
-    assert "bad.py" in one_error(ern(other, "evaluate", "--run-dir", ".", "--device", "cpu"))
+    assert "bad.py" in refused(ern(other, "evaluate", "--run-dir", ".", "--device", "cpu"))
     assert not (other / "was_run").exists()
 
 
@@ -116,7 +140,7 @@ def test_indexed_and_searched(trained):
     assert built.returncode == 0, built.stderr
     photo = sorted((trained / "data" / "images").iterdir())[0]
     ask = ["--index", "index", "--image", photo, "--text", "is red", "-k", "3", "--json", "--device", "cpu"]
-    assert "my_composer.py" in one_error(ern(trained, "search", *ask))
+    assert "my_composer.py" in refused(ern(trained, "search", *ask))
     found = ern(trained, "search", *ask, "--plugin", "my_composer.py")
     assert found.returncode == 0 and len(json.loads(found.stdout)["hits"]) == 3, found.stderr
 
