@@ -51,8 +51,8 @@ coverage: $(VENV)/.installed-dev  ## which lines of the package notebooks and te
 test-all: test  ## make test, then what would keep everyday's test waiting: the tutorials that train several models, each for some two minutes
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --file_re '^$(SLOW)'
 
-lab: $(VENV)/.installed-dev  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab nbs
+lab: $(VENV)/.installed-dev  ## open the first tutorial in JupyterLab, the other notebooks beside it
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/80_tutorial.garments.ipynb
 
 docs: $(VENV)/.installed-docs  ## build the documentation from notebooks and README: _docs/index.html, which needs no server and no network
 	$(BIN)/python docs/build.py
