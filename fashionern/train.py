@@ -119,8 +119,10 @@ class Run:
 
     def encoders(self) -> Encoders:
         "The encoders that stage 2 uses: loaded, warmed up, enhanced, as the stages say; finished stages are read from the run folder."
-        cfg, done = self.cfg, self.cfg.run_dir / "encoders.safetensors"
+        cfg, done, clip = self.cfg, self.cfg.run_dir / "encoders.safetensors", self.cfg.run_dir / "clip.safetensors"
         if self.finished(done):
+            if "warmup" in cfg.stages and clip.exists():
+                self._clip()  # nothing below needs it, but a run's folder does not keep a damaged file
             return load_encoders(cfg.clip_model_name, done, device=self.world.device)
         encoders = self._clip()
         if "tme" in cfg.stages:
@@ -182,10 +184,14 @@ class Best:
         self.latest, file = self._evaluate(), self.folder / "best.json"
         before = read_json(file)["mean"]["mean"] if file.exists() and self._is_whole("best") else -1.0
         if self.run.cfg.save_training and self.latest.mean["mean"] > before:
-            save_model(self.model, self.folder / "best.safetensors", epoch=epoch, **self.about())
-            write_json(file, {"epoch": epoch, **self.latest.as_dict()})
-            self.best = self.latest
+            self._keep(epoch, self.latest)
         return {"protocol": self.latest.protocol, **self.latest.mean}
+
+    def _keep(self, epoch: int, result: Result) -> None:
+        "The model as it is, with its result, as the best."
+        save_model(self.model, self.folder / "best.safetensors", epoch=epoch, **self.about())
+        write_json(self.folder / "best.json", {"epoch": epoch, **result.as_dict()})
+        self.best = result
 
     def _is_whole(self, which: str) -> bool:
         return self.run.whole(self.folder / f"{which}.safetensors", "other weights are taken as the best")
@@ -203,7 +209,9 @@ class Best:
         kept = [self.folder / f"{which}.safetensors" for which in ("best", "last") if self._is_whole(which)]
         if self.best is None and kept:
             load_model(self.model, kept[0])
-            return self._evaluate()
+            self.latest = self._evaluate()
+            if kept[0].stem == "last":
+                self._keep(self.run.cfg.num_epochs, self.latest)
         return self.best or self.latest or self._evaluate()
 
 # %% ../nbs/55_train.ipynb #4c49fbf4

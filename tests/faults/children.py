@@ -9,7 +9,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, Iterator, Optional
 
 WAIT = 300  # seconds after which a child hangs
 
@@ -41,6 +41,14 @@ def child(
     seconds = time.monotonic() - began
     assert seconds < WAIT, f"a child hung for {WAIT} seconds: {log.read_text()[-2000:]}"
     return Ended(status, seconds, log.read_text(errors="replace") if log.exists() else "")
+
+
+def counted(kills: int, what: str) -> Iterator[int]:
+    "0…kills−1; every tenth is said, since the whole takes an hour."
+    for number in range(kills):
+        if number and number % 10 == 0:
+            print(f"{what}: {number} of {kills} survived", file=sys.stderr, flush=True)
+        yield number
 
 
 def _kill(number: int, by: int) -> None:

@@ -13,7 +13,7 @@ from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.tme import Encoders
 from fashionern.features import FeatureStore, extract_features
 
-from .children import child
+from .children import child, counted
 
 PHOTOS = 61
 
@@ -44,7 +44,7 @@ def kill_extraction(folder: Path, kills: int, seed: int = 0) -> Counter:
         undisturbed = child(work, log)
         assert undisturbed.status == 0, undisturbed.said
     whole = kept(folder / "whole")
-    for number in range(kills):
+    for number in counted(kills, "extraction"):
         name, moment = f"store{number}", rng.uniform(0, 0.98 * undisturbed.seconds)
         child(lambda: extract(folder, name), log, after=moment)
         begun = list((folder / name).glob("*/store.json"))

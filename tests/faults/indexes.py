@@ -17,7 +17,7 @@ from fashionern.index_work import run_index
 from fashionern.models.factory import create_model
 from fashionern.models.hub import Retriever
 
-from .children import child
+from .children import child, counted
 
 FIRST, LATER = 40, 24  # photos there at first, and added
 
@@ -62,7 +62,7 @@ def kill_index(folder: Path, kills: int, what: str, seed: int = 0) -> Counter:
         undisturbed = child(work, log)
         assert undisturbed.status == 0, undisturbed.said
     whole, least = content(folder / ("whole" if what == "add" else "first")), FIRST if what == "add" else 0
-    for number in range(kills):
+    for number in counted(kills, what):
         name, moment = f"index{number}", rng.uniform(0, 0.98 * undisturbed.seconds)
         if what == "add":
             shutil.copytree(folder / "first", folder / name)

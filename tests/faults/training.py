@@ -14,7 +14,7 @@ from fashionern.core import one_sentence
 from fashionern.data.garments import draw_fashioniq
 from fashionern.train import run_training
 
-from .children import child
+from .children import child, counted
 
 
 def flags(root: Path, run: Path) -> list[str]:
@@ -97,7 +97,7 @@ def kill_training(folder: Path, kills: int, seed: int = 0, damaged: float = 0.25
     again = child(lambda: train(root, folder / "again"), folder / "log")
     expected = outcome(folder / "whole")
     assert again.status == 0 and outcome(folder / "again") == expected, "the same seed did not give the same run"
-    for number in range(kills):
+    for number in counted(kills, "training"):
         run = folder / f"run{number}"
         moment = rng.uniform(0, 0.98 * whole.seconds)
         ended = child(lambda: train(root, run), folder / "log", after=moment)
@@ -106,7 +106,10 @@ def kill_training(folder: Path, kills: int, seed: int = 0, damaged: float = 0.25
         resumed = child(lambda: train(root, run, "--resume"), folder / "log")
         told = f"kill {number} (seed {seed}, after {moment:.3f} s, in {where}, damaged: {broken or 'nothing'})"
         assert resumed.status == 0, f"{told}: {resumed.said[-3000:]}"
-        now = outcome(run)
+        try:
+            now = outcome(run)
+        except Exception as e:
+            raise AssertionError(f"{told}: what is left cannot be read") from e
         for part in expected:
             assert now[part] == expected[part], f"{told}: {part} differ{difference(now[part], expected[part])}"
         died[where] += 1
