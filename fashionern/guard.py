@@ -16,7 +16,7 @@ from .core import ErnError
 # %% ../nbs/66_guard.ipynb #9a4d0004
 try:
     import uvicorn  # noqa: F401  the application needs it too; one sentence for both
-    from starlette.requests import Request
+    from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, Response
 except ImportError:
     raise ErnError("The search page needs the packages starlette and uvicorn: pip install 'fashionern[app]', or make app.") from None
@@ -37,11 +37,14 @@ async def read_body(request: Request, most: int) -> bytes:
     "The request's body; refused as soon as it is longer than `most` bytes, whatever its head says."
     size, parts = 0, []
     said = request.headers.get("content-length", "0")
-    async for part in request.stream():
-        size += len(part)
-        if size > most or said.isdigit() and len(said) < 20 and int(said) > most:
-            raise Refused(413, f"That is more than {most / 1e6:g} MB; send less.")
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > most or said.isdigit() and len(said) < 20 and int(said) > most:
+                raise Refused(413, f"That is more than {most / 1e6:g} MB; send less.")
+            parts.append(part)
+    except ClientDisconnect:
+        raise Refused(400, "The connection ended before the request was whole; send it again.") from None
     return b"".join(parts)
 
 
