@@ -44,6 +44,7 @@ test: $(VENV)/.installed-dev  ## install the development extras and run every ch
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage
+coverage: export COVERAGE_SOURCE := $(CURDIR)/fashionern
 coverage: $(VENV)/.installed-dev  ## which lines of the package notebooks and tests run
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 $(BIN)/coverage run tests/run_notebooks.py --n_workers 2 --skip_file_re '^[_.]|^$(SLOW)'
