@@ -109,7 +109,7 @@ class Soak:
         questions = (noise, b"[" * 50_000, b'{"k": 1e99, "text": "x"}', b'{"name": "../model"}')
         path, content = rng.choice([("/api/upload", c) for c in (noise, cut, b"", b"<svg/>", huge)] + [("/api/search", c) for c in questions])
         try:
-            answer = client.post(path, content=content)
+            answer = client.post(path, content=content, headers={"Content-Type": "application/json"})
         except httpx.TransportError:  # it may end the connection of who sends too much
             self.note("refused", "" if content is huge else f"{path} {content[:40]!r}: the connection ended")
             return

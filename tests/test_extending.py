@@ -105,17 +105,16 @@ def test_ranked_again_from_the_run_folder(trained):
 
 
 def test_without_the_file_the_sentence_names_it(trained):
-    known = ["evaluate", "--run-dir", "run", "--models", "combiner", "--out", "known", "--num-workers", "0", "--device", "cpu"]
     commands = [
         ["evaluate", "--run-dir", "run", "--device", "cpu"],
         ["train", *FLAGS, "--run-dir", "other", "--model", "spotlight"],
         ["index", "build", "--images", "data/images", "--model", "run", "--out", "never", "--device", "cpu"],
-        known,
+        ["evaluate", "--run-dir", "run", "--models", "combiner", "--out", "known", "--num-workers", "0", "--device", "cpu"],
     ]
     (trained / "one_after_another.py").write_text(ONE_AFTER_ANOTHER)
     done = call(trained, "one_after_another.py", json.dumps(commands))
     *without, last = done.stderr.split("=====\n")[:-1]
-    for (command, *_), text in zip(commands, without, strict=False):
+    for (command, *_), text in zip(commands[:-1], without, strict=True):
         said = one_error(text)
         assert text.endswith("\n2\n") and "'spotlight'" in said and "--plugin" in said, said
         assert ("my_composer.py" in said) == (command != "train"), "a run knows which file it was"
