@@ -1,33 +1,24 @@
-# make demo | app | test | coverage | test-all | lab | docs: each builds .venv from settings.ini first, and only when settings.ini or setup.py changed.
+# make demo | app | test | coverage | test-all | test-lowest | lab | docs: each builds .venv from settings.ini first, and only when settings.ini or setup.py changed.
 PYTHON ?= python3
-VENV   := .venv
-BIN    := $(VENV)/bin
-SLOW   := 8[136]_tutorial
-PIP    := $(BIN)/python -m pip --disable-pip-version-check
+VENV   = .venv
+BIN    = $(VENV)/bin
+SLOW   = 8[136]_tutorial
+PIP    = $(BIN)/python -m pip --disable-pip-version-check
 
 # Compiled modules are kept whatever the caller's environment says: without them torch and open_clip take 20 seconds to import, with them 8.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo app test coverage test-all lab docs clean
+.PHONY: help demo app test coverage test-all test-lowest lab docs clean
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/'
 
-$(VENV)/.installed: settings.ini setup.py
+$(VENV)/.installed-app: EXTRAS = [app,milvus]
+$(VENV)/.installed-docs: EXTRAS = [docs]
+$(VENV)/.installed-dev: EXTRAS = [dev]
+$(VENV)/.installed $(VENV)/.installed-app $(VENV)/.installed-docs $(VENV)/.installed-dev: settings.ini setup.py
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --no-compile -e .
-	@touch $@
-
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install --quiet --no-compile -e ".[dev]"
-	@touch $@
-
-$(VENV)/.installed-app: $(VENV)/.installed
-	$(PIP) install --quiet --no-compile -e ".[app,milvus]"
-	@touch $@
-
-$(VENV)/.installed-docs: $(VENV)/.installed
-	$(PIP) install --quiet --no-compile -e ".[docs]"
-	@touch $@
+	$(PIP) install --quiet --no-compile -e ".$(EXTRAS)"
+	@touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed  ## install, draw garments, train FashionERN, show what it retrieves (about 5 minutes on 2 cores)
 	$(BIN)/ern_demo
@@ -36,12 +27,16 @@ app: $(VENV)/.installed-app  ## open the search page on the demo's garments (aft
 	$(BIN)/ern_index build --images data/garments/images --model runs/demo --out indexes/demo --table data/garments/designs.json
 	$(BIN)/ern_app --index indexes/demo --open
 
+define NOTEBOOKS_AND_TESTS
+OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --skip_file_re '^[_.]|^$(SLOW)'
+OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+endef
+
 test: $(VENV)/.installed-dev  ## install the development extras and run every check: lint, types, notebooks and tests; pytest's summary comes last
 	$(BIN)/python tests/check_in_step.py
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --skip_file_re '^[_.]|^$(SLOW)'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+	$(NOTEBOOKS_AND_TESTS)
 
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage
 coverage: export COVERAGE_SOURCE := $(CURDIR)/fashionern
@@ -54,6 +49,12 @@ coverage: $(VENV)/.installed-dev  ## which lines of the package notebooks and te
 test-all: test  ## make test, then what would keep everyday's test waiting: the tutorials that train several models, each for some two minutes
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --file_re '^$(SLOW)'
 
+test-lowest: VENV = .venv-lowest
+test-lowest:  ## notebooks and tests in an environment of its own, with the lowest versions that settings.ini allows (PYTHON=python3.10: on the lowest Python too)
+	sed -nE 's/^[a-z_]*requirements = //p' settings.ini | tr ' ' '\n' | sed -nE 's/^([^=<>]+)>=([^,]+).*/\1==\2/p' > .lowest.txt
+	PIP_CONSTRAINT=$(CURDIR)/.lowest.txt $(MAKE) $(VENV)/.installed-dev VENV=$(VENV)
+	$(NOTEBOOKS_AND_TESTS)
+
 lab: $(VENV)/.installed-dev  ## open the first tutorial in JupyterLab, the other notebooks beside it
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/80_tutorial.garments.ipynb
 
@@ -61,4 +62,4 @@ docs: $(VENV)/.installed-docs  ## build the documentation from notebooks and REA
 	$(BIN)/python docs/build.py
 
 clean:  ## remove the environment and what was built (drawn data and runs stay)
-	rm -rf $(VENV) build dist *.egg-info _docs _proc .coverage .coverage.* .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-lowest .lowest.txt build dist *.egg-info _docs _proc .coverage .coverage.* .mypy_cache .ruff_cache
