@@ -14,7 +14,7 @@ FREE = {  # what may stand in a package's own statement, by SPDX identifier
 OF_NVIDIA = "NVIDIA's own terms (libraries of CUDA, which the GPU builds of torch bring)"
 WORDS = {  # how older packages say it
     "Apache Software License": "Apache-2.0", "Apache License, Version 2.0": "Apache-2.0", "Apache 2.0": "Apache-2.0",
-    "BSD License": "BSD", "MIT License": "MIT", "ISC License (ISCL)": "ISC",
+    "BSD License": "BSD", "Historical Permission Notice and Disclaimer (HPND)": "HPND", "MIT License": "MIT", "ISC License (ISCL)": "ISC",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0", "Python Software Foundation License": "PSF-2.0", "3-Clause BSD License": "BSD-3-Clause", "zlib/libpng License": "Zlib",
 }  # fmt: skip
 

@@ -277,8 +277,7 @@ def check_vectors(photos: Sequence[Photo], vectors: np.ndarray, dim: int, where:
 def read_faiss(path: Path, dim: int) -> faiss.Index:
     "The index of a file, over vectors of that length; an `ErnError` where it cannot be read."
     try:
-        if hasattr(faiss, "set_deserialization_vector_byte_limit"):  # of newer versions: no part is larger than the file, or than what is computed beside it
-            faiss.set_deserialization_vector_byte_limit(max(path.stat().st_size, 1 << 28))
+        faiss.set_deserialization_vector_byte_limit(max(path.stat().st_size, 1 << 28))  # no part is larger than the file, or than what is computed beside it
         index = faiss.read_index(str(path))
         if index.d != dim or index.metric_type != faiss.METRIC_INNER_PRODUCT or not isinstance(index, (faiss.IndexIVF, faiss.IndexIDMap2)):
             raise RuntimeError

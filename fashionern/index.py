@@ -183,7 +183,7 @@ class _Readable(ImageViews):
             return torch.full((3,), -1), i, *none
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: gloo writes into the gathered tensors from a thread of its own, which torch 2.4 refuses
 def _encoded(retriever: Retriever, photos: list[Photo], batch_size: int, workers: int, world: World) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     "(numbers, marks, vectors) of each batch over all ranks; a mark of -1 for a photo that cannot be read."
     numbers = torch.arange(len(photos))
