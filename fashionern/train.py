@@ -198,8 +198,9 @@ class Best:
 
     def about(self) -> dict:
         "What a checkpoint says of itself."
-        cfg, latest = self.run.cfg, self.latest
-        figures = {"protocol": latest.protocol, "mean": latest.mean} if latest else {}
+        cfg = self.run.cfg
+        self.latest = self.latest or self._evaluate()  # a run gone on with may have trained all its steps before
+        figures = {"protocol": self.latest.protocol, "mean": self.latest.mean}
         return {"clip_model_name": cfg.clip_model_name, "seed": cfg.seed, "dataset": cfg.dataset, "torch": torch.__version__, **figures}
 
     def result(self) -> Optional[Result]:
