@@ -205,6 +205,11 @@ class FolderStore(Reader):
             self.records.add(photos)
         self._kept = None
 
+    def set_columns(self, photos: Sequence[Photo]) -> None:
+        "Other columns for photos that are there; their vectors stay."
+        with self.records.writing():
+            self.records.set_columns(photos)
+
     def remove(self, names: Sequence[str]) -> int:
         "Take photos out; how many were there."
         with self.records.writing():

@@ -9,7 +9,7 @@ __all__ = ['open_store', 'identity', 'check_identity', 'begin_store', 'find_phot
 # %% ../nbs/63_index.ipynb #1d630003
 import hashlib
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
@@ -131,7 +131,8 @@ def row_of(name: str, rows: dict[str, dict]) -> dict[str, str | float]:
 class Work:
     "What a folder has that an index has not, and the other way round."
 
-    todo: list[Photo] = field(default_factory=list)  # new or changed
+    todo: list[Photo] = field(default_factory=list)  # new or changed, to be encoded
+    relabelled: list[Photo] = field(default_factory=list)  # the same photo with another row in the table
     new: int = 0
     same: int = 0
     gone: list[str] = field(default_factory=list)  # in the index from this folder, and no longer there
@@ -152,11 +153,14 @@ def compare(
             below = Path(photo.path).is_relative_to(root)
             if photo.name not in files:
                 work.gone += [photo.name] if below else []
-            elif not below:
+                continue
+            if not below:
                 raise ErnError(f"{files[photo.name]} has the name of another photo of this index, {photo.path}; rename it, or index a folder above both.")
-            elif _changed(photo, files[photo.name]) or (rows is not None and row_of(photo.name, rows) != photo.columns):
-                columns = photo.columns if rows is None else row_of(photo.name, rows)
+            columns = photo.columns if rows is None else row_of(photo.name, rows)
+            if _changed(photo, files[photo.name]):
                 work.todo.append(Photo(photo.name, str(files[photo.name]), columns=columns))
+            elif columns != photo.columns:
+                work.relabelled.append(replace(photo, columns=columns))
             else:
                 work.same += 1
     work.todo.sort(key=lambda p: p.name)
@@ -236,4 +240,4 @@ def _why_not(path: str) -> str:
 # %% ../nbs/63_index.ipynb #1d63000f
 def describe(store: Store) -> dict[str, Any]:
     "What `ern_index info` says."
-    return {**store.about, "photos": len(store), "columns": {c: len(v) for c, v in store.values().items()}, "approximate": store.tend() or None}
+    return {**store.about, "photos": len(store), "columns": {c: len(v) for c, v in store.values(1_000_000).items()}, "approximate": store.tend() or None}

@@ -37,7 +37,7 @@ class _Working:
     store: Optional[str] = None
     "Milvus instead of a folder: a .db file (Milvus Lite) or a server's address."
     table: Optional[Path] = None
-    "Product table (.csv, .parquet, or .json: photo → columns) whose columns --where filters by."
+    "Product table (.csv with commas, .parquet, or .json: photo → columns) whose columns --where filters by; without it rows that are there stay."
     id_column: str = "id"
     "Column of the table that names the photo: its file name, with or without suffix."
     batch_size: int = 32
@@ -140,7 +140,7 @@ class SearchConfig:
     keep_reference: bool = False
     "Leave the reference among the results, where it is in the index."
     queries: Optional[Path] = None
-    "Many queries in one batch: JSON Lines with the fields image, name, text, k, where, keep_reference; what a line leaves out is taken from the flags."
+    "Many queries in one batch: JSON Lines with the fields image, name, text, k, where, keep_reference; k, where and keep_reference may be left to the flags."
     grid: Optional[Path] = None
     "Draw the results into this picture."
     explain: Optional[Path] = None

@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from .core import check_writable, escaped, one_sentence
+from .core import escaped, one_sentence
 from .data.core import load_image
 from .distributed import World, world
 from .index import begin_store, check_identity, compare, describe, fill, open_store, read_rows
@@ -25,7 +25,7 @@ from .index_commands import AddConfig, BuildConfig, Indexing, InfoConfig, Remove
 from .opened import open_retriever
 from .search import Hit, Query, Searcher, read_queries
 from .store import Store
-from .visualise import Retrieved, retrieval_grid, save_figure
+from .visualise import Retrieved, check_picture, retrieval_grid, save_figure
 from .why import why, why_picture
 
 # %% ../nbs/69_index_work.ipynb #69aa0006
@@ -62,9 +62,11 @@ def _work(cfg: BuildConfig | AddConfig, ranks: World) -> int:
         rows = read_rows(cfg.table, cfg.id_column) if cfg.table else None
         work = compare(store, cfg.images, rows)
         todo = work.todo
-        _say(f"{cfg.images}: {work.new:,} new photos, {len(todo) - work.new:,} changed, {work.same:,} as they are in the index", markup=False)
-        if rows is not None and (bare := sum(not p.columns for p in todo)):
-            _say(f"{bare:,} of these {len(todo):,} have no row in {cfg.table} (column {cfg.id_column}): a filter never finds them", markup=False)
+        relabelled = f", {len(work.relabelled):,} with another row in the table" if work.relabelled else ""
+        _say(f"{cfg.images}: {work.new:,} new photos, {len(todo) - work.new:,} changed{relabelled}, {work.same:,} as they are in the index", markup=False)
+        if rows is not None and (bare := [p.name for p in (*todo, *work.relabelled) if not p.columns]):
+            _say(f"{len(bare):,} of these have no row in {cfg.table} (column {cfg.id_column}), such as {bare[0]}: a filter never finds them", markup=False)
+        store.set_columns(work.relabelled)
         if isinstance(cfg, UpdateConfig) and work.gone:
             _say(f"{store.remove(work.gone):,} photos are gone from the folder and were taken out")
     unreadable = fill(store, retriever, ranks.tell(todo), cfg.batch_size, cfg.num_workers, ranks, progress=True)
@@ -95,7 +97,7 @@ def _told_table(told: dict[str, Any]) -> Table:
 def run_search(cfg: SearchConfig) -> list[list[Hit]]:
     "Search, show, and draw what was asked for."
     for path in filter(None, (cfg.grid, cfg.explain)):
-        check_writable(path)
+        check_picture(path)
     flags: dict[str, Any] = dict(k=cfg.k, where=cfg.where, keep_reference=cfg.keep_reference)
     queries = read_queries(cfg.queries, Query(text="-", **flags)) if cfg.queries else [Query(cfg.image, cfg.name, cfg.text, **flags)]
     searcher = Searcher.load(one_place(cfg.index, cfg.store), cfg.model, cfg.device)
@@ -123,9 +125,11 @@ def _as_json(query: Query, hits: Sequence[Hit]) -> dict[str, Any]:
     return {"query": asked, "hits": [{"rank": i, **asdict(hit)} for i, hit in enumerate(hits, 1)]}
 
 
-def hits_table(query: Query, hits: Sequence[Hit]) -> Table:
-    "Rank, score, name and columns of each hit; rich text."
-    table = Table(title=escaped(_asked(query)), title_justify="left", caption=None if hits else "no photo fits")
+def hits_table(query: Query, hits: Sequence[Hit]) -> Table | str:
+    "Rank, score, name and columns of each hit, or that there is none; rich text."
+    if not hits:
+        return f"[italic]{escaped(_asked(query))}[/]: no photo fits" + (" (texts of a table are compared as they are written, 'Red' is not 'red')" if query.where else "")
+    table = Table(title=escaped(_asked(query)), title_justify="left")
     for name in ("rank", "score"):
         table.add_column(name, justify="right")
     for name in ("photo", "what the table says of it") if any(hit.columns for hit in hits) else ("photo",):

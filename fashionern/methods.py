@@ -241,7 +241,7 @@ def methods_table(outcomes: Sequence[Outcome], title: str = "") -> Table:
     table = Table(title=f"{title} · protocol {outcomes[0].protocol}")
     shown = [i for i, h in enumerate(heads) if h != "parameters"]
     for i in shown:
-        table.add_column(heads[i], justify="left" if i == 0 else "right", no_wrap=i == 0)
+        table.add_column(heads[i], justify="left" if i == 0 else "right", no_wrap=i == 0, overflow="fold")
     for line in lines:
         table.add_row(*(line[i] for i in shown))
     return table

@@ -277,6 +277,13 @@ class MilvusStore(_Opened):
         for rows in _in_messages([_row(p, v) for p, v in zip(photos, np.asarray(vectors, dtype=np.float32))]):
             self._ask("upsert", data=rows)
 
+    def set_columns(self, photos: Sequence[Photo]) -> None:
+        "Other columns for photos that are there; their vectors stay."
+        for part in in_parts(photos, 1_000):
+            vectors = {row["id"]: row["vector"] for row in self._ask("get", ids=[_key(p.name) for p in part], output_fields=["vector"])}
+            if there := [p for p in part if _key(p.name) in vectors]:
+                self.put(there, np.array([vectors[_key(p.name)] for p in there], dtype=np.float32))
+
     def remove(self, names: Sequence[str]) -> int:
         "Take photos out; how many were there."
         gone = 0
@@ -297,7 +304,7 @@ class MilvusStore(_Opened):
             rows = self._ask("get", ids=[_key(n) for n in part], output_fields=["name", "path", "size", "time", "digest", "columns"])
             found |= {row["name"]: _photo(row) for row in rows}
         if absent := next((n for n in names if n not in found), None):
-            raise ErnError(f"There is no photo {absent!r} in {self.where}; ern_index info says what is there.")
+            raise ErnError(f"There is no photo {absent!r} in {self.where}; a photo's name is its path below the folder that was indexed.")
         return [found[n] for n in names]
 
     def find(

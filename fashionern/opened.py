@@ -112,7 +112,7 @@ def _is_saved(folder: Path) -> bool:
 def _of_run(folder: Path, model: Optional[str], device: torch.device) -> Retriever:
     record, names = read_run(folder)
     if not names:
-        raise ErnError(f"{folder} has no finished model; go on with it with ern_train --resume.")
+        raise ErnError(f"{folder} has no finished model; go on with the command that made it (make demo, or ern_train --resume), or give the folder of a finished run.")
     name = model or record["model"]
     if name not in names:
         raise ErnError(f"{folder} has no finished model {name!r}; choose from: {', '.join(names)}.")

@@ -44,7 +44,7 @@ def fill_in(cfg: EvalConfig) -> EvalConfig:
         )
     then, names = read_run(cfg.run_dir)
     if not names and not cfg.models:
-        raise ErnError(f"{cfg.run_dir} has no finished model; go on with it with ern_train --resume.")
+        raise ErnError(f"{cfg.run_dir} has no finished model; go on with the command that made it (make demo, or ern_train --resume); what ern_methods made is in its own table.")
     check_known(cfg.run_dir, then, cfg.models or names, cfg.dataset or then["dataset"])
     return replace(
         cfg, models=cfg.models or tuple(names), dataset=cfg.dataset or then["dataset"], root=cfg.root or Path(then["root"]),

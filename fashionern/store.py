@@ -43,6 +43,9 @@ class Store(Protocol):
     def put(self, photos: Sequence[Photo], vectors: np.ndarray) -> None:
         "Add photos with their (B, D) unit vectors, or replace those of the same name: all of them or, after a kill, none."
 
+    def set_columns(self, photos: Sequence[Photo]) -> None:
+        "Other columns for photos that are there; their vectors stay."
+
     def remove(self, names: Sequence[str]) -> int:
         "Take photos out; how many were there."
 
@@ -75,6 +78,10 @@ _CELLS = (str, int, float, bool, type(None))
 def in_parts(items: Sequence, size: int = _MANY) -> Iterator[Sequence]:
     "The items, so many at a time."
     return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def _cell(place: int) -> str:
+    return f"json_extract(columns, '$[{place}]')"
 
 
 def _marks(count: int) -> str:
@@ -159,13 +166,21 @@ class Records:
 
     def add(self, photos: Sequence[Photo]) -> None:
         "Photos at the rows from fact 'next' on, in place of those of the same name; inside `writing`."
-        first, columns = self.fact("next"), self.fact("columns")
-        columns += dict.fromkeys(c for p in photos for c in p.columns if c not in columns)
+        first, cells = self.fact("next"), self._cells(photos)
         self.remove([p.name for p in photos])
-        rows = [(first + i, p.name, p.path, *p.mark, json.dumps([p.columns.get(c) for c in columns])) for i, p in enumerate(photos)]
+        rows = [(first + i, p.name, p.path, *p.mark, of) for i, (p, of) in enumerate(zip(photos, cells))]
         self.db.executemany("insert into photos values (?, ?, ?, ?, ?, ?, ?)", rows)
         self.set("next", first + len(photos))
+
+    def _cells(self, photos: Sequence[Photo]) -> list[str]:
+        columns = self.fact("columns")
+        columns += dict.fromkeys(c for p in photos for c in p.columns if c not in columns)
         self.set("columns", columns)
+        return [json.dumps([p.columns.get(c) for c in columns]) for p in photos]
+
+    def set_columns(self, photos: Sequence[Photo]) -> None:
+        "Other columns for photos that are there; inside `writing`."
+        self.db.executemany("update photos set columns = ? where name = ?", zip(self._cells(photos), [p.name for p in photos]))
 
     def remove(self, names: Sequence[str]) -> int:
         "Delete records; how many were there; inside `writing`."
@@ -199,7 +214,7 @@ class Reader:
                 found[name] = Photo(name, path, (size, time, digest), {c: v for c, v in zip(columns, values) if v is not None})
         absent = next((n for n in names if n not in found), None)
         if absent is not None:
-            raise ErnError(f"There is no photo {absent!r} in {self.records.path.parent}; ern_index info says what is there.")
+            raise ErnError(f"There is no photo {absent!r} in {self.records.path.parent}; a photo's name is its path below the folder that was indexed.")
         return [found[n] for n in names]
 
     def rows(self, where: Optional[Filter] = None) -> np.ndarray:
@@ -222,17 +237,20 @@ class Reader:
         return dict(pair for part in in_parts(list(rows)) for pair in self.ask(f"select row, name from photos where row in {_marks(len(part))}", part))
 
     def column(self, name: str) -> str:
-        "SQL for the value of a column; an `ErnError` for one that is not there."
+        "SQL for the value of a column; an `ErnError` for one that no photo has."
         columns = self.columns()
-        if name not in columns:
-            raise unknown_name("column in this index", name, columns)
-        return f"json_extract(columns, '$[{columns.index(name)}]')"
+        if name not in columns or not self._is_used(columns.index(name)):
+            raise unknown_name("column in this index", name, [c for i, c in enumerate(columns) if self._is_used(i)])
+        return _cell(columns.index(name))
+
+    def _is_used(self, column: int) -> bool:
+        return bool(self.ask(f"select 1 from photos where {_cell(column)} is not null limit 1"))
 
     def values(self, most: int = 50) -> dict[str, list]:
         "Column → its values, most frequent first, of columns with no more than `most`."
         found = {}
-        for column in self.columns():
-            sql = self.column(column)
+        for place, column in enumerate(self.columns()):
+            sql = _cell(place)
             seen = [v for (v,) in self.ask(f"select {sql} as v from photos where v is not null group by v order by count(*) desc, v limit ?", [most + 1])]
             if 0 < len(seen) <= most:
                 found[column] = seen

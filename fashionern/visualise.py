@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RIGHT', 'REFERENCE', 'WORD', 'AGAINST', 'NO_WORD', 'Retrieved', 'retrieve', 'retrieval_grid', 'show_picture',
-           'save_figure', 'token_words', 'explain', 'attention_picture', 'shade_crops', 'word_bars']
+           'check_picture', 'save_figure', 'token_words', 'explain', 'attention_picture', 'shade_crops', 'word_bars']
 
 # %% ../nbs/62_visualise.ipynb #0fde5a0c
 import textwrap
@@ -20,7 +20,7 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from .core import ErnError, ImageFeatures, write_atomic
+from .core import ErnError, ImageFeatures, check_writable, write_atomic
 from .data.core import TripletDataset, join_captions
 from .data.transforms import crop_boxes
 from .encoders.clip import ClipEncoder
@@ -101,6 +101,14 @@ def show_picture(ax: Axes, image: Image.Image, label: str, frame: Optional[str] 
     for side in ax.spines.values():
         side.set_visible(frame is not None)
         side.set(linewidth=3.5, edgecolor=frame or "none")
+
+
+def check_picture(path: str | Path) -> None:
+    "An `ErnError` where a figure cannot be written as this file; said before long work, not after it."
+    kinds = Figure().canvas.get_supported_filetypes()
+    if Path(path).suffix.lower().lstrip(".") not in kinds:
+        raise ErnError(f"{path} must end in a kind of picture that can be drawn: .png, .jpg, .pdf, .svg or another of {', '.join(sorted(kinds))}.")
+    check_writable(path)
 
 
 def save_figure(fig: Figure, path: str | Path) -> None:

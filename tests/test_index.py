@@ -134,6 +134,27 @@ def test_update_follows_the_folder(place, shop, photos, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("place", PLACES)
+def test_a_new_price_list_encodes_nothing(place, shop, photos, tmp_path, capsys, monkeypatch):
+    index("build", place, tmp_path, "--model", str(shop / "model0"), "--table", str(shop / "t.csv"))
+    before = search(place, tmp_path, "--name", "1.png", "-k", "5")[0]
+    lines = (shop / "t.csv").read_text().splitlines()
+    (tmp_path / "new.csv").write_text("\n".join(["id,colour,price_eur", *(f"{i},red,{i}" for i in range(len(lines) - 2))]))  # without the last product
+    monkeypatch.setattr("fashionern.index._Readable.__getitem__", lambda *_: pytest.fail("a photo was read"))
+    capsys.readouterr()
+    assert index("update", place, tmp_path, "--table", str(tmp_path / "new.csv")) == 0
+    said = capsys.readouterr().out
+    assert f"0 new photos, 0 changed, {COUNT} with another row in the table, 0 as they are" in said
+    assert f"1 of these have no row in {tmp_path / 'new.csv'}" in said
+    after = search(place, tmp_path, "--name", "1.png", "-k", "5")[0]
+    assert [(h.name, h.score) for h in after] == [(h.name, h.score) for h in before]
+    assert {h.columns["price_eur"] for h in search(place, tmp_path, "--text", "red", "--where", "price_eur < 3")[0]} == {0.0, 1.0, 2.0}
+    with pytest.raises(ErnError, match="did you mean 'price_eur'"):
+        search(place, tmp_path, "--text", "red", "--where", "price < 3")
+    with pytest.raises(ErnError, match="must end in a kind of picture"):
+        search(place, tmp_path, "--text", "red", "--grid", str(tmp_path / "grid.xyz"))
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_another_model_is_refused(place, shop, photos, tmp_path):
     index("build", place, tmp_path, "--model", str(shop / "model0"))
     with pytest.raises(ErnError, match="other weights"):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,21 @@ def test_replacing_and_removing(store):
     assert repr(photos[260].name) in sentence(store.get, ["men/1.jpg", photos[260].name])
     store.put(photos[250:], vectors[250:])
     assert len(store) == COUNT and store.find(vectors[299:], 1)[0][0][0] == photos[299].name
+
+
+def test_other_columns_and_the_same_vectors(store):
+    photos, vectors = some(COUNT)
+    store.put(photos, vectors)
+    told = [replace(p, columns={"price_eur": float(i)}) for i, p in enumerate(photos)]
+    store.set_columns(told[:200])
+    store.set_columns([replace(told[0], name="none")])  # which is not there: nothing is added
+    store.tend()
+    assert store.get([p.name for p in photos]) == told[:200] + photos[200:] and len(store) == COUNT
+    for query, found in zip(vectors[:20], store.find(vectors[:20], 5), strict=True):
+        agrees(found, nearest(photos, vectors, query, 5))
+    assert {n for n, _ in store.find(vectors[:1], COUNT, parse_filter("price_eur < 3"))[0]} == {p.name for p in photos[:3]}
+    store.set_columns(told)
+    assert "price_eur" in sentence(store.find, vectors[:1], 3, parse_filter("gender is null"))  # a column that no photo has any more
 
 
 def test_it_is_the_same_after_closing(maker):

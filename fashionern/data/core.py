@@ -97,11 +97,11 @@ def load_image(path: str | Path) -> Image.Image:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             return image.convert("RGB")
     except FileNotFoundError:
-        raise ErnError(f"There is no image {path}; fetch it anew.") from None
+        raise ErnError(f"There is no image {path}; check the path, or fetch the dataset's images anew.") from None
     except ErnError:
         raise
     except Exception as e:  # a damaged file can set off almost any error in a decoder
-        raise ErnError(f"Image {path} cannot be read ({e}); it is truncated or no image: fetch it anew or delete it.") from None
+        raise ErnError(f"Image {path} cannot be read ({e}); it is truncated or no image: give another photo, or fetch it anew.") from None
 
 # %% ../../nbs/11_data.core.ipynb #5752c605
 class TripletSampler(Protocol):

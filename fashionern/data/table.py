@@ -88,6 +88,8 @@ def read_table(
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise ErnError(f"{path} is neither .csv nor .parquet; save the table as one of them.")
     frame, found = _csv(path, set(exact)) if path.suffix.lower() == ".csv" else _parquet(path)
+    if len(frame.columns) == 1 and set(";\t") & set(str(frame.columns[0])):
+        raise ErnError(f"{path} has one column, {str(frame.columns[0])[:60]!r}; save it with commas between the columns.")
     for column in (*exact, *filter(None, [name_column])):
         if column not in frame.columns:
             raise unknown_name(f"column in {path}", column, map(str, frame.columns))

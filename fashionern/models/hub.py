@@ -266,7 +266,7 @@ def _folder(place: str | Path, hub: dict[str, Any]) -> Path:
         return [Path(hf_hub_download(str(place), name, **hub)).parent for name in (CONFIG, WEIGHTS)][-1]
     except Exception as e:  # the hub's own errors and those of whichever HTTP library it speaks through
         why = str(e).partition("\n")[0].rstrip(" .") or type(e).__name__
-        raise ErnError(f"There is no folder {place}, and the hub gave no model of that name ({why}); check the name and the network.") from None
+        raise ErnError(f"There is no folder {place}, and the hub gave no model of that name ({why}); check path, name and network, or give --model where it moved.") from None
 
 
 def _from_config(cls: type[Retriever], config: dict, path: Path) -> Retriever:
