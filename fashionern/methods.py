@@ -13,7 +13,7 @@ import json
 import statistics
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
 import pandas as pd
 import seaborn as sns
@@ -25,7 +25,7 @@ from .core import read_json, unknown_name, write_atomic, write_json
 from .data.core import TripletDataset
 from .distributed import World, world
 from .encoders.tme import Encoders
-from .losses import LOSSES, create_loss
+from .losses import create_loss
 from .models.core import COMPOSERS, TARGET_HEADS
 from .models.cost import check_tme
 from .models.factory import create_model, list_models, parse_model, settings_of
@@ -61,7 +61,7 @@ def method_rows(
     return rows + [Row(f"{n}, {epochs} epochs", n, {"num_epochs": epochs}) for n in dict.fromkeys(longer)]
 
 
-_LESS: dict[str, tuple[str, dict[str, Any]]] = {
+_LESS = {
     "fashionern": ("fashionern", {}),
     "less TME": ("clip+dvr+refine", {}),
     "less DVR (Combiner)": ("tme+combiner+refine", {}),
@@ -75,6 +75,7 @@ _PLUS = {
     "plus mask_padding": "mask_padding", "plus ask=words": "ask=words", "plus ask=image": "ask=image", "plus train_cls": "train_cls",
     "plus norm=layer": "norm=layer", "plus lengths=published": "lengths=published", "plus by_place": "by_place", "plus gate_floor=0.1": "gate_floor=0.1",
 }  # fmt: skip
+_LOSSES = ("symmetric-infonce", "cyclip", "text-relevance", "triplet", "caption-reconstruction")
 
 
 def ablation_rows(
@@ -95,7 +96,7 @@ def ablation_rows(
         changes = {**changes, "tme_clip_lr": clip_lr} if changes.get("tme_branches") == () else changes
         rows.append(Row(label, named(model), changes))
     rows += [Row(label, named("fashionern", option)) for label, option in _PLUS.items() if option not in given]
-    return rows + [Row(f"loss {loss}", named("fashionern"), {"loss": loss}) for loss in LOSSES if loss != TrainConfig.loss]
+    return rows + [Row(f"loss {loss}", named("fashionern"), {"loss": loss}) for loss in _LOSSES]
 
 # %% ../nbs/58_methods.ipynb #d00a20cf
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class _Comparison:
         run = self.run(f"seed-{seed}/{row.folder}", seed=seed, stages=("dvr",), model=row.model, compare=(), **row.changes, **start)
         run.parts = parts
         result = run.model(row.model, encoders, store)
-        if result is not None:
+        if self.ranks.main:
             parameters = sum(p.numel() for p in create_model(row.model, encoders.clip.dim, ffn=run.cfg.ffn).parameters() if p.requires_grad)
             took = _seconds(run.cfg.run_dir)
             write_json(file, Outcome(row.label, row.model, seed, result.protocol, result.mean, result.dominance, parameters, took, seconds).__dict__)
@@ -241,7 +242,7 @@ def methods_table(outcomes: Sequence[Outcome], title: str = "") -> Table:
     table = Table(title=f"{title} · protocol {outcomes[0].protocol}")
     shown = [i for i, h in enumerate(heads) if h != "parameters"]
     for i in shown:
-        table.add_column(heads[i], justify="left" if i == 0 else "right", no_wrap=i == 0, overflow="fold")
+        table.add_column(heads[i], justify="left" if i == 0 else "right", no_wrap=i == 0)
     for line in lines:
         table.add_row(*(line[i] for i in shown))
     return table

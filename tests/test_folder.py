@@ -200,6 +200,7 @@ def test_wrong_tables_get_a_sentence(tmp_path, monkeypatch):
         ("shop.xlsx", b"x", "neither .csv nor .parquet"),
         ("broken.parquet", b"x", "Parquet"),
         ("twice.csv", b"id,id\n1,2\n", "twice"),
+        ("excel.csv", b"id;colour\n1;red\n", "commas between the columns"),
     ):
         (tmp_path / name).write_bytes(content)
         said = sentence(read_table, tmp_path / name)
