@@ -53,7 +53,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     "The tensors of a safetensors or torch file, without running code from it; a `DamagedFile` where it is not what was written."
     path = Path(path)
     if not path.is_file():
-        raise ErnError(f"There is no weights file {path}; check the path given, or copy the run's or model's folder whole.")
+        raise ErnError(f"There is no weights file {path}; check --clip-path or --fusion-model-path, or copy the folder it belongs to whole.")
     state = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
     for key in ("CLIP", "Combiner", "state_dict"):  # as in CLIP4Cir's files, of fine-tuned CLIP and of the Combiner, and in open_clip's own
         state = state.get(key, state) if isinstance(state, dict) else state
