@@ -13,7 +13,7 @@ import json
 import statistics
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence
 
 import pandas as pd
 import seaborn as sns
@@ -25,7 +25,7 @@ from .core import read_json, unknown_name, write_atomic, write_json
 from .data.core import TripletDataset
 from .distributed import World, world
 from .encoders.tme import Encoders
-from .losses import create_loss
+from .losses import LOSSES, create_loss
 from .models.core import COMPOSERS, TARGET_HEADS
 from .models.cost import check_tme
 from .models.factory import create_model, list_models, parse_model, settings_of
@@ -61,7 +61,7 @@ def method_rows(
     return rows + [Row(f"{n}, {epochs} epochs", n, {"num_epochs": epochs}) for n in dict.fromkeys(longer)]
 
 
-_LESS = {
+_LESS: dict[str, tuple[str, dict[str, Any]]] = {
     "fashionern": ("fashionern", {}),
     "less TME": ("clip+dvr+refine", {}),
     "less DVR (Combiner)": ("tme+combiner+refine", {}),
@@ -75,7 +75,6 @@ _PLUS = {
     "plus mask_padding": "mask_padding", "plus ask=words": "ask=words", "plus ask=image": "ask=image", "plus train_cls": "train_cls",
     "plus norm=layer": "norm=layer", "plus lengths=published": "lengths=published", "plus by_place": "by_place", "plus gate_floor=0.1": "gate_floor=0.1",
 }  # fmt: skip
-_LOSSES = ("symmetric-infonce", "cyclip", "text-relevance", "triplet", "caption-reconstruction")
 
 
 def ablation_rows(
@@ -96,7 +95,7 @@ def ablation_rows(
         changes = {**changes, "tme_clip_lr": clip_lr} if changes.get("tme_branches") == () else changes
         rows.append(Row(label, named(model), changes))
     rows += [Row(label, named("fashionern", option)) for label, option in _PLUS.items() if option not in given]
-    return rows + [Row(f"loss {loss}", named("fashionern"), {"loss": loss}) for loss in _LOSSES]
+    return rows + [Row(f"loss {loss}", named("fashionern"), {"loss": loss}) for loss in LOSSES if loss != TrainConfig.loss]
 
 # %% ../nbs/58_methods.ipynb #d00a20cf
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ class _Comparison:
         run = self.run(f"seed-{seed}/{row.folder}", seed=seed, stages=("dvr",), model=row.model, compare=(), **row.changes, **start)
         run.parts = parts
         result = run.model(row.model, encoders, store)
-        if self.ranks.main:
+        if result is not None:
             parameters = sum(p.numel() for p in create_model(row.model, encoders.clip.dim, ffn=run.cfg.ffn).parameters() if p.requires_grad)
             took = _seconds(run.cfg.run_dir)
             write_json(file, Outcome(row.label, row.model, seed, result.protocol, result.mean, result.dominance, parameters, took, seconds).__dict__)
@@ -227,22 +226,26 @@ def summary(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
     return heads, lines
 
 
+def _seeds(outcomes: Sequence[Outcome]) -> str:
+    return ", ".join(str(s) for s in dict.fromkeys(o.seed for o in outcomes))
+
+
 def markdown_table(outcomes: Sequence[Outcome]) -> str:
     "The summary as Markdown, with the protocol's name."
     heads, lines = summary(outcomes)
-    seeds = ", ".join(str(s) for s in dict.fromkeys(o.seed for o in outcomes))
     rule = ["---", *["---:"] * (len(heads) - 1)]
     body = "\n".join("| " + " | ".join(line) + " |" for line in (heads, rule, *lines))
-    return f"Protocol `{outcomes[0].protocol}`, seeds {seeds}; mean ± sample standard deviation over seeds.\n\n{body}\n"
+    return f"Protocol `{outcomes[0].protocol}`, seeds {_seeds(outcomes)}; mean ± sample standard deviation over seeds.\n\n{body}\n"
 
 
 def methods_table(outcomes: Sequence[Outcome], title: str = "") -> Table:
-    "The summary for the terminal: headline recalls, their mean and the dominance figures."
+    "The summary for the terminal: recalls, their mean, the dominance figures; a narrow terminal breaks a figure before its ±."
     heads, lines = summary(outcomes)
-    table = Table(title=f"{title} · protocol {outcomes[0].protocol}")
-    shown = [i for i, h in enumerate(heads) if h != "parameters"]
+    table = Table(title=f"{title} · protocol {outcomes[0].protocol} · seeds {_seeds(outcomes)}")
+    shown = [i for i, h in enumerate(heads) if h not in ("seeds", "parameters", "stage 2 s", "stage 1 s")]
     for i in shown:
-        table.add_column(heads[i], justify="left" if i == 0 else "right", no_wrap=i == 0)
+        widest = max(len(part) for line in lines for part in line[i].split())
+        table.add_column(heads[i], justify="left" if i == 0 else "right", min_width=widest if i else 10, overflow="fold")
     for line in lines:
         table.add_row(*(line[i] for i in shown))
     return table
