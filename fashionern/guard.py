@@ -19,7 +19,7 @@ try:
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, Response
 except ImportError:
-    raise ErnError("The search page needs the packages starlette and uvicorn: pip install -e '.[app]' in the project's folder.") from None
+    raise ErnError("The search page needs the packages starlette and uvicorn: pip install 'fashionern[app]', or make app.") from None
 
 # %% ../nbs/66_guard.ipynb #9a4d0007
 MOST_JSON = 64_000  # bytes of a question

@@ -25,7 +25,7 @@ def _ipywidgets() -> Any:
     try:
         import ipywidgets
     except ImportError:
-        raise ErnError("The widgets need ipywidgets, which is not installed; pip install -e '.[app]' in the project's folder.") from None
+        raise ErnError("The widgets need ipywidgets, which is not installed; pip install 'fashionern[app]'.") from None
     return ipywidgets
 
 

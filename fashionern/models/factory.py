@@ -80,7 +80,12 @@ def create_model(
         if key not in anywhere:
             raise unknown_name("setting of any model", key, anywhere)
     settings |= named
-    composed, targeted = (part(dim, **{k: v for k, v in settings.items() if k in settings_of(part)}) for part in parts)
+    try:
+        composed, targeted = (part(dim, **{k: v for k, v in settings.items() if k in settings_of(part)}) for part in parts)
+    except (AssertionError, ValueError, RuntimeError, OverflowError) as e:  # of the layer that got a setting such as heads=0
+        if named:
+            raise ErnError(f"Model {name!r} cannot be made with these settings ({e}); choose others.") from None
+        raise
     used = {k: v for k, v in settings.items() if any(k in settings_of(part) for part in parts)}
     return ComposedRetriever(composed, targeted, text, name.lower(), {"dim": dim, **used})
 
