@@ -135,7 +135,7 @@ def hits_table(query: Query, hits: Sequence[Hit]) -> Table | str:
     for name in ("photo", "what the table says of it") if any(hit.columns for hit in hits) else ("photo",):
         table.add_column(name, overflow="fold")
     for i, hit in enumerate(hits, 1):
-        row = [", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in hit.columns.values())] if any(h.columns for h in hits) else []
+        row = [", ".join(f"{c} {v:g}" if isinstance(v, float) else f"{c} {v}" for c, v in hit.columns.items())] if any(h.columns for h in hits) else []
         table.add_row(str(i), f"{hit.score:.3f}", *map(escaped, [hit.name, *row]))
     return table
 
@@ -148,7 +148,7 @@ def search_grid(searcher: Searcher, queries: Sequence[Query], found: Sequence[Se
     pictures = {hit.name: hit.path for hits in found for hit in hits}
     references = {f"query {i}": searcher.reference(q) or _NOTHING for i, q in enumerate(queries)}
     rows = [Retrieved(f"query {i}", q.text, [h.name for h in hits], frozenset(), None) for i, (q, hits) in enumerate(zip(queries, found))]
-    return retrieval_grid(rows, lambda name: references[name] if name in references else load_image(Path(pictures[name])))
+    return retrieval_grid(rows, lambda name: references[name] if name in references else load_image(Path(pictures[name])), named=True)
 
 
 def explain_hit(searcher: Searcher, query: Query, hit: Hit) -> Figure:

@@ -71,6 +71,7 @@ def retrieval_grid(
     found: Sequence[Retrieved],
     show: Callable[[str], Image.Image],  # image name → picture
     title: str = "",
+    named: bool = False,  # the end of each image's name beside its place
 ) -> Figure:
     "A figure with one line per query; right images framed."
     k = max(len(f.names) for f in found)
@@ -83,7 +84,7 @@ def retrieval_grid(
         ax.axis("off")
         for place, name in enumerate(f.names):
             frame = RIGHT if name in f.right else REFERENCE if name == f.reference else None
-            label = f"{place + 1}" if line or place else "1 (best)"
+            label = f"{place + 1} · {name[-16:]}" if named else f"{place + 1}" if line or place else "1 (best)"
             show_picture(fig.add_subplot(grid[line, 3 + place]), show(name), label, frame)
         if f.rank is not None and f.rank > len(f.names):
             ax.text(0.5, 0.0, f"right image at rank {f.rank}", ha="center", va="bottom", fontsize=7, color="#b2182b")
