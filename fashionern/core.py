@@ -89,7 +89,7 @@ def one_sentence() -> Iterator[None]:
         say(f"[bold red]error:[/] {escape(str(e))}")
         sys.exit(2)
     except KeyboardInterrupt:
-        say("\nstopped; what was finished is kept, and the same command (of ern_train with --resume) goes on")
+        say("\nstopped; what was finished is kept, and the same command, with --resume where it has that flag, goes on")
         sys.exit(130)
     except BrokenPipeError:
         try:
