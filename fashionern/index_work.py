@@ -135,7 +135,7 @@ def hits_table(query: Query, hits: Sequence[Hit]) -> Table | str:
     for name in ("photo", "what the table says of it") if any(hit.columns for hit in hits) else ("photo",):
         table.add_column(name, overflow="fold")
     for i, hit in enumerate(hits, 1):
-        row = [", ".join(f"{c} {v:g}" if isinstance(v, float) else f"{c} {v}" for c, v in hit.columns.items())] if any(h.columns for h in hits) else []
+        row = ["; ".join(f"{c} {v:g}" if isinstance(v, float) else f"{c} {v}" for c, v in hit.columns.items())] if any(h.columns for h in hits) else []
         table.add_row(str(i), f"{hit.score:.3f}", *map(escaped, [hit.name, *row]))
     return table
 
