@@ -14,6 +14,7 @@ from .commands import DrawConfig, EvalConfig, parse_compare, parse_data, parse_d
 from .config import get_preset, parse_ablate, parse_methods, parse_train
 from .core import ErnError, check_writable, one_sentence, write_json
 from .index_commands import parse_app, parse_index, parse_search
+from .paths import check_given
 
 # %% ../nbs/70_cli.ipynb #cf5cb54c
 def train() -> None:
@@ -29,6 +30,7 @@ def evaluate() -> None:
     "`ern_eval`"
     with one_sentence():
         cfg = parse_eval()
+        check_given(cfg, "run_dir")
         from fashionern.report import report
 
         report(cfg)
@@ -124,6 +126,7 @@ def index() -> None:
     "`ern_index build`, `add`, `update`, `remove` and `info`"
     with one_sentence():
         cfg = parse_index()
+        check_given(cfg, "images", "table", "index")
         from fashionern.index_work import run_index
 
         sys.exit(run_index(cfg))
@@ -133,6 +136,7 @@ def search() -> None:
     "`ern_search`"
     with one_sentence():
         cfg = parse_search()
+        check_given(cfg, "index", "image", "queries")
         from fashionern.index_work import run_search
 
         run_search(cfg)
@@ -142,6 +146,7 @@ def app() -> None:
     "`ern_app`"
     with one_sentence():
         cfg = parse_app()
+        check_given(cfg, "index")
         from fashionern.app import run_app
 
         run_app(cfg)
@@ -158,10 +163,12 @@ def demo() -> None:
         from fashionern.train import run_training
 
         say = Console(highlight=False, soft_wrap=True).print
-        say(f"[bold]garments[/]: drawn into {asked.root}")
+        say(f"[bold]1 of 3, garments[/]: drawn into {asked.root}")
         draw_fashioniq(asked.root)
         resume = (asked.run_dir / "config.json").exists()
+        say("[bold]2 of 3, training[/]: warm-up of the encoders, stage 1 (TME), stage 2 (each model)")
         run_training(replace(get_preset("demo"), root=asked.root, run_dir=asked.run_dir, device=asked.device, resume=resume))
         finished = EvalConfig(run_dir=asked.run_dir, root=asked.root, models=("fashionern",), pictures=asked.pictures, device=asked.device)
+        say("[bold]3 of 3, pictures[/]: what was found, and why")
         drawn = " and ".join(map(str, Opened(finished).pictures()))
         say(f"done in {(time.time() - began) / 60:.1f} minutes; look at {drawn}")

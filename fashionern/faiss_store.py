@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from .core import ErnError, unknown_name, write_atomic
 from .filters import Filter
+from .paths import RECORDS, missing
 from .store import KINDS, Photo, Reader, Records
 
 # %% ../nbs/61_faiss_store.ipynb #f5610006
@@ -166,27 +167,27 @@ class FolderStore(Reader):
             raise unknown_name("kind of index", about["kind"], KINDS)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            foreign = [p for p in folder.iterdir() if not p.name.startswith("records.sqlite")]
+            foreign = [p for p in folder.iterdir() if not p.name.startswith(RECORDS)]
         except OSError as e:
             raise ErnError(f"{folder} cannot be made a folder ({e.strerror}); choose another place.") from None
         if foreign or cls.exists(folder):
             raise ErnError(f"{folder} is not empty; choose another folder, or add to the index in it.")
-        records = Records(folder / "records.sqlite")
+        records = Records(folder / RECORDS)
         records.begin(about)
         return cls(folder, records)
 
     @staticmethod
     def exists(where: str | Path) -> bool:
         "Whether a store was made there."
-        path = Path(where) / "records.sqlite"
+        path = Path(where) / RECORDS
         return path.is_file() and Records(path).made()
 
     @classmethod
     def open(cls, where: str | Path) -> "FolderStore":
         "The store of that folder; an `ErnError` where there is none, or its vectors are not all there."
         if not cls.exists(where):
-            raise ErnError(f"There is no index in {where}; build one with ern_index build --images DIR --model RUN --out {where}.")
-        records = Records(Path(where) / "records.sqlite")
+            raise missing("index", where)
+        records = Records(Path(where) / RECORDS)
         check_facts(records)
         store = cls(Path(where), records)
         store.vectors.read(store._next())

@@ -26,6 +26,7 @@ from .faiss_store import FolderStore
 from .features import ImageViews, photo_loader, photo_mark, read_batches
 from .models.hub import Retriever
 from .opened import check_searchable
+from .paths import check_path
 from .store import Photo, Store, in_parts
 
 # %% ../nbs/63_index.ipynb #1d630006
@@ -79,8 +80,7 @@ def begin_store(
 def find_photos(folder: str | Path) -> dict[str, Path]:
     "Name → path of every image file below a folder; an `ErnError` where there is none."
     root = Path(folder)
-    if not root.is_dir():
-        raise ErnError(f"There is no folder {root}; give the folder of the photos with --images.")
+    check_path("images", root)
     found = {p.relative_to(root).as_posix(): p.resolve() for p in sorted(root.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()}
     strange = next((name for name in found if not is_text(name)), None)
     if strange is not None:

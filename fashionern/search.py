@@ -20,6 +20,7 @@ from .filters import parse_filter
 from .index import check_identity, open_store
 from .models.hub import Retriever, as_picture
 from .opened import open_retriever, query_vectors
+from .paths import check_path
 from .store import Store
 
 # %% ../nbs/64_search.ipynb #5e640006
@@ -130,8 +131,7 @@ def read_queries(
 ) -> list[Query]:
     "The queries of a file; an `ErnError` names the line that is wrong."
     path, queries = Path(path), []
-    if not path.is_file():
-        raise ErnError(f"There is no file {path}; give one JSON object a line with --queries.")
+    check_path("queries", path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:

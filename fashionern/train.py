@@ -149,8 +149,8 @@ class Run:
             encoders.save(path)
         self.world.wait()
 
-    def model(self, name: str, encoders: Encoders, store: FeatureStore) -> Optional[Result]:
-        "Train one model (stage 2) and evaluate it; a finished one is only evaluated."
+    def model(self, name: str, encoders: Encoders, store: FeatureStore, place: str = "") -> Optional[Result]:
+        "Train one model (stage 2) and evaluate it; a finished one is only evaluated. `place` is told beside its name, such as '2 of 5'."
         cfg, folder = self.cfg, self.cfg.run_dir / "models" / name
         set_seed(cfg.seed)
         model = create_model(name, encoders.clip.dim, ffn=cfg.ffn).to(self.world.device)
@@ -158,7 +158,7 @@ class Run:
             load_model(model, cfg.fusion_model_path)
         best = Best(model, encoders, self, store, folder)
         if "dvr" in cfg.stages and not self.finished(folder / "last.safetensors"):
-            self.say(f"[bold]stage 2[/]: {name}")
+            self.say(f"[bold]stage 2[/]: {name}{place and f', {place}'}")
             train_composer(model, encoders, self.train_data, store, cfg, self.world, best, self.stage_folder(f"models/{name}"), self.log, self.parts)
             if self.world.main and cfg.save_training:
                 save_model(model, folder / "last.safetensors", **best.about())
@@ -236,7 +236,7 @@ def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
         run.say(f"{cfg.dataset}: {_amount(data[0])} training triplets, {_amount(data[1])} validation queries; run folder {escape(str(cfg.run_dir))}")
     encoders = run.encoders()
     store = run.features(encoders)
-    made = [run.model(name, encoders, store) for name in names] if "dvr" in cfg.stages else []
+    made = [run.model(name, encoders, store, f"{i} of {len(names)}") for i, name in enumerate(names, 1)] if "dvr" in cfg.stages else []
     results = [result for result in made if result is not None]
     if world.main and results:
         write_json(cfg.run_dir / "results.json", [r.as_dict() for r in results])

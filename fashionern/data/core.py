@@ -14,6 +14,7 @@ from typing import Any, Iterable, Optional, Protocol
 from PIL import Image, ImageOps
 
 from ..core import ErnError, Triplet
+from ..paths import missing
 
 # %% ../../nbs/11_data.core.ipynb #a496e772
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -97,7 +98,7 @@ def load_image(path: str | Path) -> Image.Image:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             return image.convert("RGB")
     except FileNotFoundError:
-        raise ErnError(f"There is no image {path}; check the path, or fetch the dataset's images anew.") from None
+        raise missing("image", path) from None
     except ErnError:
         raise
     except Exception as e:  # a damaged file can set off almost any error in a decoder

@@ -24,6 +24,7 @@ from ..core import ErnError, read_json, unknown_name, write_atomic, write_json
 from .core import ImageFinder, image_name, load_image
 from .photos import COLOUR_RADIUS, MARGIN, RADIUS, fingerprint, near_duplicates
 from .phrases import change_sentences, product_sentences
+from ..paths import check_path
 
 # %% ../../nbs/19_data.table.ipynb #70d01dc3
 MISSING = {"", "na", "n/a", "nan", "null", "none", "<na>"}  # compared in small letters
@@ -83,8 +84,7 @@ def read_table(
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     "The table as text, '' for missing values, and what was found while reading."
     path, exact = Path(path), list(needed)
-    if not path.is_file():
-        raise ErnError(f"There is no table {path}; check the file given with --table.")
+    check_path("table", path)
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise ErnError(f"{path} is neither .csv nor .parquet; save the table as one of them.")
     frame, found = _csv(path, set(exact)) if path.suffix.lower() == ".csv" else _parquet(path)

@@ -15,7 +15,8 @@ from typing import Any, Optional, Sequence
 
 import open_clip
 import torch
-from huggingface_hub import EvalResult, ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, ModelHubMixin, get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.utils import HfHubHTTPError
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
@@ -31,6 +32,7 @@ from ..weights import check_state, read_weights, save_weights
 
 # %% ../../nbs/35_models.hub.ipynb #653f7641
 CONFIG, WEIGHTS, KIND, FORMAT = "config.json", "model.safetensors", "fashionern", 1
+_ON_HUB = r"[\w-][\w.-]*/[\w-][\w.-]*"  # OWNER/NAME
 MOST_SETTING = 65_536  # of a number among a model's settings: widths are the largest
 
 
@@ -262,11 +264,25 @@ def _folder(place: str | Path, hub: dict[str, Any]) -> Path:
     "The folder itself, or what the hub has under that name."
     if Path(place).is_dir():
         return Path(place)
+    if not re.fullmatch(_ON_HUB, str(place)):
+        raise ErnError(f"There is no folder {place}, and a model on the hub is named OWNER/NAME; give the model's folder with --model.")
+    silent = not hub["local_files_only"] and not _answers(str(place), hub)
     try:
-        return [Path(hf_hub_download(str(place), name, **hub)).parent for name in (CONFIG, WEIGHTS)][-1]
+        return [Path(hf_hub_download(str(place), name, **{**hub, "local_files_only": hub["local_files_only"] or silent})).parent for name in (CONFIG, WEIGHTS)][-1]
     except Exception as e:  # the hub's own errors and those of whichever HTTP library it speaks through
-        why = str(e).partition("\n")[0].rstrip(" .") or type(e).__name__
+        why = "it does not answer, and nothing of that name was fetched before" if silent else str(e).partition("\n")[0].rstrip(" .") or type(e).__name__
         raise ErnError(f"There is no folder {place}, and the hub gave no model of that name ({why}); check path, name and network, or give --model where it moved.") from None
+
+
+def _answers(name: str, hub: dict[str, Any]) -> bool:
+    "Whether the hub says anything at all, asked once: a download would try again for half a minute before it looks at what was fetched before."
+    try:
+        get_hf_file_metadata(hf_hub_url(name, CONFIG, revision=hub["revision"]), token=hub["token"], timeout=10)
+    except HfHubHTTPError:  # an answer too, whose reason the download gives
+        pass
+    except Exception:
+        return False
+    return True
 
 
 def _from_config(cls: type[Retriever], config: dict, path: Path) -> Retriever:
