@@ -168,7 +168,7 @@ def shade_crops(
     "The picture twice, its crops shaded by share; small differences stay pale."
     across, down = (side / 6 for side in image.size)  # a sixth is the measure of both halves and thirds
     for ax, part, name in zip(axes, (slice(0, 4), slice(4, 13)), ("quarters", "ninths")):
-        show_picture(ax, image, name)
+        show_picture(ax, image, f"{name}, 1× an even share")
         for (left, top, right, bottom), share in zip(crop_boxes(6)[part], shares[part]):
             strength = (share - min(shares)) / max(max(shares) - min(shares), 0.25)
             _shade(ax, (left * across, top * down, right * across, bottom * down), share, 0.65 * float(strength))
@@ -177,7 +177,7 @@ def shade_crops(
 def _shade(ax: Axes, box: tuple[float, float, float, float], share: float, strength: float) -> None:
     left, top, right, bottom = box[0] - 0.5, box[1] - 0.5, box[2] - 0.5, box[3] - 0.5  # imshow's first pixel begins at -0.5
     ax.add_patch(Rectangle((left, top), right - left, bottom - top, facecolor="#d73027", alpha=strength, edgecolor="none"))
-    ax.text((left + right) / 2, (top + bottom) / 2, f"{share:.2f}", ha="center", va="center", fontsize=7, color="black",
+    ax.text((left + right) / 2, (top + bottom) / 2, f"{share:.2f}×", ha="center", va="center", fontsize=7, color="black",
             bbox=dict(boxstyle="round,pad=0.15", facecolor="white", alpha=0.7, edgecolor="none"))  # fmt: skip
 
 

@@ -113,7 +113,7 @@ def why(
     return Why(both, base, *shapley(both, photo, said, base), falls, crops, _target_crops(retriever, found))
 
 # %% ../nbs/66_why.ipynb #a66e0024
-_PARTS = {"base": NO_WORD, "reference": "#e69f00", "sentence": WORD}
+_PARTS = {"a blank question": NO_WORD, "reference": "#e69f00", "sentence": WORD}
 
 
 def why_picture(
@@ -139,9 +139,9 @@ def why_picture(
     if words:
         labels, falls = zip(*found.words)
         word_bars(fig.add_subplot(grid[:-1, -1]), labels, falls, "how far the score falls without the word")
-    _split_bar(fig.add_subplot(grid[-1, :]), found, {"base": True, "reference": image is not None, "sentence": bool(join_captions((text,)))})
+    _split_bar(fig.add_subplot(grid[-1, :]), found, {"a blank question": True, "reference": image is not None, "sentence": bool(join_captions((text,)))})
     if words:
-        fig.suptitle(textwrap.fill(join_captions((text,)), 90), fontsize=9, parse_math=False)
+        fig.suptitle(textwrap.fill(text.strip(), 90), fontsize=9, parse_math=False)
     return fig
 
 
