@@ -239,9 +239,10 @@ def markdown_table(outcomes: Sequence[Outcome]) -> str:
 
 
 def methods_table(outcomes: Sequence[Outcome], title: str = "") -> Table:
-    "The summary for the terminal: recalls, their mean, the dominance figures; a narrow terminal breaks a figure before its ±."
+    "The summary for the terminal: recalls, their mean, the dominance figures; deviations on lines of their own."
     heads, lines = summary(outcomes)
     table = Table(title=f"{title} · protocol {outcomes[0].protocol} · seeds {_seeds(outcomes)}")
+    lines = [[cell.replace(" ± ", "\n±") for cell in line] for line in lines]  # or seven figures do not fit into 80 columns
     shown = [i for i, h in enumerate(heads) if h not in ("seeds", "parameters", "stage 2 s", "stage 1 s")]
     for i in shown:
         widest = max(len(part) for line in lines for part in line[i].split())
