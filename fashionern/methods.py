@@ -74,6 +74,7 @@ _LESS: dict[str, tuple[str, dict[str, Any]]] = {
 _PLUS = {
     "plus mask_padding": "mask_padding", "plus ask=words": "ask=words", "plus ask=image": "ask=image", "plus train_cls": "train_cls",
     "plus norm=layer": "norm=layer", "plus lengths=published": "lengths=published", "plus by_place": "by_place", "plus gate_floor=0.1": "gate_floor=0.1",
+    "plus gate_noise=0.3": "gate_noise=0.3",
 }  # fmt: skip
 
 

@@ -47,6 +47,7 @@ class DVR(nn.Module):
         lengths: str = "unit",  # of the whole vectors; or 'published'
         by_place: bool = False,  # ours: crops go through a map of their place's own first
         gate_floor: float = 0.0,  # ours, such as 0.1: no gate shuts a side out
+        gate_noise: float = 0.0,  # ours, such as 0.3: share of training samples that a gate weighs at random
     ):
         super().__init__()
         if lengths not in LENGTHS:
@@ -55,7 +56,7 @@ class DVR(nn.Module):
         self.joint = JointTransformer(dim, heads=heads, ffn=ffn, train_cls=train_cls)
         self.modifier_guided = ModifierGuided(dim, heads, ask=ask)
         self.self_guided = SelfGuided(dim, None if ask == "words" else CROPS, norm)
-        self.combine_whole, self.combine_local, self.combine = (GatedCombiner(dim, gate_floor) for _ in range(3))
+        self.combine_whole, self.combine_local, self.combine = (GatedCombiner(dim, gate_floor, gate_noise) for _ in range(3))
         self.by_place = ByPlace(dim) if by_place else nn.Identity()
 
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
@@ -93,11 +94,12 @@ class TargetRefinement(nn.Module):
         lengths: str = "unit",  # of the whole vectors; or 'published'
         by_place: bool = False,  # ours: crops go through a map of their place's own first
         gate_floor: float = 0.0,  # ours, such as 0.1: no gate shuts a side out
+        gate_noise: float = 0.0,  # ours, such as 0.3: share of training samples that a gate weighs at random
     ):
         super().__init__()
         self.lengths = lengths
         self.by_place = ByPlace(dim) if by_place else nn.Identity()
-        self.self_guided, self.combine = SelfGuided(dim, norm=norm), GatedCombiner(dim, gate_floor)
+        self.self_guided, self.combine = SelfGuided(dim, norm=norm), GatedCombiner(dim, gate_floor, gate_noise)
 
     def forward(self, images: ImageFeatures) -> Tensor:
         return self.combine(_at_length(images.whole, self.lengths, unit=not self.training), self.self_guided(self.by_place(images.local)))

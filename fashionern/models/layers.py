@@ -23,11 +23,14 @@ class GatedCombiner(nn.Module):
         self,
         dim: int,  # D
         floor: float = 0.0,  # as published; above it a side can never be shut out
+        noise: float = 0.0,  # as published; above it this share of samples has, in training, an s drawn evenly from (0, 1)
     ):
         super().__init__()
         if not 0 <= floor < 0.5:
             raise ErnError(f"The floor {floor} of a gate must be at least 0 and less than 0.5.")
-        self.floor = floor
+        if not 0 <= noise < 1:
+            raise ErnError(f"The noise {noise} of a gate must be at least 0 and less than 1.")
+        self.floor, self.noise = floor, noise
         self.text = nn.Sequential(nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Dropout(0.5))
         self.image = nn.Sequential(nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Dropout(0.5))
         self.gate = nn.Sequential(
@@ -40,6 +43,8 @@ class GatedCombiner(nn.Module):
         text: Tensor,  # (B, D)
     ) -> Tensor:  # (B, D), unit length
         s = self.floor + (1 - 2 * self.floor) * self.gate(torch.cat([self.text(text), self.image(image)], -1))
+        if self.training and self.noise:
+            s = torch.where(torch.rand_like(s) < self.noise, torch.rand_like(s), s)
         return F.normalize(s * text + (1 - s) * image, dim=-1)
 
 # %% ../../nbs/30_models.layers.ipynb #2bf7c8ac
