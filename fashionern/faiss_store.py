@@ -207,7 +207,7 @@ class FolderStore(Reader):
         self._kept = None
 
     def set_columns(self, photos: Sequence[Photo]) -> None:
-        "Other columns for photos that are there; their vectors stay."
+        "Other columns and paths for photos that are there; their vectors stay."
         with self.records.writing():
             self.records.set_columns(photos)
 

@@ -84,12 +84,12 @@ class AddConfig(_Working):
 
 @dataclass(frozen=True)
 class UpdateConfig(AddConfig):
-    "Make the index what the folder is now: new photos added, changed ones encoded anew, those that are gone taken out."
+    "Make the index what the folder is now: new photos added, changed ones encoded anew, those that are gone taken out. Photos of other folders stay, and a folder that was moved is known again."
 
 
 @dataclass(frozen=True)
 class RemoveConfig:
-    "Take photos out of an index; their files are not touched."
+    "Take photos out of an index, such as: ern_index remove --index indexes/shop 10016.jpg. Their files are not touched, and the next update of their folder finds them again."
 
     names: tyro.conf.Positional[tuple[str, ...]]
     "As ern_search prints them: paths below the folder of the photos."

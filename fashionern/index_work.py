@@ -20,7 +20,7 @@ from rich.table import Table
 from .core import escaped, one_sentence
 from .data.core import load_image
 from .distributed import World, world
-from .index import begin_store, check_identity, compare, describe, fill, open_store, read_rows
+from .index import begin_store, check_identity, compare, describe, fill, odd_columns, open_store, read_rows
 from .index_commands import AddConfig, BuildConfig, Indexing, InfoConfig, RemoveConfig, SearchConfig, UpdateConfig, one_place, parse_index
 from .opened import open_retriever
 from .search import Hit, Query, Searcher, read_queries
@@ -63,10 +63,13 @@ def _work(cfg: BuildConfig | AddConfig, ranks: World) -> int:
         work = compare(store, cfg.images, rows)
         todo = work.todo
         relabelled = f", {len(work.relabelled):,} with another row in the table" if work.relabelled else ""
+        relabelled += f", {len(work.moved):,} in another place" if work.moved else ""
         _say(f"{cfg.images}: {work.new:,} new photos, {len(todo) - work.new:,} changed{relabelled}, {work.same:,} as they are in the index", markup=False)
-        if rows is not None and (bare := [p.name for p in (*todo, *work.relabelled) if not p.columns]):
+        for sentence in odd_columns(rows or {}):
+            _say(f"{cfg.table}: {sentence}", markup=False)
+        if rows is not None and (bare := [p.name for p in (*todo, *work.relabelled, *work.moved) if not p.columns]):
             _say(f"{len(bare):,} of these have no row in {cfg.table} (column {cfg.id_column}), such as {bare[0]}: a filter never finds them", markup=False)
-        store.set_columns(work.relabelled)
+        store.set_columns([*work.relabelled, *work.moved])
         if isinstance(cfg, UpdateConfig) and work.gone:
             _say(f"{store.remove(work.gone):,} photos are gone from the folder and were taken out")
     unreadable = fill(store, retriever, ranks.tell(todo), cfg.batch_size, cfg.num_workers, ranks, progress=True)
@@ -125,10 +128,13 @@ def _as_json(query: Query, hits: Sequence[Hit]) -> dict[str, Any]:
     return {"query": asked, "hits": [{"rank": i, **asdict(hit)} for i, hit in enumerate(hits, 1)]}
 
 
+_NO_FIT = "; texts of a table are compared as they are written, 'Red' is not 'red', and never with numbers: ern_index info tells texts and numbers of each column"
+
+
 def hits_table(query: Query, hits: Sequence[Hit]) -> Table | str:
     "Rank, score, name and columns of each hit, or that there is none; rich text."
     if not hits:
-        return f"[italic]{escaped(_asked(query))}[/]: no photo fits" + (" (texts of a table are compared as they are written, 'Red' is not 'red')" if query.where else "")
+        return f"[italic]{escaped(_asked(query))}[/]: no photo fits" + (_NO_FIT if query.where else "")
     table = Table(title=escaped(_asked(query)), title_justify="left")
     for name in ("rank", "score"):
         table.add_column(name, justify="right")

@@ -278,7 +278,7 @@ class MilvusStore(_Opened):
             self._ask("upsert", data=rows)
 
     def set_columns(self, photos: Sequence[Photo]) -> None:
-        "Other columns for photos that are there; their vectors stay."
+        "Other columns and paths for photos that are there; their vectors stay."
         for part in in_parts(photos, 1_000):
             vectors = {row["id"]: row["vector"] for row in self._ask("get", ids=[_key(p.name) for p in part], output_fields=["vector"])}
             if there := [p for p in part if _key(p.name) in vectors]:

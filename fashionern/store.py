@@ -44,7 +44,7 @@ class Store(Protocol):
         "Add photos with their (B, D) unit vectors, or replace those of the same name: all of them or, after a kill, none."
 
     def set_columns(self, photos: Sequence[Photo]) -> None:
-        "Other columns for photos that are there; their vectors stay."
+        "Other columns for photos that are there, and where their files lie now; their vectors stay."
 
     def remove(self, names: Sequence[str]) -> int:
         "Take photos out; how many were there."
@@ -179,8 +179,8 @@ class Records:
         return [json.dumps([p.columns.get(c) for c in columns]) for p in photos]
 
     def set_columns(self, photos: Sequence[Photo]) -> None:
-        "Other columns for photos that are there; inside `writing`."
-        self.db.executemany("update photos set columns = ? where name = ?", zip(self._cells(photos), [p.name for p in photos]))
+        "Other columns and paths for photos that are there; inside `writing`."
+        self.db.executemany("update photos set columns = ?, path = ? where name = ?", [(of, p.path, p.name) for of, p in zip(self._cells(photos), photos)])
 
     def remove(self, names: Sequence[str]) -> int:
         "Delete records; how many were there; inside `writing`."

@@ -155,6 +155,38 @@ def test_a_new_price_list_encodes_nothing(place, shop, photos, tmp_path, capsys,
 
 
 @pytest.mark.parametrize("place", PLACES)
+def test_a_folder_that_was_moved_is_known_again(place, shop, photos, tmp_path, capsys, monkeypatch):
+    index("build", place, tmp_path, "--model", str(shop / "model0"), "--table", str(shop / "t.csv"))
+    photos.rename(tmp_path / "pictures")
+    (tmp_path / "pictures" / "3.png").unlink()
+    monkeypatch.setattr("fashionern.index._Readable.__getitem__", lambda *_: pytest.fail("a photo was read"))
+    capsys.readouterr()
+    flags = ["update", "--images", str(tmp_path / "pictures"), "--device", "cpu", "--num-workers", "0", *where(place, tmp_path, "--index")]
+    assert run_index(parse_index(flags)) == 0
+    said = capsys.readouterr().out
+    assert f"0 new photos, 0 changed, {COUNT - 1} in another place" in said and "1 photos are gone" in said
+    hits = search(place, tmp_path, "--name", "1.png", "-k", "5")[0]
+    assert all(Path(h.path).is_file() and h.columns for h in hits), "found where they lie now, with their rows"
+
+
+def test_a_table_that_does_not_fit_is_told(shop, photos, tmp_path, capsys):
+    index("build", "folder", tmp_path, "--model", str(shop / "model0"), "--table", str(shop / "t.csv"))
+    with pytest.raises(ErnError, match="No photo of .* has a row in the table.*--id-column"):
+        index("update", "folder", tmp_path, "--table", str(shop / "t.csv"), "--id-column", "colour")
+    for cells, odd in ((["1"] * 9 + ["on request"], "on request"), (["12,50"] * 10, "12,50"), (["€ 12.50"] * 10, "€ 12.50")):
+        lines = ["id,price,size", *(f'{i},"{cell}",{"S" if i % 2 else "M"}' for i, cell in enumerate(cells))]
+        (tmp_path / "odd.csv").write_text("\n".join(lines))
+        capsys.readouterr()
+        index("update", "folder", tmp_path, "--table", str(tmp_path / "odd.csv"))
+        said = capsys.readouterr().out
+        assert f"column price holds texts, such as '{odd}'" in said and said.count(" holds texts") == 1
+    index("info", "folder", tmp_path)
+    assert "price (1 texts)" in capsys.readouterr().out
+    assert search("folder", tmp_path, "--text", "red", "--where", "price < 20") == [[]]
+    assert "never with numbers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_another_model_is_refused(place, shop, photos, tmp_path):
     index("build", place, tmp_path, "--model", str(shop / "model0"))
     with pytest.raises(ErnError, match="other weights"):
