@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Embedded', 'embed', 'RankedQuery', 'Ranked', 'rank_category', 'Result', 'evaluate', 'what_was_ranked',
-           'results_table', 'category_table']
+           'results_table', 'fill_table', 'category_table']
 
 # %% ../nbs/42_evaluate.ipynb #3382d723
 from dataclasses import dataclass, field
@@ -309,11 +309,17 @@ def results_table(results: Sequence[Result], title: str = "") -> Table:
     notes = [f"{r.model}: " + ", ".join(f"{h} {v}" for h, v in zip(heads, _dominance_cells(r))) for r in results] if below else []
     caption = "\n".join([what_was_ranked(first), *notes, legend])
     table = Table(title=f"{escape(title)}{' · ' if title else ''}protocol {protocol}", caption=caption, caption_justify="left")
-    table.add_column("model", no_wrap=True)
-    for k in (*first.mean, *(() if below else heads)):
-        table.add_column(k, justify="right")
-    for r in results:
-        table.add_row(r.model, *(f"{v:.2f}" for v in r.mean.values()), *(() if below else _dominance_cells(r)))
+    lines = [[r.model, *(f"{v:.2f}" for v in r.mean.values()), *(() if below else _dominance_cells(r))] for r in results]
+    return fill_table(table, ["model", *first.mean, *(() if below else heads)], lines)
+
+
+def fill_table(table: Table, heads: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
+    "Names and figures by column; where a terminal is narrow, names and headings are broken, and figures never."
+    for i, head in enumerate(heads):
+        widest = max(len(part) for line in lines for part in line[i].split())
+        table.add_column(head, justify="right" if i else "left", min_width=widest if i else min(widest, 10), overflow="fold")
+    for line in lines:
+        table.add_row(*line)
     return table
 
 
@@ -321,9 +327,5 @@ def category_table(results: Sequence[Result]) -> Table:
     "Models by row, each category's headline recalls by column, as FashionIQ's papers print them."
     names = PROTOCOLS[results[0].protocol].headline
     table = Table(title=f"by category · protocol {results[0].protocol}")
-    table.add_column("model", no_wrap=True)
-    for column in (f"{escape(c)} {k}" for c in results[0].recalls for k in names):
-        table.add_column(column, justify="right")
-    for r in results:
-        table.add_row(r.model, *(f"{of[k]:.2f}" for of in r.recalls.values() for k in names))
-    return table
+    heads = ["model", *(f"{escape(c)} {k}" for c in results[0].recalls for k in names)]
+    return fill_table(table, heads, [[r.model, *(f"{of[k]:.2f}" for of in r.recalls.values() for k in names)] for r in results])

@@ -132,7 +132,8 @@ def odd_columns(rows: dict[str, dict[str, str | float]]) -> list[str]:
         texts = [v for v in values if isinstance(v, str)]
         if texts and 2 * (len(values) - len(texts) + sum(bool(_ALMOST.fullmatch(v)) for v in texts)) >= len(values):
             odd = next((v for v in texts if not _is_number(v)), texts[0])
-            told.append(f"column {name} holds texts, such as {odd!r:.60}: it is compared as text, and {name} < 20 finds nothing; write its numbers like 12.5 and leave other cells empty")
+            told.append(f"column {name} holds texts, such as {odd!r:.60}: it is compared as text, and {name} < 20 finds nothing; "
+                        "write its numbers like 12.5 and leave other cells empty")  # fmt: skip
     return told
 
 

@@ -84,7 +84,7 @@ class AddConfig(_Working):
 
 @dataclass(frozen=True)
 class UpdateConfig(AddConfig):
-    "Make the index what the folder is now: new photos added, changed ones encoded anew, those that are gone taken out. Photos of other folders stay, and a folder that was moved is known again."
+    "Make the index what the folder is now: new photos added, changed ones encoded anew, those that are gone taken out; photos of other folders stay, a moved one is known again."
 
 
 @dataclass(frozen=True)

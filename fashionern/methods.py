@@ -25,10 +25,11 @@ from .core import read_json, unknown_name, write_atomic, write_json
 from .data.core import TripletDataset
 from .distributed import World, world
 from .encoders.tme import Encoders
+from .evaluate import fill_table
 from .losses import LOSSES, create_loss
 from .models.core import COMPOSERS, TARGET_HEADS
 from .models.cost import check_tme
-from .models.factory import create_model, list_models, parse_model, settings_of
+from .models.factory import create_model, list_models, parse_model, settings_of, try_model
 from .record import is_restart
 from .stages import tme_settings_of
 from .stopping import stop
@@ -191,7 +192,7 @@ def compare_methods(
 ) -> list[Outcome]:
     "Train and rank every row with every seed; finished ones are read from the run folder."
     for row in rows:
-        create_model(row.model, 8, ffn=8)  # a wrong name is said before anything long begins
+        try_model(row.model)  # a wrong name, or a composer that fails, is said before anything long begins
         create_loss(row.changes.get("loss", cfg.loss), 8)
         if row.needs_tme():
             check_tme(cfg.clip_model_name.replace("/", "-"), tme_settings_of(replace(plain_config(cfg), **row.changes)))
@@ -245,12 +246,7 @@ def methods_table(outcomes: Sequence[Outcome], title: str = "") -> Table:
     table = Table(title=f"{title} · protocol {outcomes[0].protocol} · seeds {_seeds(outcomes)}")
     lines = [[cell.replace(" ± ", "\n±") for cell in line] for line in lines]  # or seven figures do not fit into 80 columns
     shown = [i for i, h in enumerate(heads) if h not in ("seeds", "parameters", "stage 2 s", "stage 1 s")]
-    for i in shown:
-        widest = max(len(part) for line in lines for part in line[i].split())
-        table.add_column(heads[i], justify="left" if i == 0 else "right", min_width=widest if i else 10, overflow="fold")
-    for line in lines:
-        table.add_row(*(line[i] for i in shown))
-    return table
+    return fill_table(table, [heads[i] for i in shown], [[line[i] for i in shown] for line in lines])
 
 
 def methods_chart(

@@ -23,6 +23,7 @@ from .models.core import ComposedRetriever
 from .models.factory import create_model, load_model, parse_model
 from .models.hub import KIND, Retriever
 from .paths import check_path
+from .record import tell_changed_plugins
 
 # %% ../nbs/57_opened.ipynb #a57e0006
 _RECORDED = {
@@ -47,6 +48,7 @@ def _fits(value: Any, kind: Any) -> bool:
 def read_run(folder: Path) -> tuple[dict[str, Any], list[str]]:
     "The record of a run, and its finished models in the order in which they were trained; an `ErnError` where it is no run."
     check_path("run_dir", folder)
+    tell_changed_plugins(folder)
     record = read_json(folder / "config.json")
     fits = isinstance(record, dict) and all(k in record and _fits(record[k], kind) for k, kind in _RECORDED.items()) and _fits(record.get("plugin", []), list)
     if not fits or not 0 < record["ffn"] <= MOST_FFN:

@@ -27,7 +27,7 @@ from .loop import MetricsLog, amp_dtype, gpu_amp
 from .losses import create_loss
 from .models.core import ComposedRetriever
 from .models.cost import check_tme
-from .models.factory import create_model, load_model, save_model
+from .models.factory import create_model, load_model, save_model, try_model
 from .protocols import protocols_for
 from .record import dataset_fingerprint, is_restart, write_record
 from .stages import tme_settings_of, train_composer, train_tme
@@ -220,7 +220,7 @@ def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
     "A whole run; the results of all its models, best weights each (on rank 0)."
     names = list(dict.fromkeys([*cfg.compare, cfg.model]))
     for name in names:
-        create_model(name, 8, ffn=8)  # an unknown name is said before anything long begins
+        try_model(name)  # an unknown name, or a composer that fails, is said before anything long begins
     create_loss(cfg.loss, 8)
     if "tme" in cfg.stages:
         check_tme(cfg.clip_model_name.replace("/", "-"), tme_settings_of(cfg))
