@@ -4,6 +4,7 @@ VENV   = .venv
 BIN    = $(VENV)/bin
 SLOW   = 8[136]_tutorial
 PIP    = $(BIN)/python -m pip --disable-pip-version-check
+NEW    = import sys; sys.exit(None if sys.version_info >= (3, 10) else "error: this is Python %d.%d, and 3.10 or newer is needed; name one: make demo PYTHON=python3.12" % sys.version_info[:2])
 
 # Compiled modules are kept whatever the caller's environment says: without them torch and open_clip take 20 seconds to import, with them 8.
 unexport PYTHONDONTWRITEBYTECODE
@@ -16,7 +17,8 @@ $(VENV)/.installed-app: EXTRAS = [app,milvus]
 $(VENV)/.installed-docs: EXTRAS = [docs]
 $(VENV)/.installed-dev: EXTRAS = [dev]
 $(VENV)/.installed $(VENV)/.installed-app $(VENV)/.installed-docs $(VENV)/.installed-dev: settings.ini setup.py
-	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@{ test -x $(BIN)/pip && $(BIN)/python -c '$(NEW)' 2>/dev/null; } || { $(PYTHON) -c '$(NEW)' && $(PYTHON) -m venv --clear $(VENV); }
+	@echo "installing torch and the rest into $(VENV); the first time some minutes"
 	$(PIP) install --quiet --no-compile -e ".$(EXTRAS)"
 	@touch $(VENV)/.installed $@
 
