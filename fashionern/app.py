@@ -27,7 +27,7 @@ from .core import ErnError
 from .data.core import load_image
 from .features import digest_of
 from .filters import parse_filter
-from .guard import LOOPBACK, Guard, Refused, error, read_body, read_json_body
+from .guard import EVERYWHERE, LOOPBACK, Guard, Refused, error, read_body, read_json_body
 from .index_commands import AppConfig, one_place
 from .search import Hit, Query, Searcher
 from .uploads import Box, decode_picture, encode_jpeg
@@ -319,6 +319,8 @@ def serve(
     app = create_app(searcher, examples, allowed_hosts)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     say(f"The search page over {len(searcher):,} photos: {url} (Ctrl-C ends it)")
+    if address in EVERYWHERE:
+        say(f"It is open to all who reach this machine, at http://{socket.gethostname()}:{port} or its other addresses.")
     if open_browser:
         webbrowser.open(url)  # the socket listens already: the browser waits until it is served
     make_server(app).run(sockets=[bound])

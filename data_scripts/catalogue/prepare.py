@@ -60,7 +60,7 @@ def rows(report: dict) -> list[tuple[str, object]]:
     for split, made in report["splits"].items():
         lines += [(f"{split}: {k}", made[k]) for k in ("products", "references", "triplets")]
         lines += [(f"{split}: changed {k}", v) for k, v in made["changed"].items()]
-        lines += [(f"{split}: right answers, {k}", v) for k, v in made["right answers"].items()]
+        lines += [(f"{split}: right answers to a question, {k}", v) for k, v in made["right answers"].items()]
     return lines
 
 
@@ -68,6 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     "Unpack, make, tell; 0 where all is there, 1 where not, 2 where the input is wrong."
     o = parse(argv)
     with one_sentence():
+        if o.images and o.images.is_dir():
+            raise ErnError(f"--images {o.images} is a folder; put it, or a link to it, at {o.root / 'images'} and leave --images out.")
         where, max_bytes = conditions(o.where), int(o.max_gb * 1e9)
         archives = unpack_archives([o.images] if o.images else [], lambda path: unpack_images(path, o.root / "images", max_bytes))
         report = triplets_from_table(
@@ -78,7 +80,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{name:50} {value:>10,}")
         found = check_dataset("folder", o.root, read_images=False)  # making the triplets has read them
         print(*check_sentences(found), sep="\n")
-        print(f"Read it with create_dataset('folder', {str(o.root)!r}, 'train').")
+        print(f"Train on it with ern_train --preset catalogue --root {o.root} --run-dir runs/{o.root.resolve().name}")
+        print(f"From Python: create_dataset('folder', {str(o.root)!r}, 'train')")
         done = {"archives": archives if any(a["unpacked now"] for a in archives.values()) else {}}
         return conclude(o.root, {"dataset": "folder", "check": found.as_dict()}, done, found.complete)
 

@@ -92,7 +92,9 @@ def read_table(
         raise ErnError(f"{path} has one column, {str(frame.columns[0])[:60]!r}; save it with commas between the columns.")
     for column in (*exact, *filter(None, [name_column])):
         if column not in frame.columns:
-            raise unknown_name(f"column in {path}", column, map(str, frame.columns))
+            there = ", ".join(map(str, frame.columns))
+            raise ErnError(f"{path} has no column {column!r}; it has {there:.300}. "
+                           "Name the right ones: --id-column, and for prepare.py --name-column, --attributes and --where too.")  # fmt: skip
     if not frame.columns.is_unique:
         raise ErnError(f"{path} names a column twice; rename one of {', '.join(map(str, frame.columns))}.")
     return frame.apply(lambda column: column.map(_as_text)), found
@@ -159,7 +161,7 @@ def split_products(
     wanted = {s: n if n is None else round(n * total) if n < 1 else int(n) for s, n in sizes.items()}
     if sum(n or 0 for n in wanted.values()) > total or min(n or 0 for n in wanted.values()) < 0:
         asked = ", ".join(f"{s} {n:,}" for s, n in wanted.items() if n is not None)
-        raise ErnError(f"There are {total:,} products, too few for {asked}; ask for fewer.")
+        raise ErnError(f"There are {total:,} products, too few for {asked}; ask for fewer, or for shares: --train rest --val 0.2.")
     for i, group in enumerate(groups.tolist()):
         members[group].append(i)
     order = list(members.values())
