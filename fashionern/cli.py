@@ -13,6 +13,7 @@ from dataclasses import replace
 from .commands import DrawConfig, EvalConfig, parse_compare, parse_data, parse_demo, parse_eval, parse_models
 from .config import get_preset, parse_ablate, parse_methods, parse_train
 from .core import ErnError, check_writable, one_sentence, write_json
+from .filters import parse_filter
 from .index_commands import parse_app, parse_index, parse_search
 from .paths import check_given
 
@@ -137,6 +138,8 @@ def search() -> None:
     with one_sentence():
         cfg = parse_search()
         check_given(cfg, "index", "image", "queries")
+        if cfg.where:
+            parse_filter(cfg.where)
         from fashionern.index_work import run_search
 
         run_search(cfg)

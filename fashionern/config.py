@@ -187,7 +187,7 @@ PRESETS = {
         tme_batch_size=128, tme_epochs=8, warmup_epochs=8, warmup_batch_size=128, **_TINY,
     ),
     "catalogue": TrainConfig(
-        dataset="folder", root=Path("data/catalogue"), run_dir=Path("runs/catalogue"), model="fashionern@mask_padding,by_place",
+        dataset="folder", root=Path("data/catalogue"), run_dir=Path("runs/catalogue"), model="fashionern@mask_padding,by_place,gate_noise=0.3",
         compare=("image-only", "text-only", "sum", "combiner", "dvr@mask_padding,by_place"),
         batch_size=256, num_epochs=2, tme_batch_size=256, tme_epochs=2, warmup_epochs=5, warmup_batch_size=128,
         **{**_TINY, "lr": 3e-3, "tme_lr": 3e-3},
