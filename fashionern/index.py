@@ -10,6 +10,7 @@ __all__ = ['open_store', 'identity', 'check_identity', 'begin_store', 'find_phot
 import hashlib
 import re
 import sys
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
@@ -100,6 +101,9 @@ def read_rows(
         return _json_rows(Path(table))
     frame, _ = read_table(table, [id_column])
     cells = {c: _as_numbers(frame[c].tolist()) for c in frame.columns if c != id_column}
+    ids = [name for name in frame[id_column] if name]
+    if twice := [name for name, n in Counter(ids).items() if n > 1]:
+        tqdm.write(f"{table}: {len(twice):,} photos have more than one row, such as {twice[0]}; the last one counts.", file=sys.stderr)
     return {name: {c: v[i] for c, v in cells.items() if v[i] != ""} for i, name in enumerate(frame[id_column]) if name}
 
 

@@ -18,7 +18,7 @@ from fashionern.core import ErnError, set_seed
 from fashionern.data.garments import draw_pictures, sample_designs
 from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.tme import Encoders
-from fashionern.index import open_store
+from fashionern.index import open_store, read_rows
 from fashionern.index_commands import parse_index, parse_search
 from fashionern.index_work import run_index, run_search
 from fashionern.models.factory import create_model
@@ -180,6 +180,9 @@ def test_a_table_that_does_not_fit_is_told(shop, photos, tmp_path, capsys):
         index("update", "folder", tmp_path, "--table", str(tmp_path / "odd.csv"))
         said = capsys.readouterr().out
         assert f"column price holds texts, such as '{odd}'" in said and said.count(" holds texts") == 1
+    (tmp_path / "twice.csv").write_text("id,price\n1,3\n2,4\n1,5\n")
+    assert read_rows(tmp_path / "twice.csv", "id")["1"] == {"price": 5.0}
+    assert "1 photos have more than one row, such as 1; the last one counts" in capsys.readouterr().err
     index("info", "folder", tmp_path)
     assert "price (1 texts)" in capsys.readouterr().out
     assert search("folder", tmp_path, "--text", "red", "--where", "price < 20") == [[]]
