@@ -158,7 +158,7 @@ class SearchConfig:
         one_place(self.index, self.store)
         check_flag(self.k > 0, "k", self.k, "must be greater than 0")
         if self.queries is None and not (self.image or self.name or self.text.strip()):
-            raise ErnError("Say what to look for: --image FILE or --name PHOTO, --text SENTENCE, or both.")
+            raise ErnError("Say what to look for: a reference with --image FILE or --name PHOTO, a sentence with --text, or both.")
         if self.queries is not None and (self.image or self.name or self.text):
             raise ErnError("--queries brings its own references and sentences; leave --image, --name and --text out.")
 

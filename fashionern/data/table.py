@@ -92,7 +92,7 @@ def read_table(
         raise ErnError(f"{path} has one column, {str(frame.columns[0])[:60]!r}; save it with commas between the columns.")
     for column in (*exact, *filter(None, [name_column])):
         if column not in frame.columns:
-            there = ", ".join(map(str, frame.columns))
+            there = ", ".join(repr(str(c)) for c in frame.columns)
             raise ErnError(f"{path} has no column {column!r}; it has {there:.300}. "
                            "Name the right ones: --id-column, and for prepare.py --name-column, --attributes and --where too.")  # fmt: skip
     if not frame.columns.is_unique:
