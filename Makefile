@@ -22,7 +22,7 @@ $(VENV)/.installed $(VENV)/.installed-app $(VENV)/.installed-docs $(VENV)/.insta
 	$(PIP) install --quiet --no-compile -e ".$(EXTRAS)"
 	@touch $(VENV)/.installed $@
 
-demo: $(VENV)/.installed  ## install, draw garments, train FashionERN, show what it retrieves (about 5 minutes on 2 cores)
+demo: $(VENV)/.installed  ## install, draw garments, train FashionERN, show what it retrieves (4 to 7 minutes on 2 cores)
 	$(BIN)/ern_demo
 
 app: $(VENV)/.installed-app  ## open the search page on the demo's garments (after make demo; once for the index, then at once)
