@@ -181,7 +181,7 @@ def compare(
             if photo.name not in files:
                 absent.append(photo)
                 continue
-            if not below and Path(photo.path).exists():
+            if not below and (Path(photo.path).exists() or _changed(photo, files[photo.name])):  # another photo, though its disk may be away
                 raise ErnError(f"{files[photo.name]} has the name of another photo of this index, {photo.path}; rename it, or index a folder above both.")
             columns = photo.columns if rows is None else row_of(photo.name, rows)
             if _changed(photo, files[photo.name]):

@@ -167,6 +167,11 @@ def test_a_folder_that_was_moved_is_known_again(place, shop, photos, tmp_path, c
     assert f"0 new photos, 0 changed, {COUNT - 1} in another place" in said and "1 photos are gone" in said
     hits = search(place, tmp_path, "--name", "1.png", "-k", "5")[0]
     assert all(Path(h.path).is_file() and h.columns for h in hits), "found where they lie now, with their rows"
+    (tmp_path / "pictures").rename(tmp_path / "away")
+    (tmp_path / "others").mkdir()
+    shutil.copy(tmp_path / "away" / "2.png", tmp_path / "others" / "1.png")
+    with pytest.raises(ErnError, match="name of another photo"):  # not taken for the one that is away
+        run_index(parse_index([*flags[:2], str(tmp_path / "others"), *flags[3:]]))
 
 
 def test_a_table_that_does_not_fit_is_told(shop, photos, tmp_path, capsys):
