@@ -14,7 +14,7 @@ from .commands import DrawConfig, EvalConfig, parse_compare, parse_data, parse_d
 from .config import get_preset, parse_ablate, parse_methods, parse_train
 from .core import ErnError, check_writable, one_sentence, write_json
 from .filters import parse_filter
-from .index_commands import parse_app, parse_index, parse_search
+from .index_commands import InfoConfig, RemoveConfig, parse_app, parse_index, parse_search
 from .paths import check_given
 
 # %% ../nbs/70_cli.ipynb #cf5cb54c
@@ -128,6 +128,10 @@ def index() -> None:
     with one_sentence():
         cfg = parse_index()
         check_given(cfg, "images", "table", "index")
+        if isinstance(cfg, (InfoConfig, RemoveConfig)):  # no model, so no torch
+            from fashionern.inventory import run_inventory
+
+            return run_inventory(cfg)
         from fashionern.index_work import run_index
 
         sys.exit(run_index(cfg))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEAST', 'PROPOSALS', 'RECALL', 'Vectors', 'blocks', 'new_approximate', 'only', 'limited', 'Finder', 'FolderStore',
-           'check_facts', 'check_vectors', 'read_faiss', 'tuned']
+           'check_facts', 'read_faiss', 'tuned']
 
 # %% ../nbs/61_faiss_store.ipynb #f5610003
 import os
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from .core import ErnError, unknown_name, write_atomic
 from .filters import Filter
 from .paths import RECORDS, missing
-from .store import KINDS, Photo, Reader, Records
+from .store import KINDS, Photo, Reader, Records, check_vectors
 
 # %% ../nbs/61_faiss_store.ipynb #f5610006
 class Vectors:
@@ -268,16 +268,6 @@ def check_facts(records: Records) -> None:
         sound = sound and 0 <= made["covered"] <= following and made["photos"] >= 0 and 0 < made["breadth"] <= 1 << 20
     if not sound:
         raise records.damaged()
-
-
-def check_vectors(photos: Sequence[Photo], vectors: np.ndarray, dim: int, where: str | Path) -> None:
-    "An `ErnError` for vectors that a store does not take, or a name that comes twice."
-    if np.shape(vectors) != (len(photos), dim):
-        raise ErnError(f"{len(photos)} photos came with vectors of shape {np.shape(vectors)}; {where} takes ({len(photos)}, {dim}).")
-    if not np.isfinite(vectors).all():
-        raise ErnError("A vector that is to be put holds numbers that are not finite; the model's weights are broken.")
-    if len({p.name for p in photos}) < len(photos):
-        raise ErnError("A photo's name comes twice among those to be put; give each its own.")
 
 
 def read_faiss(path: Path, dim: int) -> faiss.Index:

@@ -17,11 +17,12 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from .core import escaped, one_sentence
+from .core import escaped, one_sentence, plural
 from .data.core import load_image
 from .distributed import World, world
-from .index import begin_store, check_identity, compare, describe, fill, odd_columns, open_store, read_rows
-from .index_commands import AddConfig, BuildConfig, Indexing, InfoConfig, RemoveConfig, SearchConfig, UpdateConfig, one_place, parse_index
+from .index import begin_store, check_identity, compare, fill
+from .index_commands import AddConfig, BuildConfig, Indexing, SearchConfig, UpdateConfig, one_place, parse_index
+from .inventory import odd_columns, open_store, read_rows, run_inventory
 from .opened import open_retriever
 from .search import Hit, Query, Searcher, read_queries
 from .store import Store
@@ -34,18 +35,11 @@ _say = Console(highlight=False, soft_wrap=True).print
 
 def run_index(cfg: Indexing) -> int:
     "Do what was asked; the exit status, 1 where photos could not be read."
-    if isinstance(cfg, (BuildConfig, AddConfig)):
-        with world(cfg.device) as ranks:
-            return _work(cfg, ranks)
-    store = open_store(one_place(cfg.index, cfg.store))
-    if isinstance(cfg, RemoveConfig):
-        gone = store.remove(cfg.names)
-        _say(f"{gone:,} photos taken out, {len(store):,} are left" + (f"; {len(set(cfg.names)) - gone:,} names were not there" if gone < len(set(cfg.names)) else ""))
-    elif isinstance(cfg, InfoConfig):
-        told = describe(store)
-        print(json.dumps(told, ensure_ascii=False, indent=2)) if cfg.json else _say(_told_table(told))
-    store.close()
-    return 0
+    if not isinstance(cfg, (BuildConfig, AddConfig)):
+        run_inventory(cfg)
+        return 0
+    with world(cfg.device) as ranks:
+        return _work(cfg, ranks)
 
 
 def _work(cfg: BuildConfig | AddConfig, ranks: World) -> int:
@@ -64,14 +58,14 @@ def _work(cfg: BuildConfig | AddConfig, ranks: World) -> int:
         todo = work.todo
         relabelled = f", {len(work.relabelled):,} with another row in the table" if work.relabelled else ""
         relabelled += f", {len(work.moved):,} in another place" if work.moved else ""
-        _say(f"{cfg.images}: {work.new:,} new photos, {len(todo) - work.new:,} changed{relabelled}, {work.same:,} as they are in the index", markup=False)
+        _say(f"{cfg.images}: {plural(work.new, 'new photo')}, {len(todo) - work.new:,} changed{relabelled}, {work.same:,} as they are in the index", markup=False)
         for sentence in odd_columns(rows or {}):
             _say(f"{cfg.table}: {sentence}", markup=False)
         if rows is not None and (bare := [p.name for p in (*todo, *work.relabelled, *work.moved) if not p.columns]):
             _say(f"{len(bare):,} of these have no row in {cfg.table} (column {cfg.id_column}), such as {bare[0]}: a filter never finds them", markup=False)
         store.set_columns([*work.relabelled, *work.moved])
         if isinstance(cfg, UpdateConfig) and work.gone:
-            _say(f"{store.remove(work.gone):,} photos are gone from the folder and were taken out")
+            _say(f"{plural(store.remove(work.gone), 'photo')} gone from the folder: taken out")
     unreadable = fill(store, retriever, ranks.tell(todo), cfg.batch_size, cfg.num_workers, ranks, progress=True)
     if store is not None:
         _finished(store, where, unreadable)
@@ -82,19 +76,11 @@ def _finished(store: Store, where: str | Path, unreadable: dict[str, str]) -> No
     for sentence in list(unreadable.values())[:5]:
         _say(f"[yellow]left out:[/] {escaped(sentence)}")
     if unreadable:
-        _say(f"[yellow]{len(unreadable):,} files could not be read and are not in the index[/]")
+        _say(f"[yellow]{plural(len(unreadable), 'file')} could not be read, not in the index now[/]")
     if made := store.tend():
         _say(f"approximate search keeps {100 * made['recall@10']:.1f} % of the ten nearest photos")
-    _say(f"{where}: {len(store):,} photos", markup=False)
+    _say(f"{where}: {plural(len(store), 'photo')}", markup=False)
     store.close()
-
-
-def _told_table(told: dict[str, Any]) -> Table:
-    table = Table(show_header=False)
-    for key, value in told.items():
-        shown = ", ".join(f"{k} ({v})" if key == "columns" else f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        table.add_row(escaped(key.replace("_", " ")), escaped("–" if shown in (None, "") else shown))
-    return table
 
 # %% ../nbs/69_index_work.ipynb #69aa0008
 def run_search(cfg: SearchConfig) -> list[list[Hit]]:

@@ -17,7 +17,8 @@ from .core import ErnError
 from .data.core import load_image
 from .features import photo_mark
 from .filters import parse_filter
-from .index import check_identity, open_store
+from .index import check_identity
+from .inventory import open_store
 from .models.hub import Retriever, as_picture
 from .opened import open_retriever, query_vectors
 from .paths import check_path

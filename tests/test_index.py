@@ -18,9 +18,9 @@ from fashionern.core import ErnError, set_seed
 from fashionern.data.garments import draw_pictures, sample_designs
 from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.tme import Encoders
-from fashionern.index import open_store, read_rows
 from fashionern.index_commands import parse_index, parse_search
 from fashionern.index_work import run_index, run_search
+from fashionern.inventory import open_store, read_rows
 from fashionern.models.factory import create_model
 from fashionern.models.hub import Retriever
 from fashionern.search import Searcher
@@ -164,7 +164,7 @@ def test_a_folder_that_was_moved_is_known_again(place, shop, photos, tmp_path, c
     flags = ["update", "--images", str(tmp_path / "pictures"), "--device", "cpu", "--num-workers", "0", *where(place, tmp_path, "--index")]
     assert run_index(parse_index(flags)) == 0
     said = capsys.readouterr().out
-    assert f"0 new photos, 0 changed, {COUNT - 1} in another place" in said and "1 photos are gone" in said
+    assert f"0 new photos, 0 changed, {COUNT - 1} in another place" in said and "1 photo gone from the folder" in said
     hits = search(place, tmp_path, "--name", "1.png", "-k", "5")[0]
     assert all(Path(h.path).is_file() and h.columns for h in hits), "found where they lie now, with their rows"
     (tmp_path / "pictures").rename(tmp_path / "away")
@@ -187,7 +187,7 @@ def test_a_table_that_does_not_fit_is_told(shop, photos, tmp_path, capsys):
         assert f"column price holds texts, such as '{odd}'" in said and said.count(" holds texts") == 1
     (tmp_path / "twice.csv").write_text("id,price\n1,3\n2,4\n1,5\n")
     assert read_rows(tmp_path / "twice.csv", "id")["1"] == {"price": 5.0}
-    assert "1 photos have more than one row, such as 1; the last one counts" in capsys.readouterr().err
+    assert "1 photo with more than one row, such as 1: the last one counts" in capsys.readouterr().err
     index("info", "folder", tmp_path)
     assert "price (1 texts)" in capsys.readouterr().out
     assert search("folder", tmp_path, "--text", "red", "--where", "price < 20") == [[]]

@@ -11,9 +11,9 @@ from fashionern.core import one_sentence, set_seed
 from fashionern.data.garments import draw_pictures, sample_designs
 from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.tme import Encoders
-from fashionern.index import open_store
 from fashionern.index_commands import parse_index
 from fashionern.index_work import run_index
+from fashionern.inventory import open_store
 from fashionern.models.factory import create_model
 from fashionern.models.hub import Retriever
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from fashionern.faiss_store import FolderStore
 from fashionern.features import FeatureStore
 from fashionern.filters import parse_filter
-from fashionern.index import describe, open_store
-from fashionern.index_work import _told_table, hits_table
+from fashionern.index_work import hits_table
+from fashionern.inventory import _told_table, describe, open_store
 from fashionern.models.hub import KIND  # noqa: F401  heavy imports before the fork
 from fashionern.search import Hit, Query
 from fashionern.store import Photo

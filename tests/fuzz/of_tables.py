@@ -12,7 +12,7 @@ from fashionern.data.folder import load_folder
 from fashionern.data.phrases import product_sentences
 from fashionern.data.table import read_table, triplets_from_table
 from fashionern.filters import columns_of, parse_filter, to_milvus, to_sql
-from fashionern.index import read_rows, row_of
+from fashionern.inventory import read_rows, row_of
 
 from . import draw
 from .harness import BrokenContract, target
