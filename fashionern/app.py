@@ -23,12 +23,13 @@ from PIL import Image
 
 import fashionern
 from .batching import Batcher, Busy
-from .core import ErnError
+from .core import ErnError, plural, unknown_name
 from .data.core import load_image
 from .features import digest_of
 from .filters import parse_filter
 from .guard import EVERYWHERE, LOOPBACK, Guard, Refused, error, read_body, read_json_body
 from .index_commands import AppConfig, one_place
+from .inventory import describe
 from .search import Hit, Query, Searcher
 from .uploads import Box, decode_picture, encode_jpeg
 
@@ -111,14 +112,18 @@ class Answers:
         self,
         searcher: Searcher,
         examples: Sequence[str] = (),  # sentences that the page offers
+        labels: Sequence[str] = (),  # columns that stand under each photo; default: the first two
         seed: int = 0,  # of the order in which first references are offered
     ):
         names, store = sorted(searcher.store.marks()), searcher.store
+        known = describe(store)["columns"] if labels else {}
+        if (strange := next((c for c in labels if c not in known), None)) is not None:
+            raise unknown_name("column of the index", strange, known)
         self.searcher, self.batcher = searcher, Batcher(searcher.search_many)
         self.offered = random.Random(seed).sample(names, min(len(names), GALLERY))
         self.paths, self.photos, self.uploads = Box(20_000), Box(1_000), Box(256)
         limits = {"upload": MOST_UPLOAD, "text": MOST_TEXT, "hits": MOST_HITS}
-        self.facts = {"size": len(names), "model": store.about.get("model_name", ""), "columns": store.values(), "examples": list(examples), "limits": limits}
+        self.facts = {"size": len(names), "model": store.about.get("model_name", ""), "columns": store.values(), "examples": list(examples), "labels": list(labels), "limits": limits}
 
     async def about(self, request: Request) -> Response:
         "What the page must know of the index."
@@ -264,10 +269,11 @@ def create_app(
     searcher: Searcher,
     examples: Sequence[str] = (),  # sentences that the page offers
     allowed_hosts: Sequence[str] = LOOPBACK,  # names that the server is reached by; '*' for any
+    labels: Sequence[str] = (),  # columns that stand under each photo; default: the first two
     seed: int = 0,  # of the order in which first references are offered
 ) -> Starlette:
     "The search page over an index, as an ASGI application."
-    answers = Answers(searcher, examples, seed)
+    answers = Answers(searcher, examples, labels, seed)
     routes = [Route(path, _file(*of)) for path, of in PAGE.items()]
     routes += [Route(f"/api/{name}", getattr(answers, name)) for name in ("about", "gallery")]
     routes += [Route(f"/api/{name}", getattr(answers, name), methods=["POST"]) for name in ("search", "upload", "why")]
@@ -309,6 +315,7 @@ def serve(
     examples: Sequence[str] = (),  # sentences that the page offers
     allowed_hosts: Optional[Sequence[str]] = None,  # default: the loopback's names on the loopback, else any
     open_browser: bool = False,
+    labels: Sequence[str] = (),  # columns that stand under each photo; default: the first two
     say: Callable[[str], Any] = print,  # is told the address
 ) -> None:
     "Serve the search page until Ctrl-C."
@@ -316,9 +323,9 @@ def serve(
     address, port = bound.getsockname()[:2]
     if allowed_hosts is None:
         allowed_hosts = (*LOOPBACK, host) if address in LOOPBACK else ("*",)
-    app = create_app(searcher, examples, allowed_hosts)
+    app = create_app(searcher, examples, allowed_hosts, labels)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    say(f"The search page over {len(searcher):,} photos: {url} (Ctrl-C ends it)")
+    say(f"The search page over {plural(len(searcher), 'photo')}: {url} (Ctrl-C ends it)")
     if address in EVERYWHERE:
         say(f"It is open to all who reach this machine, at http://{socket.gethostname()}:{port} or its other addresses.")
     if open_browser:
@@ -331,4 +338,4 @@ def run_app(cfg: AppConfig) -> None:
     bound = listen(cfg.host, cfg.port)  # a port that is taken is told before the model is loaded
     bound.close()
     searcher = Searcher.load(one_place(cfg.index, cfg.store), cfg.model, cfg.device)
-    serve(searcher, cfg.host, cfg.port, cfg.examples, cfg.allowed_hosts or None, cfg.open)
+    serve(searcher, cfg.host, cfg.port, cfg.examples, cfg.allowed_hosts or None, cfg.open, cfg.labels)

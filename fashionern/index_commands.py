@@ -179,6 +179,8 @@ class AppConfig:
     "Names under which the page may be called, where it is not this machine alone."
     examples: tuple[str, ...] = ("is red", "is longer and darker", "has long sleeves", "is plain, without a pattern")
     "Sentences that are offered to be tried."
+    labels: tuple[str, ...] = ()
+    "Columns of the product table that stand under each photo, such as name price; default: the first two."
     open: bool = False
     "Open the page in a browser."
     model: Optional[str] = None

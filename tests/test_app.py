@@ -61,6 +61,13 @@ def test_about_and_page(client, searcher):
     assert "http" not in client.get("/page.css").text and "innerHTML" not in client.get("/page.js").text and " style=" not in client.get("/").text
 
 
+def test_labels_of_the_cards(searcher):
+    with TestClient(create_app(searcher, labels=["price", "brand"]), base_url="http://localhost") as client:
+        assert client.get("/api/about").json()["labels"] == ["price", "brand"]
+    with pytest.raises(ErnError, match="no column of the index named 'prize'; did you mean 'price'"):
+        create_app(searcher, labels=["prize"])
+
+
 def test_gallery_and_photos(client):
     first, second = (client.get(f"/api/gallery?offset={at}&count=20").json()["photos"] for at in (0, 20))
     assert len({p["name"] for p in first + second}) == 40

@@ -23,7 +23,7 @@ def address(tmp_path_factory):
     "Where the page is served, while the tests of this file run."
     searcher = tiny_searcher(tmp_path_factory.mktemp("page"))
     bound = listen("127.0.0.1", 0)
-    server = make_server(create_app(searcher, ["is red", "is longer"]))
+    server = make_server(create_app(searcher, ["is red", "is longer"], labels=["price"]))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
     thread.start()
     while not server.started and thread.is_alive():
@@ -70,6 +70,13 @@ def shown(page) -> list[str]:
 def ask(page, text: str) -> None:
     page.fill("#text", text)
     page.press("#text", "Enter")
+
+
+def test_each_card_tells_the_columns_that_were_asked_for(page):
+    ask(page, "is red")
+    page.locator(".facts .of").first.wait_for()
+    told = page.locator(".tile .of").evaluate_all("cards => cards.map(card => [card.textContent, card.title])")
+    assert told and all(f"price: {price}" in facts.split("\n") for price, facts in told)
 
 
 def test_upload_search_click_back_filter_explain(page, tmp_path):

@@ -5,7 +5,7 @@ const $ = (id) => document.getElementById(id);
 const STEP = 24; // results of one page of the grid
 const NOTHING = { reference: null, text: "", where: {}, filter: "", keep: false, k: STEP, trail: [] };
 const answers = new Map(); // query → its results, so that going back shows them at once
-let about = { columns: {}, examples: [], limits: { upload: 1e7, text: 2000, hits: 96 } };
+let about = { columns: {}, examples: [], labels: [], limits: { upload: 1e7, text: 2000, hits: 96 } };
 let state = structuredClone(NOTHING);
 let waiting = null; // the AbortController of the search that is under way
 let galleryAt = 0;
@@ -241,7 +241,7 @@ function tile(photo, at, isHit) {
   const pick = make("button", { type: "button", className: "pick", tabIndex: at ? -1 : 0, title: photo.name, onclick: () => choose(reference), aria: { label: said } }, image);
   if (!isHit) return make("li", { className: "tile", data: { name: photo.name } }, pick);
   const facts = make("div", { className: "facts" },
-    make("span", { className: "of", textContent: Object.values(photo.columns).slice(0, 2).join(" · ") || name, title: factsOf(photo) }),
+    make("span", { className: "of", textContent: labelOf(photo) || name, title: factsOf(photo) }),
     make("span", { className: "score", textContent: photo.score.toFixed(3), title: "score: the nearer to 1, the better" }));
   const like = make("button", { type: "button", textContent: "like this, but…", tabIndex: at ? -1 : 0, onclick: () => choose(reference) });
   const why = make("button", { type: "button", className: "ask-why", textContent: "why", tabIndex: at ? -1 : 0, onclick: () => explain(photo), aria: { label: `Why ${name}` } });
@@ -249,6 +249,7 @@ function tile(photo, at, isHit) {
   return make("li", { className: "tile", data: { name: photo.name } }, pick, make("span", { className: "rank", textContent: at + 1, aria: { hidden: true } }), facts, actions);
 }
 
+const labelOf = (photo) => (about.labels.length ? about.labels.map((c) => photo.columns[c]) : Object.values(photo.columns).slice(0, 2)).filter((v) => v !== undefined).join(" · ");
 const factsOf = (photo) => [photo.name, ...Object.entries(photo.columns).map(([k, v]) => `${k}: ${v}`)].join("\n");
 
 function fill(tiles) {
