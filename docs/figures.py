@@ -101,8 +101,11 @@ def named(rows: list[dict], model: str, variant: str = "") -> dict:
 
 
 def catalogue_rows(rows: list[dict]) -> str:
-    heads = ["model", "R@1", "R@10", "R@50", *DOMINANCE.values(), "seeds", "parameters"]
-    body = [[label(r), *(spread(r["figures"][k]) for k in heads[1:4]), *dominance(r["figures"]), str(len(r["seeds"])), f"{r['parameters']:,}"] for r in rows]
+    heads = ["model", "R@1", "R@10", "R@50", *DOMINANCE.values(), "seeds", "parameters", "seconds"]
+    body = []
+    for r in rows:
+        took = " + ".join(f"{t:,.0f}" for t in r.get("seconds", ()) if t or t == r["seconds"][-1])
+        body.append([label(r), *(spread(r["figures"][k]) for k in heads[1:4]), *dominance(r["figures"]), str(len(r["seeds"])), f"{r['parameters']:,}", took])
     return table(heads, body)
 
 
@@ -155,7 +158,7 @@ def row_of(
     outcomes: list[dict],  # of one row, a seed each
     config: dict,  # of the run
 ) -> dict:
-    "Mean and sample deviation over the seeds, and the command that makes this row."
+    "Mean and sample deviation over the seeds, the least time, and the command that makes this row."
     sys.path.insert(0, str(ROOT))
     from fashionern.methods import ablation_rows
     from fashionern.models.factory import MODELS, parse_model
@@ -175,7 +178,9 @@ def row_of(
     line = [program, "--preset", "catalogue", "--root", "data/catalogue", *wanted, "--seeds", *map(str, seeds), *flags(config)]
     numbers = [o["mean"] | o["dominance"] for o in outcomes]
     figures = {k: [round(f([n[k] for n in numbers]), 4) for f in (statistics.fmean, statistics.stdev)[: len(seeds)]] for k in ("R@1", "R@10", "R@50", *DOMINANCE)}
-    return {"model": known, "variant": variant, "about": about, "seeds": seeds, "figures": figures, "parameters": outcomes[0]["parameters"], "command": shlex.join(line)}
+    took = [round(min(o[stage] for o in outcomes)) for stage in ("stage1_seconds", "seconds")]  # of the seed that other work disturbed least
+    said = {"model": known, "variant": variant, "about": about, "seeds": seeds, "figures": figures, "parameters": outcomes[0]["parameters"]}
+    return said | {"seconds": took, "command": shlex.join(line)}
 
 
 def flags(config: dict) -> list[str]:

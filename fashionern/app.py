@@ -123,7 +123,8 @@ class Answers:
         self.offered = random.Random(seed).sample(names, min(len(names), GALLERY))
         self.paths, self.photos, self.uploads = Box(20_000), Box(1_000), Box(256)
         limits = {"upload": MOST_UPLOAD, "text": MOST_TEXT, "hits": MOST_HITS}
-        self.facts = {"size": len(names), "model": store.about.get("model_name", ""), "columns": store.values(), "examples": list(examples), "labels": list(labels), "limits": limits}
+        model, offers = store.about.get("model_name", ""), {"examples": list(examples), "labels": list(labels)}
+        self.facts = {"size": len(names), "model": model, "columns": store.values(), "limits": limits, **offers}
 
     async def about(self, request: Request) -> Response:
         "What the page must know of the index."

@@ -79,7 +79,7 @@ def test_rows_of_methods_take_the_place_of_those_they_make_anew(results, tmp_pat
     assert len(rows) == len(before)
     for variant in ("", "4 epochs"):
         row = rows["combiner", variant]
-        assert row["figures"]["R@10"] == [41.0, 1.4142] and row["seeds"] == [1, 2] and row["parameters"] == 7
+        assert row["figures"]["R@10"] == [41.0, 1.4142] and row["seeds"] == [1, 2] and row["parameters"] == 7 and row["seconds"] == [2, 1]
         again = parse_methods(shlex.split(row["command"])[1:])
         assert (again.methods, again.longer, again.seeds, again.lr) == (("combiner",), ("combiner",) if variant else (), (1, 2), 0.001)
     assert rows["tirg", ""] == next(r for r in before if r["model"] == "tirg" and not r["variant"])

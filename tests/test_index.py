@@ -189,7 +189,7 @@ def test_a_table_that_does_not_fit_is_told(shop, photos, tmp_path, capsys):
     assert read_rows(tmp_path / "twice.csv", "id")["1"] == {"price": 5.0}
     assert "1 photo with more than one row, such as 1: the last one counts" in capsys.readouterr().err
     index("info", "folder", tmp_path)
-    assert "price (1 texts)" in capsys.readouterr().out
+    assert "price (1 text)" in capsys.readouterr().out
     assert search("folder", tmp_path, "--text", "red", "--where", "price < 20") == [[]]
     assert "never with numbers" in capsys.readouterr().out
 
