@@ -19,6 +19,7 @@ exclude_patterns = ["files"]  # notebooks and modules to take away
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
+nb_render_markdown_format = "myst"  # tables among the outputs too
 nb_ipywidgets_js = {}  # would be fetched from elsewhere
 nb_merge_streams = True
 python_maximum_signature_line_length = 88

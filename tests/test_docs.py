@@ -109,7 +109,7 @@ def test_no_directive_and_no_markup_is_left_on_a_page(site):
     for name in NOTEBOOKS:
         words = "".join(read(site, name).words)
         assert not re.search(r"^#\|\s*\w+", words, re.MULTILINE), f"{name} shows a directive of nbdev"
-        assert "{py:" not in words and ":::" not in words, f"{name} shows markup"
+        assert "{py:" not in words and ":::" not in words and not re.search(r"\| —:? \|", words), f"{name} shows markup"  # '---' of a table in prose is a dash by then
 
 
 def test_an_entry_has_signature_parameters_and_links(site):
