@@ -104,7 +104,8 @@ def catalogue_rows(rows: list[dict]) -> str:
     heads = ["model", "R@1", "R@10", "R@50", *DOMINANCE.values(), "seeds", "parameters", "seconds"]
     body = []
     for r in rows:
-        took = " + ".join(f"{t:,.0f}" for t in r.get("seconds", ()) if t or t == r["seconds"][-1])
+        first, *rest = r.get("seconds", (0,))
+        took = " + ".join(f"{t:,}" for t in ((first, *rest) if first else rest))
         body.append([label(r), *(spread(r["figures"][k]) for k in heads[1:4]), *dominance(r["figures"]), str(len(r["seeds"])), f"{r['parameters']:,}", took])
     return table(heads, body)
 

@@ -151,7 +151,7 @@ class _Parser:
         if token is None:
             next_ = self.tokens[self.at]
             found = "the end" if next_.kind == "end" else repr(next_.value[:40])
-            bare = f", which is a column's name; write '{next_.value[:40]}' to mean the text" if next_.kind == "word" and "text" in kinds else ""
+            bare = f", which without quotes means a column; write '{next_.value[:40]}' to mean the text" if next_.kind == "word" and "text" in kinds else ""
             raise _wrong(next_.place, f"{wanted} must stand here, not {next_.value[:40] if bare else found}{bare}")
         return token
 

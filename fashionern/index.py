@@ -68,6 +68,7 @@ class Work:
     todo: list[Photo] = field(default_factory=list)  # new or changed, to be encoded
     relabelled: list[Photo] = field(default_factory=list)  # the same photo with another row in the table
     moved: list[Photo] = field(default_factory=list)  # the same photo in a folder that was moved
+    labelled: int = 0  # photos of the index that have a row
     new: int = 0
     same: int = 0
     gone: list[str] = field(default_factory=list)  # in the index from this folder, or from one that was moved, and no longer there
@@ -88,11 +89,12 @@ def compare(
     for part in in_parts(sorted(marks), 10_000):
         for photo in store.get(part):
             below = Path(photo.path).is_relative_to(root)
+            work.labelled += bool(photo.columns)
             if photo.name not in files:
                 absent.append(photo)
                 continue
             if not below and (Path(photo.path).exists() or _changed(photo, files[photo.name])):  # another photo, though its disk may be away
-                raise ErnError(f"{files[photo.name]} has the name of another photo of this index, {photo.path}; rename it, or index a folder above both.")
+                raise ErnError(f"{files[photo.name]} has the name of another photo of this index, {photo.path}; rename it or delete the other copy, or index a folder above both.")
             columns = photo.columns if rows is None else row_of(photo.name, rows)
             if _changed(photo, files[photo.name]):
                 work.todo.append(Photo(photo.name, str(files[photo.name]), columns=columns))

@@ -10,19 +10,19 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from .core import escaped, one_sentence, plural
+from .core import ErnError, escaped, one_sentence, plural
 from .data.core import load_image
 from .distributed import World, world
-from .index import begin_store, check_identity, compare, fill
+from .index import Work, begin_store, check_identity, compare, fill
 from .index_commands import AddConfig, BuildConfig, Indexing, SearchConfig, UpdateConfig, one_place, parse_index
-from .inventory import odd_columns, open_store, read_rows, run_inventory
+from .inventory import find_photos, odd_columns, open_store, read_rows, row_name, run_inventory
 from .opened import open_retriever
 from .search import Hit, Query, Searcher, read_queries
 from .store import Store
@@ -59,17 +59,39 @@ def _work(cfg: BuildConfig | AddConfig, ranks: World) -> int:
         relabelled = f", {len(work.relabelled):,} with another row in the table" if work.relabelled else ""
         relabelled += f", {len(work.moved):,} in another place" if work.moved else ""
         _say(f"{cfg.images}: {plural(work.new, 'new photo')}, {len(todo) - work.new:,} changed{relabelled}, {work.same:,} as they are in the index", markup=False)
-        for sentence in odd_columns(rows or {}):
-            _say(f"{cfg.table}: {sentence}", markup=False)
-        if rows is not None and (bare := [p.name for p in (*todo, *work.relabelled, *work.moved) if not p.columns]):
-            _say(f"{len(bare):,} of these have no row in {cfg.table} (column {cfg.id_column}), such as {bare[0]}: a filter never finds them", markup=False)
+        _tell_rows(cfg, work, rows)
+        if isinstance(cfg, UpdateConfig):
+            _check_gone(cfg, store, work)
         store.set_columns([*work.relabelled, *work.moved])
-        if isinstance(cfg, UpdateConfig) and work.gone:
-            _say(f"{plural(store.remove(work.gone), 'photo')} gone from the folder: taken out")
     unreadable = fill(store, retriever, ranks.tell(todo), cfg.batch_size, cfg.num_workers, ranks, progress=True)
     if store is not None:
+        if isinstance(cfg, UpdateConfig) and work.gone:  # last, so that a kill before takes nothing
+            _say(f"{plural(store.remove(work.gone), 'photo')} gone from the folder: taken out")
         _finished(store, where, unreadable)
     return 1 if unreadable else 0
+
+
+def _tell_rows(cfg: BuildConfig | AddConfig, work: Work, rows: Optional[dict[str, dict]]) -> None:
+    "Say which photos have no row, which rows no photo, and which columns seem meant otherwise."
+    for sentence in odd_columns(rows or {}):
+        _say(f"{cfg.table}: {sentence}", markup=False)
+    if rows is None:
+        bare = [p.name for p in work.todo if not p.columns] if work.labelled else []
+        why = "others of this index have one: give --table"
+    else:
+        bare, why = [p.name for p in (*work.todo, *work.relabelled, *work.moved) if not p.columns], f"in {cfg.table}, column {cfg.id_column}"
+        if idle := sorted(rows.keys() - {row_name(name, rows) for name in find_photos(cfg.images)}):
+            _say(f"{plural(len(idle), 'row')} of {cfg.table} without a photo in {cfg.images}, such as {idle[0]}", markup=False)
+    if bare:
+        _say(f"{plural(len(bare), 'photo')} without a row, such as {bare[0]} ({why}): a filter never finds what has none", markup=False)
+
+
+def _check_gone(cfg: UpdateConfig, store: Store, work: Work) -> None:
+    "An `ErnError` for a folder that has nothing of what it would take out: it is another one than was indexed."
+    if work.gone and not (work.same or work.relabelled or work.moved or len(work.todo) > work.new):
+        root = Path(store.get(work.gone[:1])[0].path.removesuffix(work.gone[0]))
+        raise ErnError(f"{cfg.images} has none of the {plural(len(work.gone), 'photo')} that would be taken out; they were indexed from {root}: "
+                       "give that folder, or where it is now, or take them out with ern_index remove.")  # fmt: skip
 
 
 def _finished(store: Store, where: str | Path, unreadable: dict[str, str]) -> None:

@@ -7,8 +7,6 @@ __all__ = ['Row', 'method_rows', 'ablation_rows', 'Outcome', 'plain_config', 'co
            'methods_table', 'methods_chart', 'write_outcomes', 'run_methods', 'run_ablation']
 
 # %% ../nbs/58_methods.ipynb #4c52c666
-import csv
-import io
 import json
 import statistics
 from dataclasses import dataclass, field, fields, replace
@@ -145,16 +143,16 @@ class _Comparison:
         "Every row with this seed; on other ranks than 0 an empty list."
         start = self.clip()
         outcomes, shared = [], {}
-        for row in rows:
+        for place, row in enumerate(rows, 1):
             file = self.cfg.run_dir / f"seed-{seed}" / row.folder / "outcome.json"
             if not file.exists():
-                self._train(seed, row, start, shared, file)
+                self._train(seed, row, start, shared, file, f"seed {seed}, {place} of {len(rows)}")
             if self.ranks.main:
                 outcomes.append(Outcome(**read_json(file)))
             self.ranks.wait()
         return outcomes
 
-    def _train(self, seed: int, row: Row, start: dict, shared: dict, file: Path) -> None:
+    def _train(self, seed: int, row: Row, start: dict, shared: dict, file: Path, place: str) -> None:
         stage1 = {k: v for k, v in row.changes.items() if k.startswith("tme_")}
         key = json.dumps([stage1, row.needs_tme()], sort_keys=True)
         if key not in shared:
@@ -162,7 +160,7 @@ class _Comparison:
         encoders, store, parts, seconds = shared[key]
         run = self.run(f"seed-{seed}/{row.folder}", seed=seed, stages=("dvr",), model=row.model, compare=(), **row.changes, **start)
         run.parts = parts
-        result = run.model(row.model, encoders, store)
+        result = run.model(row.model, encoders, store, place)
         if result is not None:
             parameters = sum(p.numel() for p in create_model(row.model, encoders.clip.dim, ffn=run.cfg.ffn).parameters() if p.requires_grad)
             took = _seconds(run.cfg.run_dir)
@@ -268,14 +266,20 @@ def methods_chart(
     return fig
 
 
+def _plain_numbers(outcomes: Sequence[Outcome]) -> str:
+    "The summary as CSV for programs: means, and deviations in columns of their own."
+    rows = ({"method": o.label, **o.mean, **{head: o.dominance[k] for k, head in _HEADS.items()}} for o in outcomes)
+    groups = pd.DataFrame(rows).groupby("method", sort=False)
+    costs = pd.DataFrame({"method": o.label, "parameters": o.parameters, "stage 2 s": o.seconds, "stage 1 s": o.stage1_seconds} for o in outcomes)
+    made = groups.mean().join(groups.std().add_suffix(" sd")).join(groups.size().rename("seeds")).join(costs.groupby("method").mean())
+    return made.astype({"parameters": int}).to_csv(float_format="%.4f")
+
+
 def write_outcomes(outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
     "methods.json (each row and seed), .csv, .md (the table) and .png (the chart) in that folder."
-    heads, lines = summary(outcomes)
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([heads, *lines])
     paths = [folder / f"methods.{kind}" for kind in ("json", "csv", "md", "png")]
     write_json(paths[0], [o.__dict__ for o in outcomes])
-    write_atomic(paths[1], lambda p: p.write_text(text.getvalue(), encoding="utf-8"))
+    write_atomic(paths[1], lambda p: p.write_text(_plain_numbers(outcomes), encoding="utf-8"))
     write_atomic(paths[2], lambda p: p.write_text(markdown_table(outcomes), encoding="utf-8"))
     write_atomic(paths[3], lambda p: methods_chart(outcomes).savefig(p, format="png"))
     return paths

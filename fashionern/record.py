@@ -105,7 +105,7 @@ def tell_changed_plugins(folder: Path) -> None:
         return
     for name in changed:
         tqdm.write(f"{folder} was begun with another text of the plugin {name}: what is trained there stays as it is, and may not fit; "
-                   "give another --run-dir to train it anew.", file=sys.stderr)  # fmt: skip
+                   "put the old text back, or train anew into another --run-dir.", file=sys.stderr)  # fmt: skip
 
 
 def _differ(then: Any, now: Any) -> str:

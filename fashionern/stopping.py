@@ -33,7 +33,8 @@ class Stop:
             self.end()
         if not self.main:
             signal.alarm(_GRACE)  # whose default is to end the process
-        print(f"\n{signal.Signals(number).name}: finishing this step and saving; once more to stop at once", file=sys.stderr, flush=True)
+        goes_on = "the same command goes on later, with --resume where it has that flag"
+        print(f"\n{signal.Signals(number).name}: finishing this step and saving, once more to stop at once; {goes_on}", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         "End as the signal wants it."

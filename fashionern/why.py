@@ -128,7 +128,7 @@ def why_picture(
     crops, words = any(shares for *_, shares in lines), bool(found.words)
     widths = [1] * (3 if crops else 1) + [1.5] * words
     tall = max(2.0 * len(lines), 0.5 + 0.13 * len(found.words))
-    fig = Figure(figsize=(max(2.0 * sum(widths), 5.0), tall + 1.3), dpi=100, layout="constrained")
+    fig = Figure(figsize=(max(2.0 * sum(widths), 6.6), tall + 1.3), dpi=100, layout="constrained")
     grid = GridSpec(len(lines) + 1, len(widths), figure=fig, width_ratios=widths, height_ratios=[tall / len(lines)] * len(lines) + [0.6])
     for row, (label, picture, shares) in enumerate(lines):
         picture = as_picture(picture)  # a copy, so that it may shrink

@@ -102,6 +102,10 @@ def test_search_of_every_kind(client, searcher):
     both = client.post("/api/search", json={"text": "red", "where": {"brand": ["O'Neill"], "price": 12}, "filter": "price > 99 or price < 13", "k": 40}).json()["hits"]
     assert both and all(h["columns"]["price"] == 12 for h in both)
     assert names(client.post("/api/search", json={"text": "red", "where": {"brand": "x' or 'a' = 'a"}})) == []
+    ways = ({"where": "price = 12"}, {"filter": "price = 12"}, {"where": {"price": 12}})
+    said_alike = [names(client.post("/api/search", json={"text": "red", "k": 40, **asked})) for asked in ways]
+    assert said_alike[0] and said_alike[0] == said_alike[1] == said_alike[2]
+    assert names(client.post("/api/search", json={"text": "red", "where": "price < 13", "filter": "price > 13"})) == []
 
 
 def _query(name, text, k):
@@ -151,7 +155,7 @@ def test_half_a_character(client):
     [{}, {"text": "  "}, {"text": "x" * 2001}, {"text": 5}, {"name": ["a"]}, {"text": "a", "k": 0}, {"text": "a", "k": 97}, {"text": "a", "k": True}, {"text": "a", "k": "5"},
      {"text": "a", "where": ["x"]}, {"text": "a", "where": {"colour": {"$ne": 1}}}, {"text": "a", "where": {"no such column": 1}}, {"text": "a", "filter": "price <"},
      {"text": "a", "filter": "price < 1) or (price > 0", "where": {"price": 10}}, {"text": "a", "keep_reference": 1}, {"name": "women/01.png", "upload": "x"},
-     {"text": "a", "where": {"colour": []}}],
+     {"text": "a", "where": {"colour": []}}, {"text": "a", "where": "price < 1) or (price > 0", "filter": "price > 0"}, {"text": "a", "where": "x" * 60_000}],
 )  # fmt: skip
 def test_questions_that_are_refused(client, asked):
     said(client.post("/api/search", json=asked), 400)

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -92,6 +93,13 @@ def test_rows_of_an_ablation_are_known_by_what_they_are(results, tmp_path):
     assert rows["dvr@mask_padding,by_place", ""]["about"] == "less TME" and rows[MODEL, ""]["figures"]["R@10"] == [41.0]
     new = rows[MODEL, "less align branch"]
     assert parse_ablate(shlex.split(new["command"])[1:]).rows == ("less align branch",) and (MODEL, "loss triplet") in rows
+
+
+def test_the_csv_of_a_comparison_holds_plain_numbers(tmp_path):
+    write_outcomes([outcome("combiner", "combiner", 1, 40.0), outcome("sum", "sum", 1, 20.0), outcome("combiner", "combiner", 2, 42.0)], tmp_path)
+    made = pd.read_csv(tmp_path / "methods.csv", index_col="method")
+    assert list(made.index) == ["combiner", "sum"] and made["seeds"].tolist() == [2, 1] and made["parameters"].tolist() == [7, 7]
+    assert made.loc["combiner", "R@10"] == 41 and abs(made.loc["combiner", "R@10 sd"] - 2**0.5) < 1e-3 and made.loc["combiner", "stage 2 s"] == 1
 
 
 def test_two_protocols_do_not_go_into_one_table(results, tmp_path):

@@ -144,7 +144,7 @@ def test_a_new_price_list_encodes_nothing(place, shop, photos, tmp_path, capsys,
     assert index("update", place, tmp_path, "--table", str(tmp_path / "new.csv")) == 0
     said = capsys.readouterr().out
     assert f"0 new photos, 0 changed, {COUNT} with another row in the table, 0 as they are" in said
-    assert f"1 of these have no row in {tmp_path / 'new.csv'}" in said
+    assert "1 photo without a row, such as " in said and f"(in {tmp_path / 'new.csv'}, column id)" in said
     after = search(place, tmp_path, "--name", "1.png", "-k", "5")[0]
     assert [(h.name, h.score) for h in after] == [(h.name, h.score) for h in before]
     assert {h.columns["price_eur"] for h in search(place, tmp_path, "--text", "red", "--where", "price_eur < 3")[0]} == {0.0, 1.0, 2.0}
@@ -152,6 +152,28 @@ def test_a_new_price_list_encodes_nothing(place, shop, photos, tmp_path, capsys,
         search(place, tmp_path, "--text", "red", "--where", "price < 3")
     with pytest.raises(ErnError, match="must end in a kind of picture"):
         search(place, tmp_path, "--text", "red", "--grid", str(tmp_path / "grid.xyz"))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_update_with_a_wrong_folder_takes_nothing(place, shop, photos, tmp_path, capsys, monkeypatch):
+    index("build", place, tmp_path, "--model", str(shop / "model0"), "--table", str(shop / "t.csv"))
+    at = ["update", "--device", "cpu", "--num-workers", "0", *where(place, tmp_path, "--index")]
+    with pytest.raises(ErnError, match=f"none of the {COUNT} photos that would be taken out; they were indexed from {photos}"):
+        run_index(parse_index([*at, "--images", str(tmp_path)]))
+    (photos / "3.png").unlink()
+    shutil.copy(photos / "5.png", photos / "added.png")
+    with monkeypatch.context() as m:
+        m.setattr("fashionern.index_work.fill", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_index(parse_index([*at, "--images", str(photos)]))
+    capsys.readouterr()
+    index("info", place, tmp_path)
+    assert f" {COUNT} " in capsys.readouterr().out, "a stop before the new ones are in takes nothing out"
+    run_index(parse_index([*at, "--images", str(photos)]))
+    said = capsys.readouterr().out
+    assert "1 photo without a row, such as added.png (others of this index have one: give --table)" in said and "1 photo gone from the folder" in said
+    run_index(parse_index([*at, "--images", str(photos), "--table", str(shop / "t.csv")]))
+    assert f"1 row of {shop / 't.csv'} without a photo in {photos}, such as 3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("place", PLACES)

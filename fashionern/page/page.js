@@ -241,7 +241,7 @@ function tile(photo, at, isHit) {
   const pick = make("button", { type: "button", className: "pick", tabIndex: at ? -1 : 0, title: photo.name, onclick: () => choose(reference), aria: { label: said } }, image);
   if (!isHit) return make("li", { className: "tile", data: { name: photo.name } }, pick);
   const facts = make("div", { className: "facts" },
-    make("span", { className: "of", textContent: labelOf(photo) || name, title: factsOf(photo) }),
+    make("div", { className: "of", title: factsOf(photo) }, ...labelsOf(photo, name).map((textContent) => make("div", { textContent }))),
     make("span", { className: "score", textContent: photo.score.toFixed(3), title: "score: the nearer to 1, the better" }));
   const like = make("button", { type: "button", textContent: "like this, but…", tabIndex: at ? -1 : 0, onclick: () => choose(reference) });
   const why = make("button", { type: "button", className: "ask-why", textContent: "why", tabIndex: at ? -1 : 0, onclick: () => explain(photo), aria: { label: `Why ${name}` } });
@@ -249,7 +249,10 @@ function tile(photo, at, isHit) {
   return make("li", { className: "tile", data: { name: photo.name } }, pick, make("span", { className: "rank", textContent: at + 1, aria: { hidden: true } }), facts, actions);
 }
 
-const labelOf = (photo) => (about.labels.length ? about.labels.map((c) => photo.columns[c]) : Object.values(photo.columns).slice(0, 2)).filter((v) => v !== undefined).join(" · ");
+function labelsOf(photo, name) { // a line for each column that was asked for; else the first two in one line
+  const asked = about.labels.map((column) => photo.columns[column]).filter((v) => v !== undefined);
+  return asked.length ? asked : [Object.values(photo.columns).slice(0, 2).join(" · ") || name];
+}
 const factsOf = (photo) => [photo.name, ...Object.entries(photo.columns).map(([k, v]) => `${k}: ${v}`)].join("\n");
 
 function fill(tiles) {
