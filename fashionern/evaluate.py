@@ -327,5 +327,5 @@ def category_table(results: Sequence[Result]) -> Table:
     "Models by row, each category's headline recalls by column, as FashionIQ's papers print them."
     names = PROTOCOLS[results[0].protocol].headline
     table = Table(title=f"by category · protocol {results[0].protocol}")
-    heads = ["model", *(f"{escape(c)} {k}" for c in results[0].recalls for k in names)]
+    heads = ["model", *(f"{escape(c)}\n{k}" for c in results[0].recalls for k in names)]
     return fill_table(table, heads, [[r.model, *(f"{of[k]:.2f}" for of in r.recalls.values() for k in names)] for r in results])

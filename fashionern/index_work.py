@@ -136,7 +136,10 @@ def _as_json(query: Query, hits: Sequence[Hit]) -> dict[str, Any]:
     return {"query": asked, "hits": [{"rank": i, **asdict(hit)} for i, hit in enumerate(hits, 1)]}
 
 
-_NO_FIT = "; texts of a table are compared as they are written, 'Red' is not 'red', and never with numbers: ern_index info tells texts and numbers of each column"
+_NO_FIT = (
+    "; texts of a table are compared as they are written, 'Red' is not 'red', and never with numbers, of which '20' in quotes is none: "
+    "ern_index info tells texts and numbers of each column"
+)
 
 
 def hits_table(query: Query, hits: Sequence[Hit]) -> Table | str:

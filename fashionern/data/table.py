@@ -94,7 +94,7 @@ def read_table(
         if column not in frame.columns:
             there = ", ".join(repr(str(c)) for c in frame.columns)
             raise ErnError(f"{path} has no column {column!r}; it has {there:.300}. "
-                           "Name the right ones: --id-column, and for prepare.py --name-column, --attributes and --where too.")  # fmt: skip
+                           "Name the right one with --id-column (of prepare.py: --name-column, --attributes and --where too).")  # fmt: skip
     if not frame.columns.is_unique:
         raise ErnError(f"{path} names a column twice; rename one of {', '.join(map(str, frame.columns))}.")
     return frame.apply(lambda column: column.map(_as_text)), found
