@@ -160,7 +160,10 @@ def test_what_is_said_of_the_catalogue():
     assert ours["outranks"][0] == min(f["outranks"][0] for f in rows.values()), "docs/catalogue.md: it outranks the right image least often"
     assert abs(r10["dvr@mask_padding,by_place", ""] - r10[noisy, ""]) < 1, "docs/catalogue.md: DVR without TME, gates as published, reaches as much"
     assert round(r10[noisy, ""] - r10[MODEL, ""]) == 3 and 1.5 < r10["dvr@mask_padding,by_place", ""] - r10[without, ""] < 2, "docs/catalogue.md: what noise is worth"
-    assert all(2 <= round(r10[m, "4 epochs"] - r10[m, ""]) <= 3 for m in ("combiner", "tirg")), "docs/catalogue.md: twice the epochs"
+    assert all(2 <= round(r10[m, "4 epochs"] - r10[m, ""]) <= 3 for m in ("combiner", "tirg", "vtf")), "docs/catalogue.md: twice the epochs"
+    inject, align, tuned = ((noisy, f"less {part}") for part in ("inject branch", "align branch", "both branches, text tower tuned"))
+    assert round(r10[inject] - r10[noisy, ""]) == 1 and r10[align] < r10[without, ""], "docs/catalogue.md: which branch of TME helps"
+    assert abs(r10[tuned] - r10[noisy, ""]) < 0.5 and rows[tuned]["outranks"][0] > ours["outranks"][0] + 2, "docs/catalogue.md: the text tower tuned instead"
 
 
 def test_published_figures_are_the_papers():
