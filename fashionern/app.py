@@ -24,12 +24,13 @@ from PIL import Image
 
 import fashionern
 from .batching import Batcher, Busy
-from .core import ErnError, plural, unknown_name
+from .core import ErnError, plural
 from .data.core import load_image
 from .features import digest_of
 from .filters import parse_filter
 from .guard import EVERYWHERE, LOOPBACK, Guard, Refused, error, read_body, read_json_body
 from .index_commands import AppConfig, one_place
+from .inventory import check_labels
 from .search import Hit, Query, Searcher
 from .uploads import Box, decode_picture, encode_jpeg
 
@@ -118,8 +119,7 @@ class Answers:
     ):
         names, store = sorted(searcher.store.marks()), searcher.store
         columns = {c: values if len(values) <= MOST_CHOICES else [] for c, values in store.values(1_000_000).items()}
-        if (strange := next((c for c in labels if c not in columns), None)) is not None:
-            raise unknown_name("column of the index", strange, columns)
+        check_labels(labels, columns)
         self.searcher, self.batcher = searcher, Batcher(searcher.search_many)
         self.offered = random.Random(seed).sample(names, min(len(names), GALLERY))
         self.paths, self.photos, self.uploads = Box(20_000), Box(1_000), Box(256)

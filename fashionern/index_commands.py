@@ -139,6 +139,8 @@ class SearchConfig:
     "Filter on the table's columns, such as \"gender = 'Men' and price < 20\"."
     keep_reference: bool = False
     "Leave the reference among the results, where it is in the index."
+    labels: tuple[str, ...] = ()
+    "Columns of the product table that are shown of each photo, such as name price; default: all."
     queries: Optional[Path] = None
     "Many queries in one batch: JSON Lines with the fields image, name, text, k, where, keep_reference; k, where and keep_reference may be left to the flags."
     grid: Optional[Path] = None

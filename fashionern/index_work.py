@@ -22,7 +22,7 @@ from .data.core import load_image
 from .distributed import World, world
 from .index import Work, begin_store, check_identity, compare, fill
 from .index_commands import AddConfig, BuildConfig, Indexing, SearchConfig, UpdateConfig, one_place, parse_index
-from .inventory import find_photos, odd_columns, open_store, read_rows, row_name, run_inventory
+from .inventory import check_labels, find_photos, odd_columns, open_store, read_rows, row_name, run_inventory
 from .opened import open_retriever
 from .search import Hit, Query, Searcher, read_queries
 from .store import Store
@@ -112,9 +112,11 @@ def run_search(cfg: SearchConfig) -> list[list[Hit]]:
     flags: dict[str, Any] = dict(k=cfg.k, where=cfg.where, keep_reference=cfg.keep_reference)
     queries = read_queries(cfg.queries, Query(text="-", **flags)) if cfg.queries else [Query(cfg.image, cfg.name, cfg.text, **flags)]
     searcher = Searcher.load(one_place(cfg.index, cfg.store), cfg.model, cfg.device)
+    if cfg.labels:
+        check_labels(cfg.labels, searcher.store.values(1_000_000))
     found = searcher.search_many(queries)
     for query, hits in zip(queries, found):
-        print(json.dumps(_as_json(query, hits), ensure_ascii=False)) if cfg.json else _say(hits_table(query, hits))
+        print(json.dumps(_as_json(query, hits), ensure_ascii=False)) if cfg.json else _say(hits_table(query, hits, cfg.labels))
     note = Console(stderr=True, highlight=False, soft_wrap=True).print
     if cfg.grid and any(found):
         save_figure(search_grid(searcher, queries, found), cfg.grid)
@@ -142,7 +144,15 @@ _NO_FIT = (
 )
 
 
-def hits_table(query: Query, hits: Sequence[Hit]) -> Table | str:
+def _labelled(hit: Hit, labels: Sequence[str]) -> list[tuple[str, str | float]]:
+    return [(c, hit.columns[c]) for c in labels or hit.columns if c in hit.columns]
+
+
+def hits_table(
+    query: Query,
+    hits: Sequence[Hit],
+    labels: Sequence[str] = (),  # columns that are shown, in this order; default: all
+) -> Table | str:
     "Rank, score, name and columns of each hit, or that there is none; rich text."
     if not hits:
         return f"[italic]{escaped(_asked(query))}[/]: no photo fits" + (_NO_FIT if query.where else "")
@@ -152,7 +162,7 @@ def hits_table(query: Query, hits: Sequence[Hit]) -> Table | str:
     for name in ("photo", "what the table says of it") if any(hit.columns for hit in hits) else ("photo",):
         table.add_column(name, overflow="fold")
     for i, hit in enumerate(hits, 1):
-        row = ["; ".join(f"{c} {v:g}" if isinstance(v, float) else f"{c} {v}" for c, v in hit.columns.items())] if any(h.columns for h in hits) else []
+        row = ["; ".join(f"{c} {v:g}" if isinstance(v, float) else f"{c} {v}" for c, v in _labelled(hit, labels))] if any(h.columns for h in hits) else []
         table.add_row(str(i), f"{hit.score:.3f}", *map(escaped, [hit.name, *row]))
     return table
 
