@@ -66,7 +66,7 @@ def read_rows(
     cells = {c: _as_numbers(frame[c].tolist()) for c in frame.columns if c != id_column}
     ids = [name for name in frame[id_column] if name]
     if twice := [name for name, n in Counter(ids).items() if n > 1]:
-        tqdm.write(f"{table}: {plural(len(twice), 'photo')} with more than one row, such as {twice[0]}: the last one counts.", file=sys.stderr)
+        tqdm.write(f"{table}: {plural(len(twice), 'value')} of {id_column} in more than one row, such as {twice[0]}: the last row counts.", file=sys.stderr)
     return {name: {c: v[i] for c, v in cells.items() if v[i] != ""} for i, name in enumerate(frame[id_column]) if name}
 
 

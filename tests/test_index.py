@@ -215,7 +215,7 @@ def test_a_table_that_does_not_fit_is_told(shop, photos, tmp_path, capsys):
         assert f"column price holds texts, such as '{odd}'" in said and said.count(" holds texts") == 1
     (tmp_path / "twice.csv").write_text("id,price\n1,3\n2,4\n1,5\n")
     assert read_rows(tmp_path / "twice.csv", "id")["1"] == {"price": 5.0}
-    assert "1 photo with more than one row, such as 1: the last one counts" in capsys.readouterr().err
+    assert "1 value of id in more than one row, such as 1: the last row counts" in capsys.readouterr().err
     index("info", "folder", tmp_path)
     assert "price (1 text)" in capsys.readouterr().out
     assert search("folder", tmp_path, "--text", "red", "--where", "price < 20") == [[]]
