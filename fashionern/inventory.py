@@ -146,7 +146,7 @@ def describe(store: Store) -> dict[str, Any]:
         for photo in store.get(part):
             folders[photo.path.removesuffix(photo.name)] += 1
             labelled += bool(photo.columns)
-    counts = {"photos": len(store), "folders": dict(folders.most_common(5)), "with a row": labelled}
+    counts = {"photos": len(store), "folders": dict(folders.most_common(5)), "with_a_row": labelled}
     return {**store.about, **counts, "columns": {c: _told(v) for c, v in store.values(1_000_000).items()}, "approximate": store.tend() or None}
 
 
