@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   = .venv
 BIN    = $(VENV)/bin
-SLOW   = 8[136]_tutorial
+SLOW   = 8[1236]_tutorial
 PIP    = $(BIN)/python -m pip --disable-pip-version-check
 NEW    = import sys; sys.exit(None if sys.version_info >= (3, 10) else "error: this is Python %d.%d, and 3.10 or newer is needed; name one: make demo PYTHON=python3.12" % sys.version_info[:2])
 
@@ -48,7 +48,7 @@ coverage: $(VENV)/.installed-dev  ## which lines of the package notebooks and te
 	$(BIN)/coverage combine
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-append --cov-fail-under=90 --cov-report=term:skip-covered tests
 
-test-all: test  ## make test, then what would keep everyday's test waiting: the tutorials that train several models, each for some two minutes
+test-all: test  ## make test, then what would keep everyday's test waiting: the tutorials that train many models, each for two to five minutes
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --file_re '^$(SLOW)'
 
 test-lowest: VENV = .venv-lowest

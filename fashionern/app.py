@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_UPLOAD', 'MOST_PIXELS', 'MOST_TEXT', 'MOST_HITS', 'MOST_CHOICES', 'GALLERY', 'SIDES', 'PAGE', 'text_of',
-           'literal', 'where_of', 'photo_id', 'photo_name', 'as_json', 'Answers', 'create_app', 'listen', 'make_server',
-           'serve', 'run_app']
+           'literal', 'where_of', 'photo_id', 'photo_name', 'plain', 'as_json', 'Answers', 'create_app', 'listen',
+           'make_server', 'serve', 'run_app']
 
 # %% ../nbs/67_app.ipynb #a9900003
 import asyncio
@@ -98,12 +98,17 @@ def photo_name(id: str) -> str:
     try:
         return base64.b64decode(id + "=" * (-len(id) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
-        raise Refused(404, "There is no such photo in the index.") from None
+        raise Refused(404, "This address means no photo of the index.") from None
+
+
+def plain(value: str | float) -> str | float:
+    "A cell as JSON tells it: a year is 2011, not 2011.0."
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def as_json(hit: Hit) -> dict[str, Any]:
     "A result as the page gets it; without its path."
-    columns = {k: v for k, v in hit.columns.items() if not isinstance(v, float) or math.isfinite(v)}
+    columns = {k: plain(v) for k, v in hit.columns.items() if not isinstance(v, float) or math.isfinite(v)}
     return {"name": hit.name, "photo": f"/photo/{photo_id(hit.name)}", "score": float(hit.score), "columns": columns}
 
 # %% ../nbs/67_app.ipynb #a990000f
@@ -118,7 +123,7 @@ class Answers:
         seed: int = 0,  # of the order in which first references are offered
     ):
         names, store = sorted(searcher.store.marks()), searcher.store
-        columns = {c: values if len(values) <= MOST_CHOICES else [] for c, values in store.values(1_000_000).items()}
+        columns = {c: [plain(v) for v in values] if len(values) <= MOST_CHOICES else [] for c, values in store.values(1_000_000).items()}
         check_labels(labels, columns)
         self.searcher, self.batcher = searcher, Batcher(searcher.search_many)
         self.offered = random.Random(seed).sample(names, min(len(names), GALLERY))

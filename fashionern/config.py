@@ -267,7 +267,7 @@ def _parse(kind: type, args: Optional[Sequence[str]], prog: str, about: str) -> 
     if preset is not None and kind is not TrainConfig:
         own = {"model", "compare", "seed", "run_dir"}
         preset = kind(**{f.name: getattr(preset, f.name) for f in dataclasses.fields(TrainConfig) if f.name not in own})
-    return tyro.cli(kind, prog=prog, args=args, default=preset, description=about.format(prog=prog, presets=", ".join(PRESETS)))
+    return tyro.cli(kind, prog=prog, args=args, default=preset, description=about.format(prog=prog, shared=_SHARED.format(presets=", ".join(PRESETS))))
 
 
 def parse_train(
@@ -288,25 +288,27 @@ def parse_ablate(args: Optional[Sequence[str]] = None) -> AblateConfig:
     return _parse(AblateConfig, args, "ern_ablate", _ABLATE)
 
 
+_SHARED = """--preset NAME sets all flags as one of these runs had them; flags given beside it override it.
+Presets: {presets}."""
+
 _ABOUT = """Train FashionERN or a model it is compared with, then evaluate it.
 
   {prog} --preset demo                          on the garments that ern_demo has drawn, minutes on two cores
   {prog} --preset fashioniq-rn50x4 --root DIR   the paper's run
   torchrun --standalone --nproc_per_node=8 -m fashionern.train --preset fashioniq-rn50x4 --root DIR
 
---preset NAME sets all flags as one of these runs had them; flags given beside it override it.
-Presets: {presets}."""
+{shared}"""
 
 _METHODS = """Train many methods on equal terms, with several seeds, from one feature store; print and draw mean and deviation.
 
   {prog} --preset catalogue --root data/catalogue
   {prog} --preset demo --methods combiner tirg fashionern --seeds 1 2
 
-Presets: {presets}."""
+{shared}"""
 
 _ABLATE = """FashionERN less one part at a time, plus each option, with each other loss; several seeds, one feature store.
 
   {prog} --preset catalogue --root data/catalogue
   {prog} --preset demo --rows fashionern "less TME" --seeds 1 2
 
-Presets: {presets}."""
+{shared}"""

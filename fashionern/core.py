@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CROPS', 'LONGEST', 'PLUGINS', 'ErnError', 'harmless', 'is_text', 'plural', 'escaped', 'unknown_name', 'one_sentence',
-           'Registry', 'load_plugins', 'Triplet', 'ImageFeatures', 'TextFeatures', 'set_seed', 'no_room',
+           'Registry', 'load_plugins', 'plugin_mark', 'Triplet', 'ImageFeatures', 'TextFeatures', 'set_seed', 'no_room',
            'write_atomic', 'write_json', 'read_json', 'check_writable']
 
 # %% ../nbs/00_core.ipynb #15d39e74
@@ -171,7 +171,12 @@ def load_plugins(files: Sequence[str | Path]) -> None:
         if found is None or not found.origin or Path(found.origin).resolve() != path:
             raise ErnError(f"{file} cannot be imported under the name {path.stem!r}; rename it to letters, digits and _, unlike any other module.")
         importlib.import_module(path.stem)
-        PLUGINS[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        PLUGINS[path.name] = plugin_mark(path)
+
+
+def plugin_mark(path: Path) -> str:
+    "Sixteen digits of what a plugin's file says."
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 # %% ../nbs/00_core.ipynb #a4288dc0
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from .opened import best_weights, check_known, open_model, read_run
 from .predictions import FIRST, PREDICTIONS, check_predictable, write_predictions
 from .protocols import protocols_for
 from .rankings import save_rankings
+from .record import changed_plugins
 from .visualise import attention_picture, explain, retrieval_grid, retrieve, save_figure
 
 # %% ../nbs/65_report.ipynb #cabfb4d2
@@ -141,7 +142,9 @@ def _write(run: Opened, results: list[Result]) -> list[Path]:
     out, split, files = run.cfg.out, run.data.split, []
     if any(r.recalls for r in results):
         files.append(out / f"results.{split}.json")
-        write_json(files[0], [r.as_dict() for r in results])
+        changed = changed_plugins(run.cfg.run_dir) if run.cfg.run_dir else []
+        mark = {"changed_plugins": changed} if changed else {}  # figures of old weights under a new text
+        write_json(files[0], [r.as_dict() | mark for r in results])
     for r in results:
         if run.cfg.save_rankings and r.protocol in run.protocols:
             files.append(out / f"rankings.{split}.{r.protocol}.{r.model}.jsonl")

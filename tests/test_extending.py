@@ -97,11 +97,16 @@ def test_trained_beside_the_combiner(trained):
     assert json.loads((trained / "run" / "config.json").read_text())["plugin"] == ["my_composer.py"]
 
 
-def test_ranked_again_from_the_run_folder(trained):
-    done = ern(trained, "evaluate", "--run-dir", "run", "--plugin", "my_composer.py", "--out", "again", "--num-workers", "0", "--device", "cpu")
-    assert done.returncode == 0, done.stderr
+def test_ranked_again_from_the_run_folder_a_changed_file_is_told(trained):
+    file, ask = trained / "my_composer.py", ["--run-dir", "run", "--plugin", "my_composer.py", "--num-workers", "0", "--device", "cpu"]
+    text = file.read_text()
+    file.write_text(text + "# another text, though the same code\n")
+    done = ern(trained, "evaluate", *ask, "--out", "again")
+    file.write_text(text)
+    assert done.returncode == 0 and "another text of the plugin my_composer.py" in done.stderr, done.stderr
     again = json.loads((trained / "again" / "results.val.json").read_text())
     assert {r["model"]: r["mean"] for r in again} == {r["model"]: r["mean"] for r in json.loads((trained / "run" / "results.json").read_text())}
+    assert all(r["changed_plugins"] == ["my_composer.py"] for r in again), "the figures carry a mark of it"
 
 
 def test_without_the_file_the_sentence_names_it(trained):

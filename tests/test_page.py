@@ -79,6 +79,19 @@ def test_each_card_tells_the_columns_that_were_asked_for(page):
     assert told and all(f"price: {price}" in facts.split("\n") for price, facts in told)
 
 
+def test_each_card_tells_the_first_two_columns_unless_asked_otherwise(page):
+    of_page = page.evaluate("fetch('/api/about').then(r => r.json())")
+    page.route("**/api/about", lambda route: route.fulfill(json=of_page | {"labels": []}))
+    page.reload()
+    ask(page, "is red")
+    page.locator(".facts .of").first.wait_for()
+    told = page.locator(".tile .of").evaluate_all("cards => cards.map(card => [card.textContent, card.title])")
+    assert told
+    for card, facts in told:
+        columns = dict(line.split(": ", 1) for line in facts.split("\n")[1:])
+        assert card == f"{columns['colour']} · {columns['length']}"
+
+
 def test_upload_search_click_back_filter_explain(page, tmp_path):
     Image.new("RGB", (60, 80), "crimson").save(tmp_path / "mine.jpg")
     page.set_input_files("#file", tmp_path / "mine.jpg")
