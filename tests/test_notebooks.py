@@ -62,3 +62,14 @@ def test_every_module_comes_from_a_notebook():
         if p.name not in ("__init__.py", "_modidx.py")
     }
     assert modules == set(NUMBER)
+
+
+def test_every_tutorial_runs_whole_in_make_test_or_make_test_all():
+    tutorials = [p for p in NOTEBOOKS if "_tutorial." in p.name]
+    assert len(tutorials) >= 7
+    for path in tutorials:
+        assert not any(re.search(r"^#\|\s*(eval:\s*false|notest|slow|cuda)", code, re.MULTILINE) for code in cells(path)), f"{path.name}: a cell is passed over"
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    slow = re.compile(re.search(r"^SLOW\s*= (.+)$", makefile, re.MULTILINE).group(1))
+    of_all = makefile.partition("\ntest-all:")[2].partition("\n\n")[0]
+    assert "$(SLOW)" in of_all and 1 <= sum(bool(slow.match(p.name)) for p in tutorials) < len(tutorials)
