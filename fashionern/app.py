@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_UPLOAD', 'MOST_PIXELS', 'MOST_TEXT', 'MOST_HITS', 'MOST_CHOICES', 'GALLERY', 'SIDES', 'PAGE', 'text_of',
-           'literal', 'where_of', 'photo_id', 'photo_name', 'plain', 'as_json', 'Answers', 'create_app', 'listen',
-           'make_server', 'serve', 'run_app']
+           'literal', 'where_of', 'photo_id', 'photo_name', 'as_json', 'Answers', 'create_app', 'listen', 'make_server',
+           'serve', 'run_app']
 
 # %% ../nbs/67_app.ipynb #a9900003
 import asyncio
@@ -31,7 +31,7 @@ from .filters import parse_filter
 from .guard import EVERYWHERE, LOOPBACK, Guard, Refused, error, read_body, read_json_body
 from .index_commands import AppConfig, one_place
 from .inventory import check_labels
-from .search import Hit, Query, Searcher
+from .search import Hit, Query, Searcher, plain
 from .uploads import Box, decode_picture, encode_jpeg
 
 # %% ../nbs/67_app.ipynb #a9900004
@@ -99,11 +99,6 @@ def photo_name(id: str) -> str:
         return base64.b64decode(id + "=" * (-len(id) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         raise Refused(404, "This address means no photo of the index.") from None
-
-
-def plain(value: str | float) -> str | float:
-    "A cell as JSON tells it: a year is 2011, not 2011.0."
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def as_json(hit: Hit) -> dict[str, Any]:

@@ -86,6 +86,9 @@ class AddConfig(_Working):
 class UpdateConfig(AddConfig):
     "Make the index what the folder is now: new photos added, changed ones encoded anew, those that are gone taken out; photos of other folders stay, a moved one is known again."
 
+    most_gone: bool = False
+    "Take out even more than half of the folder's photos: else that is refused, as a folder is seldom meant that lacks so many."
+
 
 @dataclass(frozen=True)
 class RemoveConfig:

@@ -24,7 +24,7 @@ from .index import Work, begin_store, check_identity, compare, fill
 from .index_commands import AddConfig, BuildConfig, Indexing, SearchConfig, UpdateConfig, one_place, parse_index
 from .inventory import check_labels, find_photos, odd_columns, open_store, read_rows, row_name, run_inventory
 from .opened import open_retriever
-from .search import Hit, Query, Searcher, read_queries
+from .search import Hit, Query, Searcher, plain, read_queries
 from .store import Store
 from .visualise import Retrieved, check_picture, retrieval_grid, save_figure
 from .why import why, why_picture
@@ -87,11 +87,12 @@ def _tell_rows(cfg: BuildConfig | AddConfig, work: Work, rows: Optional[dict[str
 
 
 def _check_gone(cfg: UpdateConfig, store: Store, work: Work) -> None:
-    "An `ErnError` for a folder that has nothing of what it would take out: it is another one than was indexed."
-    if work.gone and not (work.same or work.relabelled or work.moved or len(work.todo) > work.new):
+    "An `ErnError` for a folder that lacks more of the index's photos than it has: it is another one than was indexed, or not all of it is there."
+    there = work.same + len(work.relabelled) + len(work.moved) + len(work.todo) - work.new
+    if len(work.gone) > there and not cfg.most_gone:
         root = Path(store.get(work.gone[:1])[0].path.removesuffix(work.gone[0]))
-        raise ErnError(f"{cfg.images} has none of the {plural(len(work.gone), 'photo')} that would be taken out; they were indexed from {root}: "
-                       "give that folder, or where it is now, or take them out with ern_index remove.")  # fmt: skip
+        raise ErnError(f"{cfg.images} lacks {len(work.gone):,} of the {plural(len(work.gone) + there, 'photo')} that were indexed from {root}, which would be taken out: "
+                       "give that folder, or where it is now, or, where they are gone for good, --most-gone.")  # fmt: skip
 
 
 def _finished(store: Store, where: str | Path, unreadable: dict[str, str]) -> None:
@@ -135,7 +136,7 @@ def _asked(query: Query) -> str:
 
 def _as_json(query: Query, hits: Sequence[Hit]) -> dict[str, Any]:
     asked = {"image": None if query.image is None else str(query.image), "name": query.name, "text": query.text, "where": query.where, "k": query.k}
-    return {"query": asked, "hits": [{"rank": i, **asdict(hit)} for i, hit in enumerate(hits, 1)]}
+    return {"query": asked, "hits": [{"rank": i, **asdict(hit), "columns": {c: plain(v) for c, v in hit.columns.items()}} for i, hit in enumerate(hits, 1)]}
 
 
 _NO_FIT = (
@@ -162,7 +163,7 @@ def hits_table(
     for name in ("photo", "what the table says of it") if any(hit.columns for hit in hits) else ("photo",):
         table.add_column(name, overflow="fold")
     for i, hit in enumerate(hits, 1):
-        row = ["; ".join(f"{c} {v:g}" if isinstance(v, float) else f"{c} {v}" for c, v in _labelled(hit, labels))] if any(h.columns for h in hits) else []
+        row = ["; ".join(f"{c} {plain(v)}" for c, v in _labelled(hit, labels))] if any(h.columns for h in hits) else []
         table.add_row(str(i), f"{hit.score:.3f}", *map(escaped, [hit.name, *row]))
     return table
 

@@ -164,8 +164,18 @@ def test_a_new_price_list_encodes_nothing(place, shop, photos, tmp_path, capsys,
 def test_an_update_with_a_wrong_folder_takes_nothing(place, shop, photos, tmp_path, capsys, monkeypatch):
     index("build", place, tmp_path, "--model", str(shop / "model0"), "--table", str(shop / "t.csv"))
     at = ["update", "--device", "cpu", "--num-workers", "0", *where(place, tmp_path, "--index")]
-    with pytest.raises(ErnError, match=f"none of the {COUNT} photos that would be taken out; they were indexed from {photos}"):
+    lacks = f"lacks {{}} of the {COUNT} photos that were indexed from {photos}, which would be taken out: .*--most-gone"
+    with pytest.raises(ErnError, match=lacks.format(COUNT)):
         run_index(parse_index([*at, "--images", str(tmp_path)]))
+    away = tmp_path / "not mounted"
+    away.mkdir()
+    many = sorted(photos.iterdir())[: COUNT // 2 + 1]
+    for file in many:
+        shutil.move(file, away)
+    with pytest.raises(ErnError, match=lacks.format(len(many))):
+        run_index(parse_index([*at, "--images", str(photos)]))
+    for file in many:
+        shutil.move(away / file.name, photos)
     (photos / "3.png").unlink()
     shutil.copy(photos / "5.png", photos / "added.png")
     with monkeypatch.context() as m:
@@ -180,6 +190,10 @@ def test_an_update_with_a_wrong_folder_takes_nothing(place, shop, photos, tmp_pa
     assert "1 photo without a row, such as added.png (others of this index have one: give --table)" in said and "1 photo gone from the folder" in said
     run_index(parse_index([*at, "--images", str(photos), "--table", str(shop / "t.csv")]))
     assert f"1 row of {shop / 't.csv'} without a photo in {photos}, such as 3" in capsys.readouterr().out
+    for file in (left := sorted(photos.iterdir())[1:]):
+        file.unlink()
+    run_index(parse_index([*at, "--images", str(photos), "--most-gone"]))
+    assert f"{len(left)} photos gone from the folder" in capsys.readouterr().out and names_in(place, tmp_path) == files_in(photos)
 
 
 @pytest.mark.parametrize("place", PLACES)
