@@ -78,6 +78,15 @@ for command, *args in json.loads(sys.argv[1]):
 """
 
 
+def one_after_another(folder: Path, *commands: list) -> tuple[str, list[str]]:
+    "Several commands in one process, which has loaded torch once: what stood on stdout, and what each said on stderr, its status last."
+    (folder / "one_after_another.py").write_text(ONE_AFTER_ANOTHER)
+    done = call(folder, "one_after_another.py", json.dumps([[str(word) for word in command] for command in commands]))
+    *said, rest = done.stderr.split("=====\n")
+    assert len(said) == len(commands) and done.returncode == 0, rest
+    return done.stdout, said
+
+
 def one_error(stderr: str) -> str:
     "The one sentence a command said before it stopped."
     said = [line for line in stderr.splitlines() if line.startswith("error: ")]
@@ -116,9 +125,7 @@ def test_without_the_file_the_sentence_names_it(trained):
         ["index", "build", "--images", "data/images", "--model", "run", "--out", "never", "--device", "cpu"],
         ["evaluate", "--run-dir", "run", "--models", "combiner", "--out", "known", "--num-workers", "0", "--device", "cpu"],
     ]
-    (trained / "one_after_another.py").write_text(ONE_AFTER_ANOTHER)
-    done = call(trained, "one_after_another.py", json.dumps(commands))
-    *without, last = done.stderr.split("=====\n")[:-1]
+    _, (*without, last) = one_after_another(trained, *commands)
     for (command, *_), text in zip(commands[:-1], without, strict=True):
         said = one_error(text)
         assert text.endswith("\n2\n") and "'spotlight'" in said and "--plugin" in said, said
@@ -144,9 +151,9 @@ def test_indexed_and_searched(trained):
     assert built.returncode == 0, built.stderr
     photo = sorted((trained / "data" / "images").iterdir())[0]
     ask = ["--index", "index", "--image", photo, "--text", "is red", "-k", "3", "--json", "--device", "cpu"]
-    assert "my_composer.py" in refused(ern(trained, "search", *ask))
-    found = ern(trained, "search", *ask, "--plugin", "my_composer.py")
-    assert found.returncode == 0 and len(json.loads(found.stdout)["hits"]) == 3, found.stderr
+    found, (without, with_it) = one_after_another(trained, ["search", *ask], ["search", *ask, "--plugin", "my_composer.py"])
+    assert "my_composer.py" in one_error(without) and without.endswith("\n2\n")
+    assert with_it.endswith("\n0\n") and len(json.loads(found)["hits"]) == 3, with_it
 
 
 def test_compared_over_seeds(trained):

@@ -6,6 +6,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from fashionern.core import plural
+
 from .extraction import kill_extraction
 from .indexes import kill_index
 from .training import kill_training
@@ -31,7 +33,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             died = kill(Path(folder), asked.kills or count, asked.seed)
         places = ", ".join(f"{v} {k}" for k, v in died.items())
-        print(f"{part}: {asked.kills or count} kills survived in {time.monotonic() - began:.0f} s ({places})", flush=True)
+        print(f"{part}: {plural(asked.kills or count, 'kill')} survived in {time.monotonic() - began:.0f} s ({places})", flush=True)
 
 
 if __name__ == "__main__":
