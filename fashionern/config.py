@@ -264,6 +264,8 @@ def _parse(kind: type, args: Optional[Sequence[str]], prog: str, about: str) -> 
             value = arg.partition("=")[2] or (args[i + 1] if i + 1 < len(args) else "")
             preset, args = get_preset(value), args[:i] + args[i + (1 if "=" in arg else 2) :]
             break
+    if commas := next((after for arg, after in zip(args, args[1:]) if arg == "--seeds" and "," in after), ""):
+        raise ErnError(f"--seeds {commas}: numbers stand with blanks between them, --seeds {' '.join(commas.replace(',', ' ').split())}.")
     if preset is not None and kind is not TrainConfig:
         own = {"model", "compare", "seed", "run_dir"}
         preset = kind(**{f.name: getattr(preset, f.name) for f in dataclasses.fields(TrainConfig) if f.name not in own})

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from .config import AblateConfig, MethodsConfig, TrainConfig
-from .core import read_json, unknown_name, write_atomic, write_json
+from .core import plural, read_json, unknown_name, write_atomic, write_json
 from .data.core import TripletDataset
 from .distributed import World, world
 from .encoders.tme import Encoders
@@ -200,7 +200,7 @@ def compare_methods(
     open_run(cfg, ranks, run.train_data, run.val_data)
     outcomes = [o for seed in seeds for o in comparison.seed(seed, rows)]
     if ranks.main:
-        write_outcomes(outcomes, cfg.run_dir)
+        write_outcomes(outcomes, cfg.run_dir, f"{cfg.dataset}, {plural(cfg.num_epochs, 'epoch')}; ")
     return outcomes
 
 # %% ../nbs/58_methods.ipynb #0666a5db
@@ -250,6 +250,7 @@ def methods_table(outcomes: Sequence[Outcome], title: str = "") -> Table:
 def methods_chart(
     outcomes: Sequence[Outcome],
     recall: str = "R@10",
+    title: str = "",  # what stands before the protocol's name
 ) -> Figure:
     "Two panels, a line per row, best recall first: the recall, and the share of queries whose nearest image is their own reference; a dot per seed."
     recall = recall if recall in outcomes[0].mean else next(iter(outcomes[0].mean))
@@ -262,7 +263,7 @@ def methods_chart(
         sns.stripplot(frame, x=column, y="method", order=order, color="black", size=2.5, jitter=False, ax=ax)
         ax.set(ylabel="")
         ax.grid(axis="x", linewidth=0.4)
-    fig.suptitle(f"protocol {outcomes[0].protocol}; bars: mean, lines: deviation, dots: seeds", fontsize=9)
+    fig.suptitle(f"{title}protocol {outcomes[0].protocol}; bars: mean, lines: deviation, dots: seeds", fontsize=9)
     return fig
 
 
@@ -275,13 +276,13 @@ def _plain_numbers(outcomes: Sequence[Outcome]) -> str:
     return made.astype({"parameters": int}).to_csv(float_format="%.4f")
 
 
-def write_outcomes(outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
+def write_outcomes(outcomes: Sequence[Outcome], folder: Path, title: str = "") -> list[Path]:
     "methods.json (each row and seed), .csv, .md (the table) and .png (the chart) in that folder."
     paths = [folder / f"methods.{kind}" for kind in ("json", "csv", "md", "png")]
     write_json(paths[0], [o.__dict__ for o in outcomes])
     write_atomic(paths[1], lambda p: p.write_text(_plain_numbers(outcomes), encoding="utf-8"))
     write_atomic(paths[2], lambda p: p.write_text(markdown_table(outcomes), encoding="utf-8"))
-    write_atomic(paths[3], lambda p: methods_chart(outcomes).savefig(p, format="png"))
+    write_atomic(paths[3], lambda p: methods_chart(outcomes, title=title).savefig(p, format="png"))
     return paths
 
 # %% ../nbs/58_methods.ipynb #756f199f

@@ -232,6 +232,7 @@ def test_names_with_brackets_are_not_taken_for_colours(monkeypatch, capsys, garm
         (["--methods", "combiner@ffn=3"], "ffn"),
         (["--methods", "fashionern@ask=nobody"], "nobody"),
         (["--seeds", "1", "1"], "--seeds"),
+        (["--seeds", "1,2"], "--seeds 1 2"),
         (["--loss", "triplets"], "triplet"),
         (["--loss-scale", "0"], "--loss-scale"),
         (["--stages", "warmup"], "--stages"),
