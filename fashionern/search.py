@@ -58,7 +58,7 @@ class Hit:
 
 def plain(value: str | float) -> str | float:
     "A cell as people write it: a year is 2011, not 2011.0."
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 # %% ../nbs/64_search.ipynb #5e640008
 _SPARE = 8  # photos asked for beyond k: copies of the reference may have to be left out
