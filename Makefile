@@ -31,7 +31,7 @@ app: $(VENV)/.installed-app  ## open the search page on the demo's garments (aft
 
 define NOTEBOOKS_AND_TESTS
 OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --skip_file_re '^[_.]|^$(SLOW)'
-OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
+OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 endef
 
 test: $(VENV)/.installed-dev  ## install the development extras and run every check: lint, types, notebooks and tests; pytest's summary comes last
@@ -46,7 +46,7 @@ coverage: $(VENV)/.installed-dev  ## which lines of the package notebooks and te
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 $(BIN)/coverage run tests/run_notebooks.py --n_workers 2 --skip_file_re '^[_.]|^$(SLOW)'
 	$(BIN)/coverage combine
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-append --cov-fail-under=90 --cov-report=term:skip-covered tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-append --cov-fail-under=90 --cov-report=term:skip-covered tests
 
 test-all: test  ## make test, then what would keep everyday's test waiting: the tutorials that train many models, each for two to five minutes
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --file_re '^$(SLOW)'

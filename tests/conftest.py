@@ -6,13 +6,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LONG = ("train", "extending", "faults", "docs", "four_datasets", "index", "fuzz")  # files that take a minute and more, the longest first
-
-
-def pytest_collection_modifyitems(items):
-    "Long files first: of two workers none is left alone with one at the end."
-    order = {f"test_{name}": place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(scope="session")
