@@ -9,6 +9,7 @@ __all__ = ['Row', 'method_rows', 'ablation_rows', 'Outcome', 'plain_config', 'co
 # %% ../nbs/58_methods.ipynb #4c52c666
 import json
 import statistics
+import time
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Sequence
@@ -118,12 +119,30 @@ def plain_config(cfg: TrainConfig) -> TrainConfig:
     return TrainConfig(**{f.name: getattr(cfg, f.name) for f in fields(TrainConfig)})
 
 
+def _to_go(
+    took: Sequence[float],  # seconds of each training that is done
+    left: int,  # trainings
+) -> str:
+    "How long the rest may take, told by what is done; nothing before the first is."
+    if not took:
+        return ""
+    minutes = round(statistics.fmean(took) * left / 60)
+    hours = f"{minutes // 60} h " if minutes >= 60 else ""
+    return f", about {hours}{minutes % 60} min to go" if minutes else ", less than a minute to go"
+
+
 class _Comparison:
     "All rows and seeds of one comparison, in one run folder."
 
-    def __init__(self, cfg: TrainConfig, ranks: World):
-        self.cfg, self.ranks = plain_config(cfg), ranks
+    def __init__(self, cfg: TrainConfig, ranks: World, rows: Sequence[Row], seeds: Sequence[int]):
+        self.cfg, self.ranks, self.rows = plain_config(cfg), ranks, rows
         self.data: dict[str, TripletDataset] = {}
+        self.took: list[float] = []
+        self.left = sum(not self.file(seed, row).exists() for seed in seeds for row in rows)
+
+    def file(self, seed: int, row: Row) -> Path:
+        "Where a finished row stands."
+        return self.cfg.run_dir / f"seed-{seed}" / row.folder / "outcome.json"
 
     def run(self, folder: str, **changes: Any) -> Run:
         "A run in a folder of its own, over the datasets that are loaded already."
@@ -139,20 +158,22 @@ class _Comparison:
         self.run("clip", stages=("warmup",)).encoders()
         return {"clip_path": self.cfg.run_dir / "clip" / "clip.safetensors"}
 
-    def seed(self, seed: int, rows: Sequence[Row]) -> list[Outcome]:
+    def seed(self, seed: int) -> list[Outcome]:
         "Every row with this seed; on other ranks than 0 an empty list."
         start = self.clip()
         outcomes, shared = [], {}
-        for place, row in enumerate(rows, 1):
-            file = self.cfg.run_dir / f"seed-{seed}" / row.folder / "outcome.json"
-            if not file.exists():
-                self._train(seed, row, start, shared, file, f"seed {seed}, {place} of {len(rows)}")
+        for place, row in enumerate(self.rows, 1):
+            if not self.file(seed, row).exists():
+                begun = time.monotonic()
+                self._train(seed, row, start, shared, f"seed {seed}, {place} of {len(self.rows)}{_to_go(self.took, self.left)}")
+                self.took.append(time.monotonic() - begun)
+                self.left -= 1
             if self.ranks.main:
-                outcomes.append(Outcome(**read_json(file)))
+                outcomes.append(Outcome(**read_json(self.file(seed, row))))
             self.ranks.wait()
         return outcomes
 
-    def _train(self, seed: int, row: Row, start: dict, shared: dict, file: Path, place: str) -> None:
+    def _train(self, seed: int, row: Row, start: dict, shared: dict, place: str) -> None:
         stage1 = {k: v for k, v in row.changes.items() if k.startswith("tme_")}
         key = json.dumps([stage1, row.needs_tme()], sort_keys=True)
         if key not in shared:
@@ -164,7 +185,7 @@ class _Comparison:
         if result is not None:
             parameters = sum(p.numel() for p in create_model(row.model, encoders.clip.dim, ffn=run.cfg.ffn).parameters() if p.requires_grad)
             took = _seconds(run.cfg.run_dir)
-            write_json(file, Outcome(row.label, row.model, seed, result.protocol, result.mean, result.dominance, parameters, took, seconds).__dict__)
+            write_json(self.file(seed, row), Outcome(row.label, row.model, seed, result.protocol, result.mean, result.dominance, parameters, took, seconds).__dict__)
 
     def _encoders(self, seed: int, stage1: dict, tme: bool, start: dict) -> tuple[Encoders, Any, dict, float]:
         "The encoders of a seed, trained with these flags of stage 1; their features; a shelf for the sentences' features; how long it took."
@@ -195,12 +216,14 @@ def compare_methods(
         if row.needs_tme():
             check_tme(cfg.clip_model_name.replace("/", "-"), tme_settings_of(replace(plain_config(cfg), **row.changes)))
     cfg = replace(cfg, resume=cfg.resume or is_restart(cfg.run_dir, ranks))
-    comparison = _Comparison(cfg, ranks)
+    comparison = _Comparison(cfg, ranks, rows, seeds)
     run = comparison.run("clip")
     open_run(cfg, ranks, run.train_data, run.val_data)
-    outcomes = [o for seed in seeds for o in comparison.seed(seed, rows)]
-    if ranks.main:
-        write_outcomes(outcomes, cfg.run_dir, f"{cfg.dataset}, {plural(cfg.num_epochs, 'epoch')}; ")
+    outcomes: list[Outcome] = []
+    for seed in seeds:
+        outcomes += comparison.seed(seed)
+        if ranks.main:  # after every seed, so that there is something to read while the others train
+            write_outcomes(outcomes, cfg.run_dir, f"{cfg.dataset}, {plural(cfg.num_epochs, 'epoch')}; ")
     return outcomes
 
 # %% ../nbs/58_methods.ipynb #0666a5db
