@@ -17,7 +17,7 @@ from fashionern.protocols import PROTOCOLS
 BIN = Path(sys.executable).parent
 ENV = os.environ | {"OMP_NUM_THREADS": "1"}  # several threads of several processes on few cores wait for each other
 DATASETS = ("fashioniq", "shoes", "fashion200k", "cirr")
-SHORT = ["--warmup-epochs", "2", "--tme-epochs", "1", "--num-epochs", "2", "--compare", "sum", "--batch-size", "64", "--ffn", "64", "--device", "cpu", "--num-workers", "0"]
+SHORT = ["--warmup-epochs", "1", "--tme-epochs", "1", "--num-epochs", "1", "--compare", "sum", "--batch-size", "64", "--ffn", "64", "--device", "cpu", "--num-workers", "0"]
 
 
 def call(command: str, *args, status: int = 0) -> str:
@@ -46,7 +46,7 @@ def inside(command, *args, status: int = 0) -> str:
 def dataset(request, tmp_path_factory) -> tuple[str, Path]:
     "Name of a dataset, and a folder with its drawn edition in data/ and a finished run in run/."
     name, folder = request.param, tmp_path_factory.mktemp(request.param)
-    call("ern_data", "draw", "--dataset", name, "--root", folder / "data", "--images", 180, "--size", 64, "--num-workers", 1)
+    call("ern_data", "draw", "--dataset", name, "--root", folder / "data", "--images", 120, "--size", 64, "--num-workers", 1)
     flags = ["--preset", "demo", "--dataset", name, "--root", folder / "data", "--run-dir", folder / "run", *SHORT]
     call("ern_train", *flags) if name == DATASETS[0] else inside(cli.train, *flags)  # a program takes 10 seconds to load torch
     return name, folder

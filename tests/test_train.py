@@ -28,7 +28,7 @@ OFTEN = {"save-every": 0.3}  # seconds
 def garments(tmp_path_factory) -> Path:
     "A small drawn dataset."
     root = tmp_path_factory.mktemp("garments") / "data"
-    draw_fashioniq(root, 40, 32, 32, 60, 20, 5, size=48, workers=1)
+    draw_fashioniq(root, 24, 16, 16, 40, 12, 5, size=48, workers=1)
     return root
 
 
