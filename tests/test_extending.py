@@ -1,13 +1,12 @@
 "A composer in a user's own file, outside the package: trained beside the Combiner, ranked again and searched with, by the commands."
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
+from forked import forked
 
 from fashionern.data.garments import draw_fashioniq
 
@@ -42,15 +41,9 @@ def tutorial_file(name: str) -> str:
     return next(text for c in cells if (text := "".join(c["source"])).startswith(first)).removeprefix(first)
 
 
-def call(folder: Path, *command: str | Path, **environment: str) -> subprocess.CompletedProcess:
-    "Python in that folder, the package found where these tests found it."
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run([sys.executable, *map(str, command)], cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
-
-
-def ern(folder: Path, command: str, *args: str | Path) -> subprocess.CompletedProcess:
+def ern(folder: Path, command: str, *args: str | Path) -> CompletedProcess:
     "One of the commands, in a process of its own, which has registered nothing."
-    return call(folder, "-c", f"from fashionern.cli import {command}; {command}()", *args)
+    return forked(folder, f"from fashionern.cli import {command}; {command}()", *args, COLUMNS="200")
 
 
 @pytest.fixture(scope="module")
@@ -64,40 +57,11 @@ def trained(tmp_path_factory) -> Path:
     return folder
 
 
-ONE_AFTER_ANOTHER = """
-import json, sys
-from fashionern import cli
-
-for command, *args in json.loads(sys.argv[1]):
-    sys.argv, status = [command, *args], 0
-    try:
-        getattr(cli, command)()
-    except SystemExit as e:
-        status = e.code or 0
-    print(f"\\n{status}\\n=====", file=sys.stderr)
-"""
-
-
-def one_after_another(folder: Path, *commands: list) -> tuple[str, list[str]]:
-    "Several commands in one process, which has loaded torch once: what stood on stdout, and what each said on stderr, its status last."
-    (folder / "one_after_another.py").write_text(ONE_AFTER_ANOTHER)
-    done = call(folder, "one_after_another.py", json.dumps([[str(word) for word in command] for command in commands]))
-    *said, rest = done.stderr.split("=====\n")
-    assert len(said) == len(commands) and done.returncode == 0, rest
-    return done.stdout, said
-
-
-def one_error(stderr: str) -> str:
+def refused(done: CompletedProcess) -> str:
     "The one sentence a command said before it stopped."
-    said = [line for line in stderr.splitlines() if line.startswith("error: ")]
-    assert len(said) == 1 and "Traceback" not in stderr, stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2 and len(said) == 1 and "Traceback" not in done.stderr, done.stderr + done.stdout
     return said[0]
-
-
-def refused(done: subprocess.CompletedProcess) -> str:
-    "The same of a process of its own."
-    assert done.returncode == 2, done.stderr + done.stdout
-    return one_error(done.stderr)
 
 
 def test_trained_beside_the_combiner(trained):
@@ -119,19 +83,17 @@ def test_ranked_again_from_the_run_folder_a_changed_file_is_told(trained):
 
 
 def test_without_the_file_the_sentence_names_it(trained):
-    commands = [
+    said = refused(ern(trained, "train", *FLAGS, "--run-dir", "other", "--model", "spotlight"))
+    assert "'spotlight'" in said and "--plugin" in said and "my_composer.py" not in said
+    for command in (
         ["evaluate", "--run-dir", "run", "--device", "cpu"],
-        ["train", *FLAGS, "--run-dir", "other", "--model", "spotlight"],
         ["index", "build", "--images", "data/images", "--model", "run", "--out", "never", "--device", "cpu"],
-        ["evaluate", "--run-dir", "run", "--models", "combiner", "--out", "known", "--num-workers", "0", "--device", "cpu"],
-    ]
-    _, (*without, last) = one_after_another(trained, *commands)
-    for (command, *_), text in zip(commands[:-1], without, strict=True):
-        said = one_error(text)
-        assert text.endswith("\n2\n") and "'spotlight'" in said and "--plugin" in said, said
-        assert ("my_composer.py" in said) == (command != "train"), "a run knows which file it was"
+    ):
+        said = refused(ern(trained, *command))
+        assert "'spotlight'" in said and "--plugin" in said and "my_composer.py" in said, "a run knows which file it was"
     assert not (trained / "never").exists() and not (trained / "other").exists()
-    assert last.endswith("\n0\n"), "the other models of the run need no file"
+    known = ern(trained, "evaluate", "--run-dir", "run", "--models", "combiner", "--out", "known", "--num-workers", "0", "--device", "cpu")
+    assert known.returncode == 0, "the other models of the run need no file"
 
 
 def test_a_file_is_never_run_because_a_folder_names_it(trained):
@@ -151,9 +113,9 @@ def test_indexed_and_searched(trained):
     assert built.returncode == 0, built.stderr
     photo = sorted((trained / "data" / "images").iterdir())[0]
     ask = ["--index", "index", "--image", photo, "--text", "is red", "-k", "3", "--json", "--device", "cpu"]
-    found, (without, with_it) = one_after_another(trained, ["search", *ask], ["search", *ask, "--plugin", "my_composer.py"])
-    assert "my_composer.py" in one_error(without) and without.endswith("\n2\n")
-    assert with_it.endswith("\n0\n") and len(json.loads(found)["hits"]) == 3, with_it
+    assert "my_composer.py" in refused(ern(trained, "search", *ask))
+    found = ern(trained, "search", *ask, "--plugin", "my_composer.py")
+    assert found.returncode == 0 and len(json.loads(found.stdout)["hits"]) == 3, found.stderr
 
 
 def test_compared_over_seeds(trained):
@@ -185,11 +147,11 @@ def test_listed_among_the_models(trained):
     assert done.returncode == 0 and "clip + spotlight + identity" in done.stdout, done.stderr
 
 
-def checked(folder: Path, text: str, name: str) -> subprocess.CompletedProcess:
+def checked(folder: Path, text: str, name: str) -> CompletedProcess:
     "Some of the checks of every model over the composer of that file, as tutorial and CONTRIBUTING say it."
     (folder / "my_composer.py").write_text(text)
     only = ["-q", "-p", "no:cacheprovider", "-p", "my_composer", "tests/test_models.py", "-k", f"{name} and (length or gradients or padding or itself or loaded)"]
-    return call(ROOT, "-m", "pytest", *only, PYTHONPATH=os.pathsep.join([str(folder), str(ROOT)]))
+    return forked(ROOT, "import pytest, sys; sys.exit(pytest.main())", *only, path=(folder,))
 
 
 def test_the_checks_of_every_model_run_over_it(tmp_path):

@@ -1,10 +1,9 @@
 "Nothing hostile gets in: a sample of what `python -m tests.fuzz` tries, and every input that once broke something."
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import forked
 
 pytest.importorskip("hypothesis", reason="the fuzzer's odd values are made by hypothesis, of the development extras")
 pytest.importorskip("starlette", reason="the search page's targets need the extra [app]")
@@ -13,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def fuzzed(*args: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "tests.fuzz", *args], cwd=ROOT, capture_output=True, text=True, timeout=900)
+    done = forked(ROOT, "import sys; from tests.fuzz.__main__ import main; sys.exit(main())", *args)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     return done.stdout
 
@@ -75,7 +74,7 @@ for name, call in CASES.items():
 
 
 def test_the_harness_sees_what_is_wrong():
-    done = subprocess.run([sys.executable, "-c", BROKEN], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = forked(ROOT, BROKEN)
     found = {name: rest for name, *rest in (line.split("|") for line in done.stdout.splitlines())}
     assert found["fine"] == ["2", "0", "[]"] and found["refuses"] == ["0", "2", "[]"], done.stderr
     words = {"raises": "KeyError", "loops": "took too long", "sleeps": "no answer", "grows": "too much memory", "writes beside": "not its own", "reads beside": "not its own",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import forked
 from PIL import Image
 
 from fashionern.core import ErnError, set_seed
@@ -307,5 +308,5 @@ def test_two_ranks_make_the_same_index(shop, photos, tmp_path):
 
 
 def test_a_mistake_is_one_sentence(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "fashionern.index_work", "info", "--index", str(tmp_path)], capture_output=True, text=True)
+    done = forked(tmp_path, "from fashionern.cli import index; index()", "info", "--index", tmp_path)
     assert done.returncode == 2 and "There is no index" in done.stderr and "Traceback" not in done.stderr

@@ -12,12 +12,15 @@ from typing import Iterator
 
 import pytest
 import torch
+from forked import forked
 from safetensors.torch import load_file
 
 from fashionern.data.garments import draw_fashioniq
 from fashionern.stopping import STOPPED
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = [sys.executable, "-m", "fashionern.train"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
@@ -45,11 +48,17 @@ def run(command: list, **kwargs) -> subprocess.CompletedProcess:
     return done
 
 
+def trained(*args: str) -> None:
+    "`ern_train`, to its end, with one thread as the others have."
+    done = forked(ROOT, "import torch; torch.set_num_threads(1); from fashionern.cli import train; train()", *args)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 @pytest.fixture(scope="module")
 def whole(garments, tmp_path_factory) -> Path:
     "A run of one process that nothing disturbed."
     folder = tmp_path_factory.mktemp("whole") / "run"
-    run([sys.executable, "-m", "fashionern.train", *flags(garments, folder)])
+    trained(*flags(garments, folder))
     return folder
 
 
@@ -118,11 +127,11 @@ def until_logged(process: subprocess.Popen, run_dir: Path, words: str) -> None:
 
 def test_a_killed_run_resumed_ends_with_the_same_weights(garments, whole, tmp_path):
     killed = tmp_path / "run"
-    command = [sys.executable, "-m", "fashionern.train", *flags(garments, killed, **OFTEN)]
-    with begun(command, tmp_path / "said") as process:
+    chosen = flags(garments, killed, **OFTEN)
+    with begun([*PYTHON, *chosen], tmp_path / "said") as process:
         until_logged(process, killed, '"stage 2 (fashionern)", "epoch": 2,')
     assert not (killed / "models" / "fashionern" / "last.safetensors").exists(), "killed too late to prove anything"
-    run([*command, "--resume"])
+    trained(*chosen, "--resume")
     assert_same(killed, whole)
 
 
@@ -152,12 +161,12 @@ def test_a_rank_that_dies_is_started_anew_and_the_run_ends_the_same(garments, wh
 
 def test_sigterm_saves_and_ends_with_a_status_of_its_own(garments, whole, tmp_path):
     stopped, said = tmp_path / "run", tmp_path / "said"
-    command = [sys.executable, "-m", "fashionern.train", *flags(garments, stopped)]
-    with begun(command, said) as process:
+    chosen = flags(garments, stopped)
+    with begun([*PYTHON, *chosen], said) as process:
         until_logged(process, stopped, '"stage 2 (combiner)", "epoch": 2,')
         process.terminate()
         assert process.wait(timeout=100) == STOPPED and "Traceback" not in said.read_text(), said.read_text()[-3000:]
     assert not (stopped / "models" / "combiner" / "last.safetensors").exists(), "stopped too late to prove anything"
     assert (stopped / "models" / "combiner" / "resume.safetensors").exists()
-    run([*command, "--resume"])
+    trained(*chosen, "--resume")
     assert_same(stopped, whole)
