@@ -15,7 +15,7 @@ from PIL import Image
 from fashionern.config import parse_ablate, parse_methods
 from fashionern.core import write_json
 from fashionern.evaluate import Result
-from fashionern.methods import Outcome, write_outcomes
+from fashionern.outcomes import Outcome, write_outcomes
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
