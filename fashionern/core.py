@@ -16,6 +16,7 @@ import os
 import random
 import re
 import sys
+import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -170,8 +171,20 @@ def load_plugins(files: Sequence[str | Path]) -> None:
         found = importlib.util.find_spec(path.stem) if path.stem.isidentifier() else None
         if found is None or not found.origin or Path(found.origin).resolve() != path:
             raise ErnError(f"{file} cannot be imported under the name {path.stem!r}; rename it to letters, digits and _, unlike any other module.")
-        importlib.import_module(path.stem)
+        try:
+            importlib.import_module(path.stem)
+        except ErnError:  # a name that is taken
+            raise
+        except Exception as e:
+            raise ErnError(f"{file}{_line_of(e, path)} cannot be run ({type(e).__name__}: {getattr(e, 'msg', e)}); mend it there.") from e
         PLUGINS[path.name] = plugin_mark(path)
+
+
+def _line_of(error: Exception, path: Path) -> str:
+    "', line 5': where in that file."
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else lines[-1] if lines else None
+    return f", line {line}" if line else ""
 
 
 def plugin_mark(path: Path) -> str:

@@ -83,7 +83,7 @@ def _tell_rows(cfg: BuildConfig | AddConfig, work: Work, rows: Optional[dict[str
         if idle := sorted(rows.keys() - {row_name(name, rows) for name in find_photos(cfg.images)}):
             _say(f"{plural(len(idle), 'row')} of {cfg.table} without a photo in {cfg.images}, such as {idle[0]}", markup=False)
     if bare:
-        _say(f"{plural(len(bare), 'photo')} without a row, such as {bare[0]} ({why}): a filter never finds what has none", markup=False)
+        _say(f"{plural(len(bare), 'photo')} without a row, such as {bare[0]} ({why}): of all filters only `is null` finds what has none", markup=False)
 
 
 def _check_gone(cfg: UpdateConfig, store: Store, work: Work) -> None:

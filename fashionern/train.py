@@ -29,7 +29,7 @@ from .models.core import ComposedRetriever
 from .models.cost import check_tme
 from .models.factory import create_model, load_model, save_model, try_model
 from .protocols import protocols_for
-from .record import dataset_fingerprint, is_restart, write_record
+from .record import changed_plugins, dataset_fingerprint, is_restart, write_record
 from .stages import tme_settings_of, train_composer, train_tme
 from .stopping import stop
 from .warmup import warm_up
@@ -62,6 +62,8 @@ def open_run(cfg: TrainConfig, world: World, *data: TripletDataset) -> None:
     now = cfg.as_dict()
     if file.exists() and any(p != file for p in cfg.run_dir.iterdir()):
         if not cfg.resume:
+            if changed := changed_plugins(cfg.run_dir):
+                raise ErnError(f"{cfg.run_dir} holds a run already, begun with another text of the plugin {changed[0]}; give another --run-dir.")
             raise ErnError(f"{cfg.run_dir} holds a run already; go on with it with --resume, or give another --run-dir.")
         then = read_json(file)
         differ = [k for k, v in now.items() if k not in _MAY_DIFFER and then.get(k) != (list(v) if isinstance(v, tuple) else v)]

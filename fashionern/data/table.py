@@ -124,10 +124,11 @@ def select_products(
                 raise unknown_name(f"value in column {column}", value, set(frame[column]))
         frame = frame.assign(**{column: frame[column].where(frame[column].isin(values))})
     products, left_out, seen = [], Counter(), set()
+    below = {Path(name).name for name in images.paths if "/" in name}
     columns = [frame[c].tolist() for c in (id_column, name_column or id_column, *attributes, *(where or {}))]
     for image, name, *values in zip(*columns):
         image, chosen = image_name(image), tuple(values[: len(attributes)])
-        reason = _reason(image, chosen, values[len(attributes) :], seen, images)
+        reason = _reason(image, chosen, values[len(attributes) :], seen, images, below)
         if reason:
             left_out[reason] += 1
         else:
@@ -136,7 +137,7 @@ def select_products(
     return products, dict(left_out)
 
 # %% ../../nbs/19_data.table.ipynb #1bfc9b28
-def _reason(image: str, chosen: tuple, conditions: list, seen: set, images: ImageFinder) -> str:
+def _reason(image: str, chosen: tuple, conditions: list, seen: set, images: ImageFinder, below: set[str]) -> str:
     "Why a row cannot take part; '' where it can."
     if not all(isinstance(c, str) for c in conditions):
         return "not asked for (where)"
@@ -146,7 +147,9 @@ def _reason(image: str, chosen: tuple, conditions: list, seen: set, images: Imag
         return "a chosen attribute is missing"
     if image in seen:
         return "id seen before"
-    return "" if image in images.paths else "no photo"
+    if image in images.paths:
+        return ""
+    return "photo in a sub-folder (move it up)" if image in below else "no photo"
 
 # %% ../../nbs/19_data.table.ipynb #bc507464
 def split_products(

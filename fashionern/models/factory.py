@@ -8,6 +8,7 @@ __all__ = ['MODELS', 'list_models', 'parse_model', 'settings_of', 'create_model'
 # %% ../../nbs/34_models.factory.ipynb #235aa7f2
 import inspect
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,14 @@ def create_model(
         if named:
             raise ErnError(f"Model {name!r} cannot be made with these settings ({e}); choose others.") from None
         raise
+    except TypeError as e:
+        raise ErnError(f"Model {name!r} cannot be made ({e}); composers and target heads are made with D first, as in __init__(self, dim).") from e
     used = {k: v for k, v in settings.items() if any(k in settings_of(part) for part in parts)}
     return ComposedRetriever(composed, targeted, text, name.lower(), {"dim": dim, **used})
 
 # %% ../../nbs/34_models.factory.ipynb #f6b0a8a6
 def try_model(name: str) -> None:
-    "An `ErnError` where the model cannot be made, or cannot score two made-up queries; it names the composer's class."
+    "An `ErnError` where the model cannot be made, or cannot score two made-up queries; it names the composer's class. A word on stderr where queries are not of unit length."
     model, D, gen = create_model(name, 8, ffn=8).eval(), 8, torch.Generator().manual_seed(0)
     unit = lambda *shape: F.normalize(torch.randn(*shape, generator=gen), dim=-1)
     first, second = (ImageFeatures(unit(2, D), unit(2, CROPS, D)) for _ in range(2))
@@ -102,11 +105,15 @@ def try_model(name: str) -> None:
     where = f"{type(model.composer).__module__}.{type(model.composer).__qualname__}"
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            shape = tuple(model.score(*model(first, text, second)).shape)
+            query, target = model(first, text, second)
+            shape = tuple(model.score(query, target).shape)
     except Exception as e:  # whatever somebody's code sets off
         raise ErnError(f"Model {name!r} fails on two made-up queries ({type(e).__name__}: {str(e).partition(chr(10))[0]}); look at forward of {where}.") from e
     if shape != (2, 2):
         raise ErnError(f"Model {name!r} scores two queries and two targets in the shape {shape}, not (2, 2); look at forward of {where}.")
+    length = query.norm(dim=-1).mean().item()
+    if not hasattr(model.composer, "score") and abs(length - 1) > 1e-3:
+        print(f"Model {name!r} gives queries of length {length:.2f}, not 1, so its scores are no cosines; end forward of {where} with F.normalize(…, dim=-1).", file=sys.stderr)
 
 # %% ../../nbs/34_models.factory.ipynb #843467db
 def save_model(
