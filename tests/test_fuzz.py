@@ -35,7 +35,7 @@ from pathlib import Path
 from fashionern.core import ErnError
 from tests.fuzz import draw, harness
 
-harness.SECONDS, harness.MEMORY, harness.PATIENCE = 0.3, 50_000_000, 3.0
+harness.SECONDS, harness.MEMORY, harness.PATIENCE = 0.5, 50_000_000, 5.0
 
 
 def loops(given, folder):
@@ -59,7 +59,7 @@ CASES = {
     "raises": lambda given, folder: {}["none"],
     "loops": loops,
     "sleeps": lambda given, folder: __import__("time").sleep(60),
-    "grows": lambda given, folder: bytearray(b"x") * 200_000_000,
+    "grows": lambda given, folder: bytearray(b"x") * 80_000_000,
     "writes beside": lambda given, folder: (folder.parent / "evil").write_text("x"),
     "reads beside": lambda given, folder: (folder.parent / "canary.txt").read_text(),
     "removes": lambda given, folder: Path("/there-is-no-such-file").unlink(missing_ok=True),

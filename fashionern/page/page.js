@@ -367,7 +367,7 @@ async function explain(photo) {
   const asked = state, opener = document.activeElement, body = $("why-body");
   $("why-title").textContent = `Why ${shortName(photo.name)}`;
   body.replaceChildren(make("p", { className: "wait quiet", textContent: "looking into it…", role: "status" }));
-  $("why").onclose = () => { $("why").dataset.of = ""; opener?.focus?.(); };
+  $("why").onclose = () => { $("why").dataset.of = ""; if (document.activeElement === document.body) opener?.focus?.(); }; // it comes late: the focus may be elsewhere by then
   $("why").dataset.of = photo.name;
   if (!$("why").open) $("why").showModal();
   let said;
