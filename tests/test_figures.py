@@ -168,8 +168,9 @@ def test_what_is_said_of_the_catalogue():
     assert r10[align] < r10[without, ""] and rows[align]["outranks"][0] > rows[without, ""]["outranks"][0], "docs/catalogue.md: less the alignment branch"
     assert abs(r10[tuned] - r10[noisy, ""]) < 0.5 and rows[tuned]["outranks"][0] > ours["outranks"][0] + 2, "docs/catalogue.md: the text tower tuned instead"
     options = {option: r10[f"{noisy},{option}", ""] for option in ("ask=image", "train_cls", "norm=layer", "gate_floor=0.1", "ask=words", "lengths=published")}
-    assert options.pop("lengths=published") < min(options.values()) - 1 and all(abs(r - r10[noisy, ""]) < 0.6 for r in options.values()), "docs/catalogue.md: options"
-    assert max(options, key=options.__getitem__) == "ask=image" and len(rows[f"{noisy},ask=image", ""]["R@10"]) == 2, "docs/catalogue.md: ask=image, three seeds"
+    assert options.pop("lengths=published") < min(options.values()) - 1, "docs/catalogue.md: lengths as published"
+    assert round(options.pop("ask=image") - r10[noisy, ""], 1) == 0.5 and len(rows[f"{noisy},ask=image", ""]["R@10"]) == 2, "docs/catalogue.md: ask=image, three seeds"
+    assert all(abs(r - r10[noisy, ""]) < 0.5 for r in options.values()), "docs/catalogue.md: options"
     symmetric, told, *worse = (rows[noisy, f"loss {loss}"] for loss in ("symmetric-infonce", "caption-reconstruction", "text-relevance", "cyclip", "triplet"))
     assert told["outranks"][0] + 1 < symmetric["outranks"][0] < ours["outranks"][0] and abs(told["R@10"][0] - r10[noisy, ""]) < 0.2, "docs/catalogue.md: losses"
     assert all(len(f["R@10"]) == 2 for f in (symmetric, told)), "docs/catalogue.md: losses, three seeds"
