@@ -18,7 +18,7 @@ FLOORS = {  # title → its notebooks; the first that matches holds
     "Models": ("3?_*",),
     "Losses and evaluation": ("4?_*",),
     "Reports and commands": ("51_*", "62_visualise", "65_*", "70_*", "71_*"),
-    "Search your own photos": ("57_*", "59_*", "6?_*"),
+    "Search your own photos": ("57_opened*", "59_*", "6?_*"),
     "Training": ("5?_*",),
     "Benchmark": ("7[2-9]_*",),
     "Tutorials": ("8?_*", "9?_*"),
