@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   = .venv
 BIN    = $(VENV)/bin
-SLOW   = 8[1236]_tutorial
+SLOW   = 0[2347]_(inside|methods|catalogue|extending)
 PIP    = $(BIN)/python -m pip --disable-pip-version-check
 NEW    = import sys; sys.exit(None if sys.version_info >= (3, 10) else "error: this is Python %d.%d, and 3.10 or newer is needed; name one: make demo PYTHON=python3.12" % sys.version_info[:2])
 
@@ -58,7 +58,7 @@ test-lowest:  ## notebooks and tests in an environment of its own, with the lowe
 	$(NOTEBOOKS_AND_TESTS)
 
 lab: $(VENV)/.installed-dev  ## open the first tutorial in JupyterLab, the other notebooks beside it
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/80_tutorial.garments.ipynb
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/tutorials/01_garments.ipynb
 
 docs: $(VENV)/.installed-docs  ## build the documentation from notebooks and README: _docs/index.html, which needs no server and no network
 	$(BIN)/python docs/build.py

@@ -163,8 +163,8 @@ def row_of(
 ) -> dict:
     "Mean and sample deviation over the seeds, the least time, and the command that makes this row."
     sys.path.insert(0, str(ROOT))
-    from fashionern.methods import ablation_rows
-    from fashionern.models.factory import MODELS, parse_model
+    from fashionern.models.registry import MODELS, parse_model
+    from fashionern.training.comparison import ablation_rows
 
     name, model = outcomes[0]["label"], outcomes[0]["model"]
     base, at, settings = model.partition("@")
@@ -188,7 +188,7 @@ def row_of(
 
 def flags(config: dict) -> list[str]:
     "Flags that a comparison had otherwise than the preset has them."
-    from fashionern.config import get_preset
+    from fashionern.training.config import get_preset
 
     preset, found = json.loads(json.dumps(get_preset("catalogue").as_dict())), []
     for key in preset.keys() - {"model", "compare", "seed", "root", "run_dir", "features_dir", "resume", "device", "num_workers", "save_every", "eval_every"}:
@@ -210,7 +210,7 @@ def published() -> str:
 
 def speed() -> str:
     "Each measured path beside its floor and the way it is compared with."
-    made, rows = read(ROOT / "nbs" / "benchmark" / "benchmark.json"), []
+    made, rows = read(ROOT / "nbs" / "results" / "benchmark.json"), []
     for c in made["cases"]:
         if c["section"] in ("startup", "store") or not c["seconds"]:
             continue

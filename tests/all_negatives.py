@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fashionern.core import CROPS, ImageFeatures, TextFeatures, write_json
 from fashionern.distributed import World, world
 from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.tme import TME, Encoders
-from fashionern.losses import create_loss, list_losses
-from fashionern.models.factory import create_model
-from fashionern.stages import StageOne, StageTwo, stage_one_loss
+from fashionern.files import write_json
+from fashionern.models.registry import create_model
+from fashionern.records import CROPS, ImageFeatures, TextFeatures
+from fashionern.training.losses import create_loss, list_losses
+from fashionern.training.stages import StageOne, StageTwo, stage_one_loss
 
 MODELS = ("combiner", "artemis", "fashionern@norm=layer", "fashionern@ask=words,mask_padding=true")
 D, L, N = 32, 9, 8  # N: triplets of both ranks together

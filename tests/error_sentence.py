@@ -2,7 +2,7 @@
 
 import pytest
 
-from fashionern.core import ErnError
+from fashionern.errors import ErnError
 
 
 def sentence(call, *args, **options) -> str:

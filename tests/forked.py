@@ -8,7 +8,7 @@ from subprocess import CompletedProcess
 from tempfile import TemporaryDirectory
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["fashionern.methods", "fashionern.report", "fashionern.index_work", "fashionern.search"])  # loaded, and nothing done with it
+SERVER.set_forkserver_preload(["fashionern.training.comparison", "fashionern.training.report", "fashionern.cli.index", "fashionern.search.searcher"])  # loaded, and nothing done with it
 
 
 def forked(folder: Path, code: str, *args: str | Path, path: tuple[Path, ...] = (), **environment: str) -> CompletedProcess:

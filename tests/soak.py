@@ -34,7 +34,7 @@ Query = tuple[str, str]  # name of a reference, sentence
 
 
 def ern(command: str, *args: str | Path) -> list[str]:
-    return [sys.executable, "-c", f"from fashionern.cli import {command}; {command}()", *map(str, args)]
+    return [sys.executable, "-c", f"from fashionern.cli.{command} import main; main()", *map(str, args)]
 
 
 class Soak:

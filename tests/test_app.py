@@ -16,8 +16,8 @@ from tiny_index import tiny_searcher
 
 TestClient = pytest.importorskip("starlette.testclient", reason="the search page needs the extra [app], and its tests httpx").TestClient
 
-from fashionern.app import MOST_UPLOAD, create_app, listen, photo_id  # noqa: E402  they need the extra too
-from fashionern.core import ErnError  # noqa: E402
+from fashionern.errors import ErnError  # noqa: E402
+from fashionern.web.app import MAX_UPLOAD, create_app, listen, photo_id  # noqa: E402  they need the extra too
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_search_of_every_kind(client, searcher):
 
 
 def _query(name, text, k):
-    from fashionern.search import Query
+    from fashionern.search.searcher import Query
 
     return Query(name=name, text=text, k=k)
 
@@ -136,7 +136,7 @@ def test_uploads_that_are_refused(client):
         assert "no picture" in said(client.post("/api/upload", content=data), 400)
     for bomb in (_png(10_000, 10_000), _png(60_000, 60_000), _png(2**31 - 1, 2**31 - 1)):
         assert "million" in said(client.post("/api/upload", content=bomb), 400)
-    assert "10 MB" in said(client.post("/api/upload", content=b"x" * (MOST_UPLOAD + 1)), 413)
+    assert "10 MB" in said(client.post("/api/upload", content=b"x" * (MAX_UPLOAD + 1)), 413)
     assert "10 MB" in said(client.post("/api/upload", content=(b"x" * 1_000_000 for _ in range(30))), 413), "no length was told"
 
 
@@ -251,7 +251,7 @@ def test_a_port_that_is_taken():
 
 
 def test_without_the_extra():
-    code = "import sys; sys.modules['starlette'] = None\nfrom fashionern.core import one_sentence\nwith one_sentence():\n    import fashionern.guard"
+    code = "import sys; sys.modules['starlette'] = None\nfrom fashionern.errors import exit_on_error\nwith exit_on_error():\n    import fashionern.web.guard"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 2 and "pip install 'fashionern[app]'" in ended.stderr and "make app" in ended.stderr
     assert json.dumps(ended.stderr).count("error:") == 1

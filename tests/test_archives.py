@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from fashionern.core import ErnError
-from fashionern.data import archives
-from fashionern.data.archives import Unpacked, flat, tree, unpack
+from fashionern.data.download import archives
+from fashionern.data.download.archives import Unpacked, flat, tree, unpack
+from fashionern.errors import ErnError
 
 JPG = (".jpg",)
 
@@ -283,10 +283,10 @@ def test_no_file_a_folder_and_a_full_disk(tmp_path, monkeypatch):
     assert "Is a directory" in refused(tmp_path / "folder.zip")
     path = zip_of(tmp_path / "a.zip", ("a.jpg", b"1"), ("b.jpg", b"2"))
 
-    def no_room(source, target, size):
+    def cannot_write(source, target, size):
         raise OSError(28, "No space left on device", str(target))
 
-    monkeypatch.setattr(archives, "_write", no_room)
+    monkeypatch.setattr(archives, "_write", cannot_write)
     assert "No space left" in refused(path) and "room on the disk" in refused(path)
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fashionern.core import ErnError, read_json, write_json
-from fashionern.data.cirr import EXPECTED, MEMBERS, SPLITS, load_cirr
-from fashionern.data.core import apply_missing, join_captions
+from fashionern.data.datasets.cirr import EXPECTED, MEMBERS, SPLITS, load_cirr
+from fashionern.data.triplets import apply_missing, join_captions
+from fashionern.errors import ErnError
+from fashionern.files import read_json, write_json
 
 IMAGES = {"train": 16939, "val": 2297, "test1": 2315}
 PAIRS = {"val": 4181, "test1": 4148}

@@ -113,8 +113,8 @@ def test_no_directive_and_no_markup_is_left_on_a_page(site):
 
 
 def test_an_entry_has_signature_parameters_and_links(site):
-    page = read(site, "30_models.layers")
-    assert {"fashionern.models.layers.GatedCombiner", "fashionern.models.layers.SelfGuided.weights"} <= page.ids
+    page = read(site, "models/composers/13_layers")
+    assert {"fashionern.models.composers.layers.GatedCombiner", "fashionern.models.composers.layers.SelfGuided.weights"} <= page.ids
     assert "05_distributed.html#fashionern.distributed.BatchNorm" in page.links
     words = " ".join("".join(page.words).split())
     assert "above it a side can never be shut out" in words and "(B, D), unit length" in words
@@ -122,13 +122,13 @@ def test_an_entry_has_signature_parameters_and_links(site):
 
 def test_pictures_are_shown(site):
     assert any(load.endswith("demo.png") for load in read(site, "index").loads)
-    for name in ("10_data.transforms", "62_visualise", "75_benchmark", "80_tutorial.garments", "82_tutorial.methods"):
+    for name in ("data/03_transforms", "evaluation/06_plots", "benchmark/06_main", "tutorials/01_garments", "tutorials/03_methods"):
         assert any(load.startswith("_images/") for load in read(site, name).loads), f"{name} has lost its figures"
 
 
 def test_the_search_index_knows_the_entries(site):
     index = (site / "searchindex.js").read_text(encoding="utf-8")
-    assert "GatedCombiner" in index and "30_models.layers" in index
+    assert "GatedCombiner" in index and "models/composers/13_layers" in index
 
 
 def test_the_walk_sees_what_is_wrong(tmp_path):

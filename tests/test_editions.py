@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fashionern.core import ErnError, read_json
 from fashionern.data.annotations import read_lines
-from fashionern.data.core import apply_missing
-from fashionern.data.drawing import Design
-from fashionern.data.editions import EDITIONS, LIMITS, draw_dataset, make_cirr, make_fashion200k, make_shoes
-from fashionern.data.factory import DATASETS, create_dataset
-from fashionern.data.garments import NOTE, write_note
-from fashionern.data.wording import changes, words
+from fashionern.data.datasets.factory import create_dataset
+from fashionern.data.drawn.drawing import Design
+from fashionern.data.drawn.editions import EDITIONS, LIMITS, draw_dataset, make_cirr, make_fashion200k, make_shoes
+from fashionern.data.drawn.garments import write_note
+from fashionern.data.drawn.wording import changes, words
+from fashionern.data.registry import DATASETS, NOTE
+from fashionern.data.triplets import apply_missing
+from fashionern.errors import ErnError
+from fashionern.files import read_json
 
 SMALL = {"images": 60, "size": 48, "workers": 1}
 SPLITS = {
@@ -171,7 +173,7 @@ def test_the_smallest_and_the_largest_can_be_made(make):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_fashioniq_at_its_limits(seed, tmp_path, monkeypatch):
-    monkeypatch.setattr("fashionern.data.garments.draw_pictures", lambda *args: None)
+    monkeypatch.setattr("fashionern.data.drawn.garments.draw_pictures", lambda *args: None)
     for images in LIMITS["images"]:
         summary = draw_dataset("fashioniq", tmp_path / str(images), images, seed, size=16)
         assert summary["val"]["shirt"] == {"images": images // 12 * 2, "triplets": images // 12 * 2 * 4 // 5}

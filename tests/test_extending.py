@@ -8,7 +8,7 @@ from subprocess import CompletedProcess
 import pytest
 from forked import forked
 
-from fashionern.data.garments import draw_fashioniq
+from fashionern.data.drawn.garments import draw_fashioniq
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = [
@@ -36,14 +36,14 @@ FLAGS = [
 
 def tutorial_file(name: str) -> str:
     "The file that the tutorial has its reader write."
-    cells = json.loads((ROOT / "nbs" / "86_tutorial.extending.ipynb").read_text(encoding="utf-8"))["cells"]
+    cells = json.loads((ROOT / "nbs" / "../nbs/tutorials/07_extending.ipynb").read_text(encoding="utf-8"))["cells"]
     first = f"%%writefile {name}\n"
     return next(text for c in cells if (text := "".join(c["source"])).startswith(first)).removeprefix(first)
 
 
 def ern(folder: Path, command: str, *args: str | Path) -> CompletedProcess:
     "One of the commands, in a process of its own, which has registered nothing."
-    return forked(folder, f"from fashionern.cli import {command}; {command}()", *args, COLUMNS="200")
+    return forked(folder, f"from fashionern.cli.{command} import main; main()", *args, COLUMNS="200")
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ import pytest
 from error_sentence import sentence
 from PIL import Image
 
-from fashionern.data.core import apply_missing
-from fashionern.data.fashion200k import CATEGORIES, SiblingPairs, clean_description, load_fashion200k, modification, parents
+from fashionern.data.datasets.fashion200k import CATEGORIES, SiblingPairs, clean_description, load_fashion200k, modification, parents
+from fashionern.data.triplets import apply_missing
 
 WORDS = ("red", "layered", "a", "mini", "min", "lace", "navy", "red-ish", "dress", "gown")
 
@@ -168,7 +168,7 @@ def test_descriptions_for_the_warm_up_are_raw_and_triplets_use_clean_ones(tmp_pa
 
 DRAW = """
 import hashlib, numpy, random, sys
-from fashionern.data.fashion200k import load_fashion200k
+from fashionern.data.datasets.fashion200k import load_fashion200k
 numpy.random.seed(int(sys.argv[2])); random.seed(sys.argv[2])
 data = load_fashion200k(sys.argv[1], "train")
 print(*(hashlib.sha256(repr(data.epoch(3, e).triplets).encode()).hexdigest() for e in range(4)))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fashionern.core import read_json
-from fashionern.data.fashioniq import CATEGORIES, DIFFERENT_IMAGES, EXPECTED, SPLIT_ENTRIES, SPLITS, load_fashioniq
+from fashionern.data.datasets.fashioniq import CATEGORIES, DIFFERENT_IMAGES, EXPECTED, SPLIT_ENTRIES, SPLITS, load_fashioniq
+from fashionern.files import read_json
 
 SUMS = {"train": (46609, 18000), "val": (15536, 6016), "test": (15538, 6118)}
 NAMED_BY_VAL = {"dress": 2628, "shirt": 3089, "toptee": 2902}

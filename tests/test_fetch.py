@@ -20,10 +20,11 @@ import pytest
 from loopback import Loopback, endless, picture, raw, reply, silence
 from PIL import Image
 
-from fashionern.core import ErnError, write_atomic
-from fashionern.data import image_urls
-from fashionern.data.fetch import Fetcher, Manners, Refusal, fetch_file
-from fashionern.data.image_urls import fetch_images, picture_suffix, read_url_list
+from fashionern.data.download import image_urls
+from fashionern.data.download.fetch import Fetcher, Manners, Refusal, fetch_file
+from fashionern.data.download.image_urls import fetch_images, picture_suffix, read_url_list
+from fashionern.errors import ErnError
+from fashionern.files import write_atomic
 
 QUICK = Manners(tries=3, backoff=0.01, silence=3, refusals=50)
 
@@ -335,10 +336,10 @@ def test_half_files_of_a_killed_run_are_not_taken_for_whole_ones(server, tmp_pat
 
 
 def test_a_full_disk_ends_the_run_in_a_sentence(server, tmp_path, monkeypatch):
-    def no_room(part):
+    def cannot_write(part):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(image_urls, "write_atomic", lambda path, write: write_atomic(path, no_room))
+    monkeypatch.setattr(image_urls, "write_atomic", lambda path, write: write_atomic(path, cannot_write))
     for name in "abc":
         server[f"/{name}.jpg"] = reply(picture())
     with pytest.raises(ErnError, match="No space left on device"):
@@ -348,11 +349,11 @@ def test_a_full_disk_ends_the_run_in_a_sentence(server, tmp_path, monkeypatch):
 
 PROGRAM = """
 import json, sys
-from fashionern.core import one_sentence
-from fashionern.data.fetch import Manners
-from fashionern.data.image_urls import fetch_images
+from fashionern.errors import exit_on_error
+from fashionern.data.download.fetch import Manners
+from fashionern.data.download.image_urls import fetch_images
 url, folder, names = sys.argv[1], sys.argv[2], sys.argv[3].split()
-with one_sentence():
+with exit_on_error():
     fetch_images({n: f"{url}/{n}.jpg" for n in names}, f"{folder}/images", f"{folder}/gone.jsonl", manners=Manners(workers=3, per_host=3, grace=60), progress=False)
 """
 

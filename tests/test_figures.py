@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fashionern.config import parse_ablate, parse_methods
-from fashionern.core import write_json
-from fashionern.evaluate import Result
-from fashionern.outcomes import Outcome, write_outcomes
+from fashionern.evaluation.evaluate import Result
+from fashionern.files import write_json
+from fashionern.training.flags import parse_ablate, parse_methods
+from fashionern.training.outcomes import Outcome, write_outcomes
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "docs"))

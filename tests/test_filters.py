@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 from error_sentence import sentence
 
-from fashionern.filters import MOST_CHARACTERS, MOST_LEVELS, And, Compare, In, Like, Missing, Not, Or, columns_of, parse_filter, to_milvus, to_sql
+from fashionern.search.stores.filters import MAX_CHARACTERS, MAX_LEVELS, And, Compare, In, Like, Missing, Not, Or, columns_of, parse_filter, to_milvus, to_sql
 
 NAMES = ("gender", "price", "base colour", 'a"b', "in", "größe")
 TEXTS = (
@@ -169,7 +169,7 @@ def test_what_is_typed_stays_a_value(table, evil):
 
 def refuse(name: str) -> str:
     "A `column` that knows no column."
-    from fashionern.core import ErnError
+    from fashionern.errors import ErnError
 
     raise ErnError(f"There is no column {name!r}.")
 
@@ -215,19 +215,19 @@ def test_a_mistake_is_named_with_its_place(text, place, words):
 
 
 def test_depth_and_length_are_limited():
-    deepest = "(" * MOST_LEVELS + "a = 1" + ")" * MOST_LEVELS
+    deepest = "(" * MAX_LEVELS + "a = 1" + ")" * MAX_LEVELS
     assert parse_filter(deepest) == Compare("a", "=", 1)
-    assert f"at character {MOST_LEVELS + 2}:" in sentence(parse_filter, f"({deepest})") and "nested deeper" in sentence(parse_filter, f"({deepest})")
+    assert f"at character {MAX_LEVELS + 2}:" in sentence(parse_filter, f"({deepest})") and "nested deeper" in sentence(parse_filter, f"({deepest})")
     assert "nested deeper" in sentence(parse_filter, "not " * 51 + "a = 1")
     assert "nested deeper" in sentence(parse_filter, "(" * 2000)
-    assert "4,001 characters" in sentence(parse_filter, "a" * (MOST_CHARACTERS + 1))
+    assert "4,001 characters" in sentence(parse_filter, "a" * (MAX_CHARACTERS + 1))
 
 
 def deepest() -> list[str]:
     "Filters of the greatest depth, nested in several ways."
-    pairs = MOST_LEVELS // 2
+    pairs = MAX_LEVELS // 2
     return [
-        "not " * MOST_LEVELS + "price=1",
+        "not " * MAX_LEVELS + "price=1",
         "(gender='Men' or (price!=2 and " * pairs + "price<3" + "))" * pairs,
         "(gender='Men' and not " * pairs + "gender like 'M%'" + ")" * pairs,
         "not (gender='Men' or " * pairs + "price<3" + ")" * pairs,

@@ -13,13 +13,13 @@ import pytest
 from error_sentence import sentence
 from PIL import Image
 
-from fashionern.core import write_json
-from fashionern.data import table as table_module
-from fashionern.data.core import ImageFinder
-from fashionern.data.factory import create_dataset
-from fashionern.data.folder import load_folder, read_products
-from fashionern.data.photos import unpack_images
-from fashionern.data.table import one_change_triplets, read_table, select_products, split_products, triplets_from_table
+from fashionern.data.catalogue import table as table_module
+from fashionern.data.catalogue.photos import unpack_images
+from fashionern.data.catalogue.table import one_change_triplets, read_table, select_products, split_products, triplets_from_table
+from fashionern.data.datasets.factory import create_dataset
+from fashionern.data.datasets.folder import load_folder, read_products
+from fashionern.data.images import ImageFinder
+from fashionern.files import write_json
 
 SCRIPT = Path(__file__).resolve().parent.parent / "data_scripts" / "catalogue" / "prepare.py"
 ATTRIBUTES = ("colour", "kind", "sleeve")

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from fashionern import cli
-from fashionern.protocols import PROTOCOLS
+from fashionern.cli import compare as ern_compare
+from fashionern.cli import evaluate as ern_evaluate
+from fashionern.cli import train as ern_train
+from fashionern.evaluation.protocols import PROTOCOLS
 
 BIN = Path(sys.executable).parent
 ENV = os.environ | {"OMP_NUM_THREADS": "1"}  # several threads of several processes on few cores wait for each other
@@ -48,7 +50,7 @@ def dataset(request, tmp_path_factory) -> tuple[str, Path]:
     name, folder = request.param, tmp_path_factory.mktemp(request.param)
     call("ern_data", "draw", "--dataset", name, "--root", folder / "data", "--images", 120, "--size", 64, "--num-workers", 1)
     flags = ["--preset", "demo", "--dataset", name, "--root", folder / "data", "--run-dir", folder / "run", *SHORT]
-    call("ern_train", *flags) if name == DATASETS[0] else inside(cli.train, *flags)  # a program takes 10 seconds to load torch
+    call("ern_train", *flags) if name == DATASETS[0] else inside(ern_train.main, *flags)  # a program takes 10 seconds to load torch
     return name, folder
 
 
@@ -85,7 +87,7 @@ def test_training_left_results_under_the_default_protocol(dataset):
 def test_every_protocol_in_one_pass_then_a_comparison(dataset, tmp_path):
     name, folder = dataset
     wanted = protocols(name)
-    said = inside(cli.evaluate, "--run-dir", folder / "run", "--protocol", *wanted, "--save-rankings", "--top-k", 7, "--out", tmp_path, "--device", "cpu")
+    said = inside(ern_evaluate.main, "--run-dir", folder / "run", "--protocol", *wanted, "--save-rankings", "--top-k", 7, "--out", tmp_path, "--device", "cpu")
     assert all(f"protocol {p}" in said for p in wanted)
     results = json.loads(next(tmp_path.glob("results.*.json")).read_text())
     assert [(r["model"], r["protocol"]) for r in results] == [(m, p) for m in ("sum", "fashionern") for p in wanted]
@@ -102,7 +104,7 @@ def test_every_protocol_in_one_pass_then_a_comparison(dataset, tmp_path):
         masked = PROTOCOLS[r["protocol"]].mask_reference
         assert not (masked and any(line["reference"] in dict(line["top"]) for line in lines))
     a, b = (next(tmp_path.glob(f"rankings.*.{wanted[0]}.{m}.jsonl")) for m in ("sum", "fashionern"))
-    said = inside(cli.compare, a, b, "--least", 3, "--out", tmp_path / "compare.json")
+    said = inside(ern_compare.main, a, b, "--least", 3, "--out", tmp_path / "compare.json")
     found = json.loads((tmp_path / "compare.json").read_text())
     assert f"protocol {wanted[0]}" in said and found["all"]["queries"] == queries[wanted[0]] and found["words"]
     assert found["all"]["won"] == sum(g["won"] for g in found["categories"]) and not found["only_first"]
@@ -111,10 +113,10 @@ def test_every_protocol_in_one_pass_then_a_comparison(dataset, tmp_path):
 def test_prediction_files_of_the_splits_without_answers(dataset, tmp_path):
     name, folder = dataset
     if name not in ("cirr", "fashioniq"):
-        said = inside(cli.evaluate, "--run-dir", folder / "run", "--predictions", "--out", tmp_path, "--device", "cpu", status=2)
+        said = inside(ern_evaluate.main, "--run-dir", folder / "run", "--predictions", "--out", tmp_path, "--device", "cpu", status=2)
         assert f"{name} has no test server" in said
         return
-    said = inside(cli.evaluate, "--run-dir", folder / "run", "--split", "test", "--models", "fashionern", "--out", tmp_path, "--device", "cpu")
+    said = inside(ern_evaluate.main, "--run-dir", folder / "run", "--split", "test", "--models", "fashionern", "--out", tmp_path, "--device", "cpu")
     files = {p.name: json.loads(p.read_text()) for p in (tmp_path / "predictions" / "fashionern").iterdir()}
     assert "answers are held back" in said and not list(tmp_path.glob("results.*"))
     if name == "fashioniq":
@@ -143,7 +145,7 @@ def test_missing_images_are_left_out_only_when_asked(dataset, tmp_path):
     victims = _references(name, tmp_path / "data")[:2]
     for path in victims:
         path.unlink()
-    common = [cli.evaluate, "--run-dir", folder / "run", "--models", "sum", "--root", tmp_path / "data", "--out", tmp_path, "--device", "cpu"]
+    common = [ern_evaluate.main, "--run-dir", folder / "run", "--models", "sum", "--root", tmp_path / "data", "--out", tmp_path, "--device", "cpu"]
     assert "2 of " in (said := inside(*common, status=2)) and "--missing drop" in said
     said = inside(*common, "--missing", "drop")
     (result,) = json.loads(next(tmp_path.glob("results.*.json")).read_text())
@@ -159,7 +161,7 @@ def test_missing_images_are_left_out_only_when_asked(dataset, tmp_path):
 
 def _references(name: str, root: Path) -> list[Path]:
     "Files of evaluation images that are references."
-    from fashionern.data.factory import create_dataset
+    from fashionern.data.datasets.factory import create_dataset
 
     data = create_dataset(name, root, "val")
     return [data.images(n) for n in dict.fromkeys(t.reference for t in data.triplets)]

@@ -32,7 +32,7 @@ BROKEN = """
 import os, signal, sys
 sys.path.insert(0, "tests")
 from pathlib import Path
-from fashionern.core import ErnError
+from fashionern.errors import ErnError
 from tests.fuzz import draw, harness
 
 harness.SECONDS, harness.MEMORY, harness.PATIENCE = 0.5, 50_000_000, 5.0

@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fashionern.core import ErnError
-from fashionern.data.core import ImageFinder, load_image
+from fashionern.data.images import ImageFinder, load_image
 from fashionern.encoders.clip import TINY, create_clip
-from fashionern.features import extract_features
+from fashionern.encoders.feature_store import extract_features
+from fashionern.errors import ErnError
 
 RED = (220, 30, 40)
 
@@ -88,11 +88,11 @@ def test_odd_names_and_formats_reach_the_feature_store(tmp_path):
     assert set(finder.paths) == set(names)
     store = extract_features(create_clip(TINY), finder, names, tmp_path / "features", workers=0)
     seen = store[names]
-    assert seen.local.shape == (5, 13, store.dim) and torch.isfinite(seen.whole).all() and torch.allclose(seen.whole.norm(dim=1), torch.ones(5), atol=1e-5)
+    assert seen.local.shape == (5, 13, store.dim) and torch.isfinite(seen.embedding).all() and torch.allclose(seen.embedding.norm(dim=1), torch.ones(5), atol=1e-5)
 
 
 def test_long_and_foreign_sentences_are_encoded():
     clip = create_clip(TINY)
     seen = clip.encode_text(clip.tokenize(["is red " * 500, "größer, 赤い, أحمر 👗", "", "is red"]))
-    assert seen.tokens.shape[:2] == (4, clip.tokenize(["x"]).shape[1]) and torch.isfinite(seen.whole).all()
+    assert seen.tokens.shape[:2] == (4, clip.tokenize(["x"]).shape[1]) and torch.isfinite(seen.embedding).all()
     assert seen.mask[0].all() and not seen.mask[3].all()

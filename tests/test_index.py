@@ -15,16 +15,18 @@ import pytest
 from forked import forked
 from PIL import Image
 
-from fashionern.core import ErnError, set_seed
-from fashionern.data.garments import draw_pictures, sample_designs
+from fashionern.data.drawn.garments import draw_pictures, sample_designs
+from fashionern.distributed import set_seed
 from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.tme import Encoders
-from fashionern.index_commands import parse_index, parse_search
-from fashionern.index_work import run_index, run_search
-from fashionern.inventory import open_store, read_rows
-from fashionern.models.factory import create_model
+from fashionern.errors import ErnError
 from fashionern.models.hub import Retriever
-from fashionern.search import Searcher
+from fashionern.models.registry import create_model
+from fashionern.search.config import parse_index, parse_search
+from fashionern.search.indexing import run_index
+from fashionern.search.inventory import open_store, read_rows
+from fashionern.search.results import run_search
+from fashionern.search.searcher import Searcher
 
 PLACES = ["folder", pytest.param("milvus", marks=pytest.mark.skipif(not importlib.util.find_spec("milvus_lite"), reason="Milvus Lite is not installed"))]
 COUNT = 40
@@ -140,7 +142,7 @@ def test_a_new_price_list_encodes_nothing(place, shop, photos, tmp_path, capsys,
     before = search(place, tmp_path, "--name", "1.png", "-k", "5")[0]
     lines = (shop / "t.csv").read_text().splitlines()
     (tmp_path / "new.csv").write_text("\n".join(["id,colour,price_eur", *(f"{i},red,{i}" for i in range(len(lines) - 2))]))  # without the last product
-    monkeypatch.setattr("fashionern.index._Readable.__getitem__", lambda *_: pytest.fail("a photo was read"))
+    monkeypatch.setattr("fashionern.search.index._Readable.__getitem__", lambda *_: pytest.fail("a photo was read"))
     capsys.readouterr()
     assert index("update", place, tmp_path, "--table", str(tmp_path / "new.csv")) == 0
     said = capsys.readouterr().out
@@ -180,7 +182,7 @@ def test_an_update_with_a_wrong_folder_takes_nothing(place, shop, photos, tmp_pa
     (photos / "3.png").unlink()
     shutil.copy(photos / "5.png", photos / "added.png")
     with monkeypatch.context() as m:
-        m.setattr("fashionern.index_work.fill", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        m.setattr("fashionern.search.indexing.fill", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run_index(parse_index([*at, "--images", str(photos)]))
     capsys.readouterr()
@@ -202,7 +204,7 @@ def test_a_folder_that_was_moved_is_known_again(place, shop, photos, tmp_path, c
     index("build", place, tmp_path, "--model", str(shop / "model0"), "--table", str(shop / "t.csv"))
     photos.rename(tmp_path / "pictures")
     (tmp_path / "pictures" / "3.png").unlink()
-    monkeypatch.setattr("fashionern.index._Readable.__getitem__", lambda *_: pytest.fail("a photo was read"))
+    monkeypatch.setattr("fashionern.search.index._Readable.__getitem__", lambda *_: pytest.fail("a photo was read"))
     capsys.readouterr()
     flags = ["update", "--images", str(tmp_path / "pictures"), "--device", "cpu", "--num-workers", "0", *where(place, tmp_path, "--index")]
     assert run_index(parse_index(flags)) == 0
@@ -258,7 +260,7 @@ def test_another_model_is_refused(place, shop, photos, tmp_path):
 def _command(place: str, folder: Path, model: Path, command: str = "build") -> list[str]:
     made = ["--model", str(model)] if command == "build" else []
     given = ["--images", str(folder / "photos"), "--num-workers", "0", "--device", "cpu", "--batch-size", "2"]
-    return ["-m", "fashionern.index_work", command, *given, *made, *where(place, folder, "--out" if command == "build" else "--index")]
+    return ["-m", "fashionern.cli.index", command, *given, *made, *where(place, folder, "--out" if command == "build" else "--index")]
 
 
 @pytest.mark.parametrize("place", PLACES[1:])
@@ -309,5 +311,5 @@ def test_two_ranks_make_the_same_index(shop, photos, tmp_path):
 
 
 def test_a_mistake_is_one_sentence(tmp_path):
-    done = forked(tmp_path, "from fashionern.cli import index; index()", "info", "--index", tmp_path)
+    done = forked(tmp_path, "from fashionern.cli.index import main; main()", "info", "--index", tmp_path)
     assert done.returncode == 2 and "There is no index" in done.stderr and "Traceback" not in done.stderr

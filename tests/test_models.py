@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fashionern.core import CROPS, ImageFeatures, TextFeatures
-from fashionern.losses import Matched, batch_classification, create_loss, list_losses
-from fashionern.models.factory import create_model, list_models, load_model, save_model
+from fashionern.models.registry import create_model, list_models, load_model, save_model
+from fashionern.records import CROPS, ImageFeatures, TextFeatures
+from fashionern.training.losses import Matched, batch_classification, create_loss, list_losses
 
 D, L, B, N = 32, 20, 6, 9
 VARIANTS = ("fashionern@mask_padding,ask=words", "fashionern@mask_padding,ask=image,train_cls,norm=layer", "tme+combiner+refine")
@@ -53,7 +53,7 @@ def test_shapes_and_unit_length(name, device):
     scores = model.score(query, target)
     assert len(query) == B and target.shape == (N, D) and scores.shape == (B, N) and scores.isfinite().all()
     assert torch.allclose(target.norm(dim=-1), torch.ones(N, device=device), atol=1e-5)
-    if not hasattr(model.composer, "score"):
+    if model.composer.uses_dot_product:
         assert query.shape == (B, D) and torch.allclose(query.norm(dim=-1), torch.ones(B, device=device), atol=1e-5)
         assert torch.allclose(scores, query @ target.T)
     assert scores.abs().max() <= 2, "a score is a cosine, or the sum of two"
@@ -87,7 +87,7 @@ PADDING_COUNTS = {"dvr", "fashionern"}  # as published; `mask_padding` mends it
 def test_padding_says_nothing(name):
     model = build(name).eval()
     reference, text = features(B)
-    other = TextFeatures(text.whole, torch.where(text.mask[..., None], text.tokens, unit(B, L)), text.mask)
+    other = TextFeatures(text.embedding, torch.where(text.mask[..., None], text.tokens, unit(B, L)), text.mask)
     assert torch.allclose(model.encode_query(reference, other), model.encode_query(reference, text), atol=1e-5)
 
 
@@ -155,7 +155,7 @@ def test_bfloat16(name, device):
         query, target = model.encode_query(reference, text), model.encode_target(reference)
     assert (model.score(query.float(), target.float()) - exact).abs().max() < 0.05, "mixed precision"
     whole = model.to(torch.bfloat16)
-    half = [x.to(torch.bfloat16) for x in (reference.whole, reference.local, text.whole, text.tokens)]
+    half = [x.to(torch.bfloat16) for x in (reference.embedding, reference.local, text.embedding, text.tokens)]
     seen, said = ImageFeatures(half[0], half[1]), TextFeatures(half[2], half[3], text.mask)
     query, target = whole.encode_query(seen, said), whole.encode_target(seen)
     assert (model.score(query.float(), target.float()) - exact).abs().max() < 0.05, "bfloat16 throughout"
@@ -170,7 +170,7 @@ def test_any_model_with_any_loss(name, loss):
     for _ in range(2):  # a memory bank is empty at first
         model.zero_grad()
         query, answer = model(reference, text, target)
-        value = step(Matched(model.score(query, answer), query, answer, reference.whole, text.whole, score=model.score))
+        value = step(Matched(model.score(query, answer), query, answer, reference.embedding, text.embedding, score=model.score))
         value.backward()
     assert value.isfinite() and value.ndim == 0
     grads = [p.grad for p in model.composer.parameters() if p.grad is not None]
@@ -180,5 +180,5 @@ def test_any_model_with_any_loss(name, loss):
 def test_batch_classification_is_the_default_of_the_interface():
     model, (reference, text) = build("combiner").eval(), features(B)
     query, answer = model(reference, text, reference)
-    pairs = Matched(model.score(query, answer), query, answer, reference.whole, text.whole)
+    pairs = Matched(model.score(query, answer), query, answer, reference.embedding, text.embedding)
     assert torch.allclose(create_loss("batch-classification", D)(pairs), batch_classification(query, answer))

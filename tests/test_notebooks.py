@@ -51,8 +51,8 @@ def test_imports_only_lower_numbers(path):
 
 def test_the_walk_sees_a_wrong_import():
     assert too_high(10, "def f():\n    from fashionern.train import train") == {"fashionern.train"}
-    assert too_high(10, "from fashionern.models import dvr") == {"fashionern.models.dvr"}
-    assert not too_high(99, "import fashionern.core")
+    assert too_high(10, "from fashionern.models import dvr") == {"fashionern.models.composers.dvr"}
+    assert not too_high(99, "import fashionern.errors")
 
 
 def test_every_module_comes_from_a_notebook():

@@ -11,7 +11,7 @@ from tiny_index import tiny_searcher
 sync_api = pytest.importorskip("playwright.sync_api", reason="the browser is driven by the package playwright, which is not installed")
 pytest.importorskip("uvicorn", reason="the search page needs the extra [app]")
 
-from fashionern.app import create_app, listen, make_server  # noqa: E402  they need the extra too
+from fashionern.web.app import create_app, listen, make_server  # noqa: E402  they need the extra too
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]

@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 from loopback import Loopback, picture, reply
 
-from fashionern.data.check import check_dataset, check_sentences, check_table
-from fashionern.data.editions import draw_dataset
-from fashionern.data.factory import DATASETS
-from fashionern.data.fetch import Manners
-from fashionern.data.garments import NOTE
-from fashionern.data.prepare import Annotation, Source, count_entries, run
+from fashionern.data.datasets.check import check_dataset, check_sentences, check_table
+from fashionern.data.download.fetch import Manners
+from fashionern.data.download.prepare import Annotation, Source, count_entries, run
+from fashionern.data.drawn.editions import draw_dataset
+from fashionern.data.registry import DATASETS, NOTE
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "data_scripts"
 QUICK = Manners(tries=2, backoff=0.01, silence=3)

@@ -7,11 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fashionern.core import ErnError, ImageFeatures, Triplet
-from fashionern.data.core import ImageFinder, TripletDataset
-from fashionern.evaluate import evaluate, what_was_ranked
-from fashionern.metrics import LOST
-from fashionern.protocols import PROTOCOLS
+from fashionern.data.images import ImageFinder
+from fashionern.data.triplets import TripletDataset
+from fashionern.errors import ErnError
+from fashionern.evaluation.evaluate import evaluate
+from fashionern.evaluation.metrics import LOST
+from fashionern.evaluation.protocols import PROTOCOLS
+from fashionern.evaluation.tables import what_was_ranked
+from fashionern.records import ImageFeatures, Triplet
 
 # name → (gallery: all images or those named by triplets, reference masked, one query per caption, ks, subset ks, mean of), written out
 # here from the protocols' descriptions, so that a wrong row of the table is noticed too
@@ -50,7 +53,7 @@ class Lookup(torch.nn.Module):
         return words
 
     def encode_target(self, images):
-        return images.whole
+        return images.embedding
 
     def score(self, query, targets):
         return query @ targets.T

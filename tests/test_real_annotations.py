@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from fashionern import cli
-from fashionern.core import CROPS, ImageFeatures
-from fashionern.data.factory import DATASETS
+from fashionern.cli import evaluate as ern_evaluate
+from fashionern.data.registry import DATASETS
 from fashionern.encoders.clip import TINY, create_clip
+from fashionern.encoders.feature_store import FeatureStore
 from fashionern.encoders.tme import Encoders
-from fashionern.features import FeatureStore
+from fashionern.records import CROPS, ImageFeatures
 
 
 def stub(real: Path, folder: Path, dataset: str, split: str) -> list[str]:
@@ -42,7 +42,7 @@ def stub(real: Path, folder: Path, dataset: str, split: str) -> list[str]:
 def ern_eval(monkeypatch, capsys, *args) -> str:
     monkeypatch.setattr(sys, "argv", ["ern_eval", *args])
     capsys.readouterr()
-    cli.evaluate()
+    ern_evaluate.main()
     return capsys.readouterr().out
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fashionern.core import ErnError, read_json, write_json
-from fashionern.data.core import apply_missing
-from fashionern.data.shoes import EXPECTED, LISTS, RELATIVE_CAPTIONS, SPLITS, load_shoes
+from fashionern.data.datasets.shoes import EXPECTED, LISTS, RELATIVE_CAPTIONS, SPLITS, load_shoes
+from fashionern.data.triplets import apply_missing
+from fashionern.errors import ErnError
+from fashionern.files import read_json, write_json
 
 FILES = ("relative_captions_shoes.json", "train_im_names.txt", "eval_im_names.txt")
 

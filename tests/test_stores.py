@@ -15,10 +15,10 @@ import pytest
 from error_sentence import sentence
 from test_filters import NAMES, a_filter, as_text, holds, some_columns
 
-from fashionern.core import ErnError
-from fashionern.faiss_store import FolderStore
-from fashionern.filters import parse_filter
-from fashionern.store import Photo
+from fashionern.errors import ErnError
+from fashionern.search.stores.base import Photo
+from fashionern.search.stores.filters import parse_filter
+from fashionern.search.stores.folder import FolderStore
 
 MILVUS = all(map(importlib.util.find_spec, ("pymilvus", "milvus_lite")))
 needs_milvus = pytest.mark.skipif(not MILVUS, reason="Milvus is not installed: pip install 'fashionern[milvus]'")
@@ -46,7 +46,7 @@ def maker(request, tmp_path):
     "A kind of store, and a place for one."
     if request.param == "folder":
         return FolderStore, tmp_path / "index"
-    from fashionern.milvus import MilvusStore
+    from fashionern.search.stores.milvus import MilvusStore
 
     return MilvusStore, tmp_path / "index.db"
 
@@ -91,7 +91,7 @@ def test_what_is_put_is_found(store):
         assert store.get([p.name for p in photos[::-1]]) == photos[::-1] and store.get([]) == []
         for query, found in zip(queries, store.find(queries, 12), strict=True):
             agrees(found, nearest(photos, vectors, query, 12))
-        store.tend()
+        store.refresh()
 
 
 def test_replacing_and_removing(store):
@@ -116,7 +116,7 @@ def test_other_columns_and_the_same_vectors(store):
     told = [replace(p, columns={"price_eur": float(i)}) for i, p in enumerate(photos)]
     store.set_columns(told[:200])
     store.set_columns([replace(told[0], name="none")])  # which is not there: nothing is added
-    store.tend()
+    store.refresh()
     assert store.get([p.name for p in photos]) == told[:200] + photos[200:] and len(store) == COUNT
     for query, found in zip(vectors[:20], store.find(vectors[:20], 5), strict=True):
         agrees(found, nearest(photos, vectors, query, 5))
@@ -147,7 +147,7 @@ def test_it_is_the_same_after_closing(maker):
 def test_filters_let_through_what_plain_python_lets_through(store):
     photos, vectors = some(COUNT)
     store.put(photos, vectors)
-    store.tend()
+    store.refresh()
     rng, sizes, refused = random.Random(3), [], 0
     for i in range(150):
         rule = parse_filter(as_text(a_filter(rng), rng))
@@ -219,7 +219,7 @@ import sys
 import numpy as np
 from pathlib import Path
 from test_stores import ABOUT, DIM
-from fashionern.store import Photo
+from fashionern.search.stores.base import Photo
 module, name, place = sys.argv[1:]
 store = getattr(__import__(module, fromlist=[name]), name).create(Path(place), ABOUT)
 vectors = np.eye(DIM, dtype=np.float32)
@@ -228,7 +228,7 @@ for turn in range(100_000):
     store.put([Photo(f"{batch}-{i}", "/p", (turn, i, 0), {"turn": turn}) for i in range(DIM)], vectors)
     print(turn, flush=True)
     if turn % 3 == 1 and name == "FolderStore":  # Milvus Lite is not always whole after a kill in its flush, as notebook 62 says
-        store.tend()
+        store.refresh()
 """
 
 
@@ -261,13 +261,13 @@ def test_killed_in_the_midst_of_puts(maker, turns, wait):
 
 @needs_milvus
 def test_milvus_lite_is_open_in_one_process_at_a_time(tmp_path):
-    from fashionern.milvus import MilvusStore
+    from fashionern.search.stores.milvus import MilvusStore
 
     place = tmp_path / "index.db"
     first, second = MilvusStore.create(place, ABOUT), MilvusStore.open(place)
     first.close()
     second.put(*some(3))  # another client of the folder still works
-    code = "import sys; from fashionern.milvus import MilvusStore; print(len(MilvusStore.open(sys.argv[1])))"
+    code = "import sys; from fashionern.search.stores.milvus import MilvusStore; print(len(MilvusStore.open(sys.argv[1])))"
     other = [sys.executable, "-c", code, str(place)]
     refused = subprocess.run(other, capture_output=True, text=True)
     assert refused.returncode and f"ErnError: Milvus does not answer for {place} (" in refused.stderr and "has it open" in refused.stderr
@@ -278,12 +278,12 @@ def test_milvus_lite_is_open_in_one_process_at_a_time(tmp_path):
 
 @needs_milvus
 def test_kinds_addresses_and_names_that_milvus_does_not_take(tmp_path):
-    from fashionern.milvus import MilvusStore
+    from fashionern.search.stores.milvus import MilvusStore
 
     photos, vectors = some(200)
     store = MilvusStore.create(tmp_path / "h.db", {**ABOUT, "kind": "hnsw"})
     store.put(photos, vectors)
-    store.tend()
+    store.refresh()
     assert np.mean([set(dict(f)) == set(dict(nearest(photos, vectors, q, 10))) for q, f in zip(vectors, store.find(vectors, 10))]) > 0.95
     assert "rename" in sentence(store.put, [Photo("\udc80.jpg", "/p")], vectors[:1])
     assert "bytes" in sentence(store.put, [Photo("x" * 70_000, "/p")], vectors[:1])
@@ -296,10 +296,10 @@ def test_kinds_addresses_and_names_that_milvus_does_not_take(tmp_path):
 
 @needs_milvus
 def test_a_put_larger_than_a_request_goes_in_parts(tmp_path, monkeypatch):
-    from fashionern import milvus
+    from fashionern.search.stores import milvus
 
     photos, vectors = some(COUNT)
-    monkeypatch.setattr(milvus, "MOST_BYTES", 4_000)
+    monkeypatch.setattr(milvus, "MAX_BYTES", 4_000)
     monkeypatch.setattr(milvus, "PAGE", 70)
     sizes = [len(part) for part in milvus._in_messages([milvus._row(p, v) for p, v in zip(photos, vectors)])]
     assert len(sizes) > 20 and sum(sizes) == COUNT
@@ -310,7 +310,7 @@ def test_a_put_larger_than_a_request_goes_in_parts(tmp_path, monkeypatch):
 
 
 def test_without_milvus_the_mend_is_said(tmp_path, monkeypatch):
-    from fashionern.milvus import MilvusStore
+    from fashionern.search.stores.milvus import MilvusStore
 
     (tmp_path / "index.db").mkdir()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fashionern.core import CROPS
 from fashionern.data.transforms import Preprocess
 from fashionern.encoders.clip import ClipEncoder, create_clip, load_clip_weights
 from fashionern.encoders.tme import TME, Encoders, TmeSettings
+from fashionern.records import CROPS
 
 ARCHITECTURES = ("RN50", "ViT-B-32", "MobileCLIP-S1", "ViT-B-16-SigLIP")  # an RN-style and a ViT, each OpenAI's layout, and two `CustomTextCLIP`
 
@@ -35,20 +35,20 @@ def inputs(clip) -> tuple[torch.Tensor, torch.Tensor]:
 def test_untrained_tme_is_clips_own_text_encoder(clip, inputs):
     tokens, local = inputs
     own = clip.model.encode_text(tokens, normalize=True)
-    assert (clip.encode_text(tokens).whole - own).abs().max() < 1e-6
+    assert (clip.encode_text(tokens).embedding - own).abs().max() < 1e-6
     for settings in (TmeSettings(), TmeSettings(layers=(0, -1), ffn="shared", gate="channel")):
         enhanced = TME(clip, settings).eval()(clip, tokens, local)
-        assert (enhanced.whole - own).abs().max() < 1e-6
+        assert (enhanced.embedding - own).abs().max() < 1e-6
         assert enhanced.align.shape == (3, clip.dim)
     trimmed = TME(clip, TmeSettings(layers=(0,))).eval()(clip, clip.trim(tokens), local)
-    assert (trimmed.whole - own).abs().max() < 1e-6
+    assert (trimmed.embedding - own).abs().max() < 1e-6
 
 
 @torch.no_grad()
 def test_the_reference_is_read_only_through_an_open_inject_gate(clip, inputs):
     tokens, local = inputs
     tme = TME(clip, TmeSettings(layers=(0, -1))).eval()
-    moved = lambda: (tme(clip, tokens, local).whole - tme(clip, tokens, local.flip(0)).whole).abs().max().item()
+    moved = lambda: (tme(clip, tokens, local).embedding - tme(clip, tokens, local.flip(0)).embedding).abs().max().item()
     for branches in tme.branches.values():
         branches.gate_align.fill_(0.5)
     assert moved() == 0, "the align gate lets no reference through"
@@ -68,7 +68,7 @@ def test_saved_apart_and_loaded(clip, inputs, tmp_path):
     Encoders(clip, tme).save(tmp_path / "encoders.safetensors")
     again = load_encoders("RN50", tmp_path / "encoders.safetensors")
     with torch.no_grad():
-        assert torch.equal(again.text(tokens, local).whole, tme(clip, tokens, local).whole)
+        assert torch.equal(again.text(tokens, local).embedding, tme(clip, tokens, local).embedding)
 
 
 def test_clip4cirs_fine_tuned_file(tmp_path):

@@ -15,8 +15,8 @@ import torch
 from forked import forked
 from safetensors.torch import load_file
 
-from fashionern.data.garments import draw_fashioniq
-from fashionern.stopping import STOPPED
+from fashionern.data.drawn.garments import draw_fashioniq
+from fashionern.interrupts import STOPPED
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +50,7 @@ def run(command: list, **kwargs) -> subprocess.CompletedProcess:
 
 def trained(*args: str) -> None:
     "`ern_train`, to its end, with one thread as the others have."
-    done = forked(ROOT, "import torch; torch.set_num_threads(1); from fashionern.cli import train; train()", *args)
+    done = forked(ROOT, "import torch; torch.set_num_threads(1); from fashionern.cli.train import main; main()", *args)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

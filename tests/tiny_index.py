@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fashionern.data.drawing import draw_file
-from fashionern.data.garments import sample_designs
+from fashionern.data.drawn.drawing import draw_file
+from fashionern.data.drawn.garments import sample_designs
 from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.tme import Encoders
-from fashionern.index import begin_store, compare, fill
-from fashionern.models.factory import create_model
 from fashionern.models.hub import Retriever
-from fashionern.search import Searcher
+from fashionern.models.registry import create_model
+from fashionern.search.index import begin_store, compare, fill
+from fashionern.search.searcher import Searcher
 
 
 def tiny_searcher(

@@ -9,13 +9,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import fashionern.stages
-import fashionern.warmup
-from fashionern.config import parse_train
-from fashionern.train import run_training
+import fashionern.training.stages
+import fashionern.training.warmup
+from fashionern.training.flags import parse_train
+from fashionern.training.run import run_training
 
 folder, rank = Path(sys.argv[1]), os.environ["RANK"]
-fit = fashionern.stages.fit
+fit = fashionern.training.stages.fit
 
 
 def noting(name, module, *args, **kwargs):
@@ -29,6 +29,6 @@ def noting(name, module, *args, **kwargs):
 
 
 if __name__ == "__main__":
-    fashionern.stages.fit = fashionern.warmup.fit = noting
+    fashionern.training.stages.fit = fashionern.training.warmup.fit = noting
     cfg = parse_train(sys.argv[2:])
     run_training(replace(cfg, run_dir=cfg.run_dir / f"rank{rank}"))

@@ -4,11 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from fashionern.core import ErnError, one_sentence
-from fashionern.data.check import check_dataset, check_sentences
-from fashionern.data.photos import unpack_images
-from fashionern.data.prepare import conclude, unpack_archives
-from fashionern.data.table import triplets_from_table
+from fashionern.errors import ErnError, exit_on_error
+from fashionern.data.datasets.check import check_dataset, check_sentences
+from fashionern.data.catalogue.photos import unpack_images
+from fashionern.data.download.prepare import conclude, unpack_archives
+from fashionern.data.catalogue.table import triplets_from_table
 
 
 def amount(text: str) -> float | int | None:
@@ -67,7 +67,7 @@ def rows(report: dict) -> list[tuple[str, object]]:
 def main(argv: list[str] | None = None) -> int:
     "Unpack, make, tell; 0 where all is there, 1 where not, 2 where the input is wrong."
     o = parse(argv)
-    with one_sentence():
+    with exit_on_error():
         if o.images and o.images.is_dir():
             raise ErnError(f"--images {o.images} is a folder; put it, or a link to it, at {o.root / 'images'} and leave --images out.")
         where, max_bytes = conditions(o.where), int(o.max_gb * 1e9)

@@ -2,10 +2,10 @@
 
 import sys
 
-from fashionern.data.archives import tree
-from fashionern.data.check import check_dataset, check_sentences, check_table
-from fashionern.data.core import IMAGE_SUFFIXES
-from fashionern.data.prepare import Annotation, Source, run
+from fashionern.data.download.archives import tree
+from fashionern.data.datasets.check import check_dataset, check_sentences, check_table
+from fashionern.data.images import IMAGE_SUFFIXES
+from fashionern.data.download.prepare import Annotation, Source, run
 
 REPOSITORY = "https://raw.githubusercontent.com/Cuberick-Orion/CIRR/cirr_dataset"
 

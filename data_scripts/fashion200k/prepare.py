@@ -3,11 +3,11 @@
 import sys
 from pathlib import PurePosixPath
 
-from fashionern.data.archives import tree
-from fashionern.data.check import check_dataset, check_sentences, check_table
-from fashionern.data.core import IMAGE_SUFFIXES
-from fashionern.data.fashion200k import CATEGORIES, SPLITS
-from fashionern.data.prepare import Annotation, Source, run
+from fashionern.data.download.archives import tree
+from fashionern.data.datasets.check import check_dataset, check_sentences, check_table
+from fashionern.data.images import IMAGE_SUFFIXES
+from fashionern.data.datasets.fashion200k import CATEGORIES, SPLITS
+from fashionern.data.download.prepare import Annotation, Source, run
 
 LABELS = tuple(Annotation(f"labels/{c}_{s}_detect_all.txt") for c in CATEGORIES for s in SPLITS)
 QUERIES = Annotation("test_queries.txt", "https://storage.googleapis.com/image_retrieval_css/test_queries.txt")

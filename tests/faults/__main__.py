@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fashionern.core import plural
+from fashionern.errors import plural
 
 from .extraction import kill_extraction
 from .indexes import kill_index

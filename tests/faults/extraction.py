@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fashionern.data.core import ImageFinder
+from fashionern.data.images import ImageFinder
 from fashionern.encoders.clip import TINY, create_clip
+from fashionern.encoders.feature_store import FeatureStore, extract_features
 from fashionern.encoders.tme import Encoders
-from fashionern.features import FeatureStore, extract_features
 
 from .children import child, counted
 

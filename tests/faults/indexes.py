@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from fashionern.core import one_sentence, set_seed
-from fashionern.data.garments import draw_pictures, sample_designs
+from fashionern.data.drawn.garments import draw_pictures, sample_designs
+from fashionern.distributed import set_seed
 from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.tme import Encoders
-from fashionern.index_commands import parse_index
-from fashionern.index_work import run_index
-from fashionern.inventory import open_store
-from fashionern.models.factory import create_model
+from fashionern.errors import exit_on_error
 from fashionern.models.hub import Retriever
+from fashionern.models.registry import create_model
+from fashionern.search.config import parse_index
+from fashionern.search.indexing import run_index
+from fashionern.search.inventory import open_store
 
 from .children import child, counted
 
@@ -36,7 +37,7 @@ def prepare(folder: Path) -> None:
 def command(folder: Path, what: str, index: str, images: str) -> None:
     "As `ern_index` does it."
     made = ["--model", str(folder / "model"), "--out"] if what == "build" else ["--index"]
-    with one_sentence():
+    with exit_on_error():
         run_index(parse_index([what, "--images", str(folder / images), "--num-workers", "0", "--device", "cpu", "--batch-size", "4", *made, str(folder / index)]))
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from fashionern.config import parse_train
-from fashionern.core import one_sentence
-from fashionern.data.garments import draw_fashioniq
-from fashionern.train import run_training
+from fashionern.data.drawn.garments import draw_fashioniq
+from fashionern.errors import exit_on_error
+from fashionern.training.flags import parse_train
+from fashionern.training.run import run_training
 
 from .children import child, counted
 
@@ -27,7 +27,7 @@ def flags(root: Path, run: Path) -> list[str]:
 
 def train(root: Path, run: Path, *more: str) -> None:
     "As `ern_train` does it."
-    with one_sentence():
+    with exit_on_error():
         run_training(parse_train([*flags(root, run), *more]))
 
 

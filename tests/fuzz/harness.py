@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from fashionern.core import ErnError
+from fashionern.errors import ErnError
 
 from .draw import Maker
 from .hostile import Raw

@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from fashionern.core import ErnError, write_json
-from fashionern.data.check import check_dataset, check_sentences, check_table
-from fashionern.data.cirr import load_cirr
-from fashionern.data.core import TripletDataset, apply_missing, join_captions
-from fashionern.data.fashion200k import load_fashion200k
-from fashionern.data.fashioniq import load_fashioniq
-from fashionern.data.folder import load_folder, read_products
-from fashionern.data.shoes import load_shoes
+from fashionern.data.datasets.check import check_dataset, check_sentences, check_table
+from fashionern.data.datasets.cirr import load_cirr
+from fashionern.data.datasets.fashion200k import load_fashion200k
+from fashionern.data.datasets.fashioniq import load_fashioniq
+from fashionern.data.datasets.folder import load_folder, read_products
+from fashionern.data.datasets.shoes import load_shoes
+from fashionern.data.triplets import TripletDataset, apply_missing, join_captions
+from fashionern.errors import ErnError
+from fashionern.files import write_json
 
 from .harness import check_sentence, target
 from .hostile import documents, folders, near, write_files

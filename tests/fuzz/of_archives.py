@@ -9,8 +9,8 @@ import warnings
 import zipfile
 from pathlib import Path
 
-from fashionern.data.archives import flat, tree, unpack
-from fashionern.data.image_urls import Journal, read_url_list
+from fashionern.data.download.archives import flat, tree, unpack
+from fashionern.data.download.image_urls import Journal, read_url_list
 
 from . import draw
 from .harness import BrokenContract, target

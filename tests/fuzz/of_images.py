@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fashionern.data.core import load_image
-from fashionern.data.fetch import Refusal
-from fashionern.data.image_urls import picture_suffix
-from fashionern.data.photos import fingerprint
+from fashionern.data.catalogue.photos import fingerprint
+from fashionern.data.download.fetch import Refusal
+from fashionern.data.download.image_urls import picture_suffix
+from fashionern.data.images import load_image
 from fashionern.data.transforms import Preprocess
-from fashionern.uploads import decode_picture, encode_jpeg
+from fashionern.web.uploads import decode_picture, encode_jpeg
 
 from . import draw
 from .harness import BrokenContract, target
@@ -67,7 +67,7 @@ def _seen(data: bytes, folder: Path) -> None:
     fingerprint(image)
     for pad in ("target", "square"):
         view = Preprocess(size=32, pad=pad, canvas=36)
-        if view.whole(image).shape != (3, 32, 32) or view.spread(image).shape != (3, 36, 36):
+        if view.embedding(image).shape != (3, 32, 32) or view.spread(image).shape != (3, 36, 36):
             raise BrokenContract("a view of another shape")
 
 

@@ -9,14 +9,14 @@ import faiss
 import numpy as np
 from rich.console import Console
 
-from fashionern.faiss_store import FolderStore
-from fashionern.features import FeatureStore
-from fashionern.filters import parse_filter
-from fashionern.index_work import hits_table
-from fashionern.inventory import _told_table, describe, open_store
+from fashionern.encoders.feature_store import FeatureStore
 from fashionern.models.hub import KIND  # noqa: F401  heavy imports before the fork
-from fashionern.search import Hit, Query
-from fashionern.store import Photo
+from fashionern.search.inventory import _told_table, describe, open_store
+from fashionern.search.results import hits_table
+from fashionern.search.searcher import Hit, Query
+from fashionern.search.stores.base import Photo
+from fashionern.search.stores.filters import parse_filter
+from fashionern.search.stores.folder import FolderStore
 
 from . import draw
 from .harness import BrokenContract, target
@@ -130,7 +130,7 @@ STORED: dict[str, bytes] = {}
 def _build_features() -> None:
     import torch
 
-    from fashionern.core import ImageFeatures
+    from fashionern.records import ImageFeatures
 
     with tempfile.TemporaryDirectory() as d:
         store = FeatureStore.create(Path(d) / "s", "key", ["a", "b"], 4)

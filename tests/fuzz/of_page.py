@@ -12,11 +12,11 @@ from pathlib import Path
 from PIL import Image
 from tiny_index import tiny_searcher
 
-from fashionern.app import create_app, listen, make_server, photo_id, photo_name, text_of, where_of
-from fashionern.core import ErnError
-from fashionern.filters import parse_filter
-from fashionern.guard import HEADERS, host_of, netloc_of
-from fashionern.search import Searcher
+from fashionern.errors import ErnError
+from fashionern.search.searcher import Searcher
+from fashionern.search.stores.filters import parse_filter
+from fashionern.web.app import create_app, listen, make_server, photo_id, photo_name, text_of, where_of
+from fashionern.web.guard import HEADERS, host_of, netloc_of
 
 from . import draw
 from .harness import BrokenContract, target

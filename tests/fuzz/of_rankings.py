@@ -4,12 +4,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fashionern.core import Triplet, write_json
-from fashionern.data.core import ImageFinder, TripletDataset
-from fashionern.evaluate import RankedQuery, Result
-from fashionern.predictions import write_predictions
-from fashionern.rankings import compare, comparison_tables, read_rankings
-from fashionern.search import Query, read_queries
+from fashionern.data.images import ImageFinder
+from fashionern.data.triplets import TripletDataset
+from fashionern.evaluation.evaluate import RankedQuery, Result
+from fashionern.evaluation.predictions import write_predictions
+from fashionern.evaluation.rankings import compare, comparison_tables, read_rankings
+from fashionern.files import write_json
+from fashionern.records import Triplet
+from fashionern.search.searcher import Query, read_queries
 
 from . import draw
 from .harness import BrokenContract, target

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from fashionern.commands import EvalConfig
-from fashionern.config import PRESETS
 from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.tme import TME, Encoders
-from fashionern.models.factory import create_model, parse_model, save_model
 from fashionern.models.hub import Retriever, model_card, read_config
-from fashionern.opened import open_retriever, read_run
-from fashionern.report import fill_in
+from fashionern.models.registry import create_model, parse_model, save_model
+from fashionern.training.config import PRESETS
+from fashionern.training.flags import EvalConfig
+from fashionern.training.report import fill_in
+from fashionern.training.trained import load_retriever, read_run
 
 from . import draw
 from .harness import target
@@ -48,7 +48,7 @@ def _(data: bytes, folder: Path) -> None:
 @target("run", documents({**RECORD, "model": "tirg", "compare": []}), 0.03, ready=_ready)
 def _(data: bytes, folder: Path) -> None:
     write_files(RUN | {"config.json": data}, folder)
-    open_retriever(folder)
+    load_retriever(folder)
 
 
 @target("hub-config", draw.tuples(CHANGES, RARELY), ready=_ready)

@@ -7,12 +7,13 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from fashionern.core import ErnError, unknown_name, write_json
-from fashionern.data.folder import load_folder
-from fashionern.data.phrases import product_sentences
-from fashionern.data.table import read_table, triplets_from_table
-from fashionern.filters import columns_of, parse_filter, to_milvus, to_sql
-from fashionern.inventory import read_rows, row_of
+from fashionern.data.catalogue.phrases import product_sentences
+from fashionern.data.catalogue.table import read_table, triplets_from_table
+from fashionern.data.datasets.folder import load_folder
+from fashionern.errors import ErnError, unknown_name
+from fashionern.files import write_json
+from fashionern.search.inventory import read_rows, row_of
+from fashionern.search.stores.filters import columns_of, parse_filter, to_milvus, to_sql
 
 from . import draw
 from .harness import BrokenContract, target

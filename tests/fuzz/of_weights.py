@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save as save_safetensors
 
-from fashionern.checkpoint import load_state, save_state
 from fashionern.encoders.clip import TINY, create_clip, load_clip_weights
 from fashionern.encoders.tme import TME, Encoders, load_encoders
-from fashionern.models.factory import create_model, load_model
+from fashionern.models.registry import create_model, load_model
+from fashionern.training.checkpoint import load_state, save_state
 from fashionern.weights import read_header, read_weights
 
 from . import draw
