@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   = .venv
 BIN    = $(VENV)/bin
-SLOW   = 0[2347]_(inside|methods|catalogue|extending)
+SLOW   = 0[2347]_(inside|all_methods|catalogue|extending)
 PIP    = $(BIN)/python -m pip --disable-pip-version-check
 NEW    = import sys; sys.exit(None if sys.version_info >= (3, 10) else "error: this is Python %d.%d, and 3.10 or newer is needed; name one: make demo PYTHON=python3.12" % sys.version_info[:2])
 

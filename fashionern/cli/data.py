@@ -84,7 +84,7 @@ def main() -> None:
 
     say = Console(highlight=False, soft_wrap=True).print
     if isinstance(cfg, DrawConfig):
-        from fashionern.data.drawn.editions import draw_dataset
+        from fashionern.data.datasets.editions import draw_dataset
 
         try:
             made = draw_dataset(cfg.dataset, cfg.root, cfg.images, cfg.seed, cfg.size, cfg.num_workers)

@@ -83,23 +83,32 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # whatever the name: Pi
 MAX_IMAGE_SIDE, MAX_PIXELS = 12_000, 110_000_000  # of a photo: a long and narrow one is padded to almost a square of its longer side
 
 
-def load_image(path: str | Path) -> Image.Image:
-    "The picture as upright RGB; transparent parts are put on white; an unreadable file is an `ErnError` that names it."
+def _to_rgb(image: Image.Image) -> Image.Image:
+    "Upright RGB, transparent parts on white."
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def load_image(
+    image: str | Path | Image.Image,  # a file, or an image that is already open
+) -> Image.Image:
+    "The image as upright RGB, transparent parts on white; an `ErnError` names a file that cannot be read."
+    if isinstance(image, Image.Image):
+        return _to_rgb(image)
     try:
-        with Image.open(path, formats=FORMATS) as opened:
+        with Image.open(image, formats=FORMATS) as opened:
             if max(opened.size) > MAX_IMAGE_SIDE or opened.width * opened.height > MAX_PIXELS:
                 raise ErnError(
-                    f"Image {path} has {opened.width:,} × {opened.height:,} pixels; {MAX_IMAGE_SIDE:,} a side and {MAX_PIXELS / 1e6:g} million in all "
+                    f"Image {image} has {opened.width:,} × {opened.height:,} pixels; {MAX_IMAGE_SIDE:,} a side and {MAX_PIXELS / 1e6:g} million in all "
                     f"are read at most: make it smaller."
                 )
-            image = ImageOps.exif_transpose(opened)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return image.convert("RGB")
+            return _to_rgb(opened)
     except FileNotFoundError:
-        raise missing("image", path) from None
+        raise missing("image", image) from None
     except ErnError:
         raise
     except Exception as e:  # a damaged file can set off almost any error in a decoder
-        raise ErnError(f"Image {path} cannot be read ({e}); it is truncated or no image: give another photo, or fetch it anew.") from None
+        raise ErnError(f"Image {image} cannot be read ({e}); it is truncated or no image: give another photo, or fetch it anew.") from None

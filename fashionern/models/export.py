@@ -19,12 +19,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ..data.images import load_image
 from ..data.transforms import Preprocess
 from ..encoders.clip import text_tower
 from ..errors import ErnError
 from ..files import write_atomic
 from .composers.base import Composer, TargetHead
-from .hub import Retriever, as_picture
+from .hub import Retriever
 from ..records import CROPS, ImageFeatures
 
 # %% ../../nbs/models/03_export.ipynb #b7a2709a
@@ -146,7 +147,7 @@ def photo_views(
     preprocess: Preprocess,  # `Preprocess(**record["preprocess"])`
 ) -> Tensor:
     "B photos → (B, 14, 3, S, S) bytes: the whole view, then the 13 crops."
-    pictures = [as_picture(image) for image in images]
+    pictures = [load_image(image) for image in images]
     whole, canvas = (torch.stack([cut(p) for p in pictures]) for cut in (preprocess.global_view, preprocess.spread))
     return torch.cat([whole[:, None], preprocess.crops(canvas)], 1)
 

@@ -17,10 +17,11 @@ from matplotlib.gridspec import GridSpec
 from PIL import Image
 from torch import Tensor
 
+from ..data.images import load_image
 from ..data.triplets import clean_caption, join_captions
 from ..errors import ErnError
 from ..evaluation.plots import NO_WORD, WORD, query_attention, shade_crops, show_picture, word_bars
-from ..models.hub import Retriever, as_picture
+from ..models.hub import Retriever
 from ..records import ImageFeatures
 from ..training.trained import check_searchable, encode_sentences
 
@@ -134,7 +135,7 @@ def why_picture(
     fig = Figure(figsize=(max(2.0 * sum(widths), 6.6), tall + 1.3), dpi=100, layout="constrained")
     grid = GridSpec(len(lines) + 1, len(widths), figure=fig, width_ratios=widths, height_ratios=[tall / len(lines)] * len(lines) + [0.6])
     for row, (label, picture, shares) in enumerate(lines):
-        picture = as_picture(picture)  # a copy, so that it may shrink
+        picture = load_image(picture)  # a copy, so that it may shrink
         picture.thumbnail((480, 480))
         show_picture(fig.add_subplot(grid[row, 0]), picture, label)
         if shares:

@@ -17,7 +17,7 @@ from ..data.images import load_image
 from ..encoders.feature_store import photo_mark
 from ..errors import ErnError
 from ..files import check_path
-from ..models.hub import Retriever, as_picture
+from ..models.hub import Retriever
 from .index import check_identity
 from .inventory import open_store
 from .stores.base import Store
@@ -100,7 +100,7 @@ class Searcher:
         "The query's reference as an upright RGB picture; None where it has none."
         if query.name is not None:
             return load_image(Path(self.store.get([query.name])[0].path))
-        return None if query.image is None else as_picture(query.image)
+        return None if query.image is None else load_image(query.image)
 
     def search_many(self, queries: Sequence[Query]) -> list[list[Hit]]:
         "The hits of each query."

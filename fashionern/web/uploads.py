@@ -27,7 +27,7 @@ def decode_picture(
     side: int = 1024,  # the longer side of what is returned, pixels
 ) -> Image.Image:
     "The picture in the bytes, upright RGB, made smaller; an `ErnError` where there is none or it is too large."
-    from fashionern.models.hub import as_picture
+    from fashionern.data.images import load_image
 
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -35,7 +35,7 @@ def decode_picture(
                 raise ErnError(f"The picture has {image.width:,} × {image.height:,} pixels, more than {most_pixels / 1e6:g} million; make it smaller first.")
             with _decoding:
                 image.draft("RGB", (2 * side, 2 * side))  # a JPEG is decoded at a fraction of its size
-                picture = as_picture(image)
+                picture = load_image(image)
     except ErnError:
         raise
     except Image.DecompressionBombError:

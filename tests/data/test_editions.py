@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from fashionern.data.annotations import read_lines
+from fashionern.data.datasets.editions import EDITIONS, LIMITS, draw_dataset, make_cirr, make_fashion200k, make_shoes
 from fashionern.data.datasets.factory import create_dataset
 from fashionern.data.drawn.drawing import Design
-from fashionern.data.drawn.editions import EDITIONS, LIMITS, draw_dataset, make_cirr, make_fashion200k, make_shoes
 from fashionern.data.drawn.garments import write_note
 from fashionern.data.drawn.wording import changes, words
 from fashionern.data.registry import DATASETS, NOTE

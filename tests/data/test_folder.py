@@ -21,7 +21,7 @@ from fashionern.data.datasets.folder import load_folder, read_products
 from fashionern.data.images import ImageFinder
 from fashionern.files import write_json
 
-SCRIPT = Path(__file__).resolve().parent.parent / "data_scripts" / "catalogue" / "prepare.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "data_scripts" / "catalogue" / "prepare.py"
 ATTRIBUTES = ("colour", "kind", "sleeve")
 
 

@@ -15,12 +15,12 @@ import pytest
 from loopback import Loopback, picture, reply
 
 from fashionern.data.datasets.check import check_dataset, check_sentences, check_table
+from fashionern.data.datasets.editions import draw_dataset
 from fashionern.data.download.fetch import Manners
 from fashionern.data.download.prepare import Annotation, Source, count_entries, run
-from fashionern.data.drawn.editions import draw_dataset
 from fashionern.data.registry import DATASETS, NOTE
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "data_scripts"
+SCRIPTS = Path(__file__).resolve().parents[2] / "data_scripts"
 QUICK = Manners(tries=2, backoff=0.01, silence=3)
 NAMES = ("fashioniq", "shoes", "fashion200k", "cirr")
 IMAGES = {"fashioniq": ".png", "shoes": ".jpg", "fashion200k": ".jpeg", "cirr": ".png"}

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("licences", ROOT / "docs" / "licences.py")
 licences = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(licences)

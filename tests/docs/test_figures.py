@@ -17,7 +17,7 @@ from fashionern.files import write_json
 from fashionern.training.flags import parse_ablate, parse_methods
 from fashionern.training.outcomes import Outcome, write_outcomes
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
 import figures  # noqa: E402  it stands in docs/
 

@@ -10,7 +10,7 @@ from forked import forked
 
 from fashionern.data.drawn.garments import draw_fashioniq
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FLAGS = [
     "--preset",
     "demo",
@@ -150,7 +150,7 @@ def test_listed_among_the_models(trained):
 def checked(folder: Path, text: str, name: str) -> CompletedProcess:
     "Some of the checks of every model over the composer of that file, as tutorial and CONTRIBUTING say it."
     (folder / "my_composer.py").write_text(text)
-    only = ["-q", "-p", "no:cacheprovider", "-p", "my_composer", "tests/test_models.py", "-k", f"{name} and (length or gradients or padding or itself or loaded)"]
+    only = ["-q", "-p", "no:cacheprovider", "-p", "my_composer", "tests/models/test_models.py", "-k", f"{name} and (length or gradients or padding or itself or loaded)"]
     return forked(ROOT, "import pytest, sys; sys.exit(pytest.main())", *only, path=(folder,))
 
 
@@ -162,7 +162,7 @@ def test_the_checks_of_every_model_run_over_it(tmp_path):
     long = text.replace("return F.normalize(", "return (").replace("add(all_three), dim=-1)", "add(all_three))")
     assert long != text
     bad = checked(tmp_path, long, "spotlight")
-    assert bad.returncode == 1 and "FAILED tests/test_models.py::test_shapes_and_unit_length[spotlight" in bad.stdout, bad.stdout[-2000:]
+    assert bad.returncode == 1 and "FAILED tests/models/test_models.py::test_shapes_and_unit_length[spotlight" in bad.stdout, bad.stdout[-2000:]
 
 
 def test_the_file_in_contributing_keeps_the_promises(tmp_path):

@@ -19,7 +19,7 @@ from fashionern.data.drawn.garments import draw_fashioniq
 from fashionern.interrupts import STOPPED
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PYTHON = [sys.executable, "-m", "fashionern.train"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 

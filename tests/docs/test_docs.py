@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(p.stem for p in (ROOT / "nbs").glob("[0-9]*.ipynb"))
 LOADED = {"script": "src", "link": "href", "img": "src", "source": "src", "iframe": "src", "object": "data", "video": "src"}
 NOT_SHOWN = {"style", "script"}
@@ -122,7 +122,7 @@ def test_an_entry_has_signature_parameters_and_links(site):
 
 def test_pictures_are_shown(site):
     assert any(load.endswith("demo.png") for load in read(site, "index").loads)
-    for name in ("data/03_transforms", "evaluation/06_plots", "benchmark/06_main", "tutorials/01_garments", "tutorials/03_methods"):
+    for name in ("data/03_transforms", "evaluation/06_plots", "benchmark/06_main", "tutorials/01_garments", "tutorials/03_all_methods"):
         assert any(load.startswith("_images/") for load in read(site, name).loads), f"{name} has lost its figures"
 
 
