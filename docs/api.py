@@ -1,4 +1,4 @@
-"""API entries made from source text alone: signature, one-line docstring, and what the comment beside each parameter says."""
+"""API entries from source text: signature, one-line docstring, and the comment next to each parameter."""
 
 import ast
 import io
@@ -15,11 +15,11 @@ class Entry:
     "One function, class, method or property of a module."
 
     kind: str  # the directive: 'function', 'class', 'method', 'property'
-    name: str  # as it is called; 'Class.method' for a member
+    name: str  # the name; 'Class.method' for a member
     signature: str  # '(x: Tensor, k: int = 5) -> Tensor', or nothing
     options: list[str] = field(default_factory=list)  # of the directive, such as ':classmethod:'
     text: str = ""  # the docstring
-    parameters: dict[str, str] = field(default_factory=dict)  # name → what it is
+    parameters: dict[str, str] = field(default_factory=dict)  # name → description
     returns: str = ""
     members: list["Entry"] = field(default_factory=list)
 
@@ -33,7 +33,7 @@ def entries(source: str) -> list[Entry]:
 
 
 def only_imports(source: str) -> bool:
-    "Whether a cell does nothing but import, beside magic such as `%matplotlib inline`."
+    "Whether a cell only imports; magic such as `%matplotlib inline` is ignored."
     if any(line.startswith("!") for line in source.splitlines()):
         return False
     body = ast.parse("\n".join(line for line in source.splitlines() if not line.startswith("%"))).body
@@ -41,13 +41,13 @@ def only_imports(source: str) -> bool:
 
 
 def comments(source: str) -> dict[int, str]:
-    "Line → the comment on it."
+    "Line number → the comment on that line."
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return {t.start[0]: t.string.lstrip("# ").strip() for t in tokens if t.type == tokenize.COMMENT}
 
 
 def _arguments(node: Function) -> Iterator[tuple[ast.arg, int]]:
-    "Each argument with the line its default, or else itself, ends on."
+    "Each argument with the line on which its default ends, or the argument itself without one."
     a = node.args
     plain = [*a.posonlyargs, *a.args]
     defaults = [None] * (len(plain) - len(a.defaults)) + list(a.defaults)
@@ -58,7 +58,7 @@ def _arguments(node: Function) -> Iterator[tuple[ast.arg, int]]:
 
 def _function(node: Function, said: dict[int, str], owner: str = "") -> Entry:
     marks = {ast.unparse(d).split(".")[-1] for d in node.decorator_list}
-    beside = {line: arg.arg for arg, line in _arguments(node) if line != node.lineno}  # the last one of a line
+    beside = {line: arg.arg for arg, line in _arguments(node) if line != node.lineno}  # the last argument of a line
     end = node.returns.end_lineno if node.returns else 0
     entry = Entry("function", node.name, _signature(node, bool(owner) and "staticmethod" not in marks), text=_text(node))
     entry.parameters = {name: said[line] for line, name in beside.items() if line in said}
@@ -73,7 +73,7 @@ def _function(node: Function, said: dict[int, str], owner: str = "") -> Entry:
 
 
 def _signature(node: Function, bound: bool) -> str:
-    a = ast.parse(f"def f({ast.unparse(node.args)}): ...").body[0].args  # a copy, to take `self` from
+    a = ast.parse(f"def f({ast.unparse(node.args)}): ...").body[0].args  # a copy, from which `self` is removed
     if bound:
         del (a.posonlyargs or a.args)[0]
     return f"({ast.unparse(a)})" + (f" -> {ast.unparse(node.returns)}" if node.returns else "")
@@ -100,7 +100,7 @@ def _is_record(node: ast.ClassDef) -> bool:
 
 
 def _field(node: ast.AnnAssign) -> str:
-    "A field of a record as an argument."
+    "A dataclass field written as an argument."
     value: Optional[ast.expr] = node.value
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
         given = {k.arg: k.value for k in value.keywords}

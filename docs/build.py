@@ -1,4 +1,4 @@
-"""Builds the documentation: notebooks and README → pages → a static site. Every warning is an error."""
+"""Build the documentation: notebooks, README and guides → pages → a static site. Every warning is an error."""
 
 import argparse
 import shutil
@@ -11,13 +11,13 @@ from sphinx.cmd.build import main as sphinx
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from pages import Pages  # noqa: E402  it stands beside this script
+from pages import Pages  # noqa: E402  it is next to this script
 
 
 def build(
-    out: Path,  # the site's folder, made anew; left as it was where the site has faults
+    out: Path,  # the site's folder; replaced only if the build succeeds
 ) -> int:
-    "The exit status: 0 where the site is whole."
+    "Build the site; returns 0 if there were no warnings."
     with tempfile.TemporaryDirectory() as d:
         pages, site = Path(d) / "pages", Path(d) / "site"
         Pages(pages).write()
@@ -34,5 +34,5 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=HERE.parent / "_docs", help="folder of the site (%(default)s)")
     given = parser.parse_args()
     code = build(given.out)
-    print(f"the site: {given.out / 'index.html'}" if code == 0 else "the site has faults; they are named above")
+    print(f"built {given.out / 'index.html'}" if code == 0 else "the build failed; its warnings are above")
     sys.exit(code)

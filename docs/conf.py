@@ -1,4 +1,4 @@
-"""How Sphinx builds the site: nothing executed, nothing loaded from elsewhere."""
+"""Sphinx settings: nothing is executed, nothing is loaded from other hosts."""
 
 import re
 from configparser import ConfigParser
@@ -15,12 +15,12 @@ about = settings["DEFAULT"]
 project, author, copyright, release = about["title"], about["author"], about["copyright"], about["version"]
 html_title = f"{project} {release}"
 extensions = ["myst_nb"]
-exclude_patterns = ["files"]  # notebooks and modules to take away
+exclude_patterns = ["files"]  # notebooks and modules to download
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
-nb_render_markdown_format = "myst"  # tables among the outputs too
-nb_ipywidgets_js = {}  # would be fetched from elsewhere
+nb_render_markdown_format = "myst"  # Markdown tables in outputs
+nb_ipywidgets_js = {}  # would be fetched from another host
 nb_merge_streams = True
 python_maximum_signature_line_length = 88
 add_module_names = False

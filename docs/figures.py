@@ -1,9 +1,9 @@
-"""Figures of README.md and docs/catalogue.md, written between marks from files that a command made.
+"""Write the figures of README and guides between marks, from files that commands produced.
 
-  python docs/figures.py                               every marked block anew, from the files as they are
-  python docs/figures.py --demo runs/demo              after make demo: its figures and its picture
-  python docs/figures.py --methods runs/methods …      after ern_methods or ern_ablate: their rows, in the catalogue's table
-  python docs/figures.py --check                       write nothing; status 1 where a block is not what the files say
+  python docs/figures.py                               write every marked block from the files as they are
+  python docs/figures.py --demo runs/demo              after make demo: take its figures and its picture
+  python docs/figures.py --methods runs/methods …      after ern_methods or ern_ablate: take their rows into the catalogue's table
+  python docs/figures.py --check                       write nothing; status 1 if a block differs from its file
 """
 
 import argparse
@@ -18,10 +18,12 @@ from typing import Any, Callable
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "nbs" / "results"
-PAGES = ("README.md", "docs/catalogue.md")
+GUIDES = ("04_shop", "05_reproducing", "06_catalogue_results", "07_speed")
+PAGES = ("README.md", *(f"docs/guides/{name}.md" for name in GUIDES))
 BLOCK = re.compile(r"(<!-- figures: (\S+) -->\n).*?(<!-- end of figures -->)", re.S)
-DOMINANCE = {"nearest": "ref 1st %", "outranks": "ref > right %", "margin": "Δcos"}
+DOMINANCE = {"nearest": "ref 1st %", "outranks": "ref > target %", "margin": "Δcos"}
 PEERS = ("tirg", "val", "artemis", "attention-pooling", "combiner", "vtf", "amc", "fame-vil", "compodiff", "cala", "dqu-cir")
+LABELS = {"published": "reference"}  # names of ways in the benchmark's file → in the table
 OURS = "fashionern@mask_padding,by_place,gate_noise=0.3"
 SHORT = (
     OURS, "dvr@mask_padding,by_place,gate_noise=0.3", "dvr@mask_padding,by_place", "tme+combiner+refine@by_place,gate_noise=0.3",
@@ -34,20 +36,20 @@ def read(file: Path) -> Any:
 
 
 def write(file: Path, value: Any) -> None:
-    "As JSON in which a list of numbers is one line."
+    "Write JSON with every list of numbers on one line."
     text = json.dumps(value, indent=1, ensure_ascii=False)
     text = re.sub(r"\[\s+([-+0-9.e,\s]+?)\s+\]", lambda m: "[" + " ".join(m[1].split()) + "]", text)
     file.write_text(text + "\n", encoding="utf-8")
 
 
 def table(heads: list[str], rows: list[list[str]], left: int = 1) -> str:
-    "Markdown; the first columns to the left, figures to the right."
+    "A Markdown table: the first columns left-aligned, figures right-aligned."
     rule = ["---"] * left + ["---:"] * (len(heads) - left)
     return "\n".join("| " + " | ".join(row) + " |" for row in (heads, rule, *rows))
 
 
 def spread(
-    values: list[float],  # mean, and deviation where there are several seeds
+    values: list[float],  # mean, then the deviation if there are several seeds
     digits: int = 1,
     sign: str = "",
 ) -> str:
@@ -59,15 +61,15 @@ def dominance(of: dict[str, list[float]]) -> list[str]:
 
 
 def demo() -> str:
-    "The demo's table under a line that says what was ranked."
+    "The demo's table under a line that states what was ranked."
     made = read(RESULTS / "demo.json")
     counts = made["counts"]
-    queries, gallery = ({c[k] for c in counts.values()} for k in ("queries", "gallery"))
-    assert len(queries) == len(gallery) == 1, "the line below is about categories of one size"
-    asked, there, many = queries.pop(), gallery.pop(), len(counts)
+    queries = {count["queries"] for count in counts.values()}
+    gallery = {count["gallery"] for count in counts.values()}
+    assert len(queries) == len(gallery) == 1, "the line below describes categories of one size"
     about = (
-        f"{made['pictures']:,} drawn pictures; protocol `{made['protocol']}`, {asked:,} questions over {there:,} pictures "
-        f"in each of {many} categories, mean of the {many}, seed {made['seed']}:"
+        f"{made['pictures']:,} drawn images; protocol `{made['protocol']}`, {queries.pop():,} queries over {gallery.pop():,} images "
+        f"in each of {len(counts)} categories, mean of the {len(counts)}, seed {made['seed']}:"
     )
     rows = []
     for r in made["results"]:
@@ -117,20 +119,40 @@ def points(first: dict, second: dict, recall: str = "R@10") -> str:
 
 
 def catalogue() -> str:
-    "The rows a newcomer needs, under what they say in two sentences."
+    "The rows a newcomer needs, under a summary of what they say."
     made = read(RESULTS / "catalogue.json")
-    rows, ours = made["rows"], named(made["rows"], OURS)
-    best = max((named(rows, p) for p in PEERS), key=lambda r: r["figures"]["R@10"][0])
-    without, plain = (named(rows, m) for m in SHORT[1:3])
-    longer = next((r for r in rows if (r["model"], r["variant"]) == (best["model"], "4 epochs")), None)
-    more = f" ({points(ours, longer)} it where it sees as many triplets as both stages of FashionERN do)" if longer else ""
-    said = (
-        f"Protocol `{made['protocol']}`, {made['queries']:,} questions over {made['gallery']:,} products. "
-        "FashionERN, with padding masked, crops told apart by place and gates weighed at random now and then, is "
-        f"{points(ours, named(rows, 'combiner'))} CLIP4Cir's Combiner in R@10 and {points(ours, best)} the best peer, `{best['model']}`{more}. "
-        f"The same model without TME is {points(without, ours)} it; without TME and with gates as published {points(plain, ours)}."
+    rows = made["rows"]
+    ours = named(rows, OURS)
+    best = max((named(rows, peer) for peer in PEERS), key=lambda row: row["figures"]["R@10"][0])
+    without, plain = (named(rows, model) for model in SHORT[1:3])
+    longer = next((row for row in rows if (row["model"], row["variant"]) == (best["model"], "4 epochs")), None)
+    more = f" ({points(ours, longer)} it if it sees as many triplets as both stages of FashionERN do)" if longer else ""
+    summary = (
+        f"{ranked(made)} FashionERN, with padding masked, crops told apart by place and gates weighed at random at times, is "
+        f"{points(ours, named(rows, 'combiner'))} CLIP4Cir's Combiner in R@10 and {points(ours, best)} the best peer, "
+        f"`{best['model']}`{more}. The same model without TME is {points(without, ours)} it; "
+        f"without TME and with gates as published it is {points(plain, ours)}."
     )
-    return f"{said}\n\n{catalogue_rows([named(rows, m) for m in SHORT])}"
+    return f"{summary}\n\n{catalogue_rows([named(rows, model) for model in SHORT])}"
+
+
+def catalogue_short() -> str:
+    "Four rows for the README: recalls and dominance only."
+    made = read(RESULTS / "catalogue.json")
+    columns = ("R@1", "R@10", "R@50")
+    names = ("nearest", "outranks")
+    body = []
+    for model in (OURS, "dvr@mask_padding,by_place", "vtf", "combiner", "sum"):
+        row = named(made["rows"], model)
+        name = f"**{model}**" if model == OURS else model
+        body.append([name, *(spread(row["figures"][key]) for key in (*columns, *names))])
+    heads = ["model", *columns, *(DOMINANCE[name] for name in names)]
+    return f"{ranked(made)}\n\n{table(heads, body)}"
+
+
+def ranked(made: dict) -> str:
+    "What the catalogue's table ranked, as a sentence."
+    return f"Protocol `{made['protocol']}`, {made['queries']:,} queries over {made['gallery']:,} products."
 
 
 def catalogue_all() -> str:
@@ -138,15 +160,17 @@ def catalogue_all() -> str:
     made = read(RESULTS / "catalogue.json")
     rows = sorted(made["rows"], key=lambda r: -r["figures"]["R@10"][0])
     dates = sorted({r["measured"] for r in rows})
-    about = f"Protocol `{made['protocol']}`, {made['queries']:,} questions over {made['gallery']:,} products; measured {', '.join(dates)}."
+    about = f"{ranked(made)} Measured {', '.join(dates)}."
     return f"{about}\n\n{catalogue_rows(rows)}\n\n" + "\n".join(f"- {key}: {note}." for key, note in made["notes"].items())
 
 
 def take_methods(run: Path) -> None:
-    "Rows of a finished ern_methods or ern_ablate → catalogue.json, each in the place of the row it makes anew."
-    config, outcomes, made = read(run / "config.json"), read(run / "methods.json"), read(RESULTS / "catalogue.json")
+    "Put the rows of a finished ern_methods or ern_ablate into catalogue.json; each replaces the row of its name."
+    config = read(run / "config.json")
+    outcomes = read(run / "methods.json")
+    made = read(RESULTS / "catalogue.json")
     if other := {o["protocol"] for o in outcomes} - {made["protocol"]}:
-        sys.exit(f"{run} was ranked under {', '.join(sorted(other))}, the table under {made['protocol']}; figures of two protocols do not go into one table.")
+        sys.exit(f"{run} was ranked under {', '.join(sorted(other))}, the table under {made['protocol']}. One table cannot hold two protocols.")
     rows = {(r["model"], r["variant"]): r for r in made["rows"]}
     measured = time.strftime("%Y-%m-%d", time.gmtime((run / "methods.json").stat().st_mtime))
     for name in dict.fromkeys(o["label"] for o in outcomes):
@@ -161,7 +185,7 @@ def row_of(
     outcomes: list[dict],  # of one row, a seed each
     config: dict,  # of the run
 ) -> dict:
-    "Mean and sample deviation over the seeds, the least time, and the command that makes this row."
+    "Mean and sample deviation over the seeds, the shortest time, and the command that reproduces the row."
     sys.path.insert(0, str(ROOT))
     from fashionern.models.registry import MODELS, parse_model
     from fashionern.training.comparison import ablation_rows
@@ -181,13 +205,13 @@ def row_of(
     line = [program, "--preset", "catalogue", "--root", "data/catalogue", *wanted, "--seeds", *map(str, seeds), *flags(config)]
     numbers = [o["mean"] | o["dominance"] for o in outcomes]
     figures = {k: [round(f([n[k] for n in numbers]), 4) for f in (statistics.fmean, statistics.stdev)[: len(seeds)]] for k in ("R@1", "R@10", "R@50", *DOMINANCE)}
-    took = [round(min(o[stage] for o in outcomes)) for stage in ("stage1_seconds", "seconds")]  # of the seed that other work disturbed least
+    took = [round(min(o[stage] for o in outcomes)) for stage in ("stage1_seconds", "seconds")]  # of the seed that other jobs disturbed least
     said = {"model": known, "variant": variant, "about": about, "seeds": seeds, "figures": figures, "parameters": outcomes[0]["parameters"]}
     return said | {"seconds": took, "command": shlex.join(line)}
 
 
 def flags(config: dict) -> list[str]:
-    "Flags that a comparison had otherwise than the preset has them."
+    "Flags whose values differ from the preset's."
     from fashionern.training.config import get_preset
 
     preset, found = json.loads(json.dumps(get_preset("catalogue").as_dict())), []
@@ -199,37 +223,45 @@ def flags(config: dict) -> list[str]:
 
 
 def published() -> str:
-    "What the paper says, as the paper's."
+    "The paper's own figures."
     made = read(RESULTS / "published.json")
     rows = []
     for f in made["figures"]:
         recalls = ", ".join(f"{k} {v:.2f}" for k, v in f.items() if k.startswith("R"))
-        rows.append([f["dataset"], f["preset"] or "not known to us", f"`{f['protocol']}`", f["of"], recalls])
-    return f"{made['source']}:\n\n" + table(["dataset", "preset", "protocol", "of", "theirs"], rows, left=5)
+        rows.append([f["dataset"], f["preset"] or "not stated", f"`{f['protocol']}`", f["of"], recalls])
+    return f"{made['source']}:\n\n" + table(["dataset", "preset", "protocol", "category", "published"], rows, left=5)
 
 
 def speed() -> str:
-    "Each measured path beside its floor and the way it is compared with."
-    made, rows = read(ROOT / "nbs" / "results" / "benchmark.json"), []
+    "Each measured path next to its floor and the way it is compared with."
+    made = read(RESULTS / "benchmark.json")
+    rows = []
     for c in made["cases"]:
         if c["section"] in ("startup", "store") or not c["seconds"]:
             continue
         floor, *others = (f"{c['times_ours'][way]['median']:.2f}" if way in c["times_ours"] else "" for way in ("floor", "published", "whole batch"))
-        memory = "; ".join(f"{'' if way == 'ours' else f'{way} '}{mb:,.0f}" for way, mb in c["memory_mb"].items())
+        memory = "; ".join(f"{'' if way == 'ours' else f'{LABELS.get(way, way)} '}{mb:,.0f}" for way, mb in c["memory_mb"].items())
         rate = 1 / statistics.median(c["seconds"]["ours"])
         rows.append([f"{c['section']}: {c['what']}", f"{rate:,.0f} {c['unit']}/s", floor, others[0] or (others[1] and f"{others[1]}, as a whole batch"), memory])
     starts = [statistics.median(c["seconds"]["ours"]) for c in made["cases"] if c["section"] == "startup" and c["what"].endswith("--help")]
     about = made["machine"]
     where = f"{about['cpu']}, {about['threads']} threads, torch {about['torch']}; medians of {len(made['cases'][0]['seconds']['ours'])} rounds."
-    heads = ["", "ours", "share of the floor's speed", "times as fast as the published way", "memory, MB"]
+    heads = ["", "this project", "share of the floor's speed", "times as fast as the reference implementation", "memory, MB"]
     return f"{where}\n\n{table(heads, rows)}\n\nEvery command shows its help within {max(starts):.2f} s."
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"demo": demo, "catalogue": catalogue, "catalogue-all": catalogue_all, "published": published, "speed": speed}
+BLOCKS: dict[str, Callable[[], str]] = {
+    "demo": demo,
+    "catalogue": catalogue,
+    "catalogue-short": catalogue_short,
+    "catalogue-all": catalogue_all,
+    "published": published,
+    "speed": speed,
+}
 
 
 def filled(text: str) -> str:
-    "A page with every marked block as the files say."
+    "A page with every marked block written from its file."
     return BLOCK.sub(lambda m: f"{m[1]}\n{BLOCKS[m[2]]()}\n\n{m[3]}", text)
 
 
@@ -237,7 +269,7 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, help="run folder of make demo")
     parser.add_argument("--methods", type=Path, nargs="+", default=[], help="run folders of ern_methods or ern_ablate")
-    parser.add_argument("--check", action="store_true", help="only look")
+    parser.add_argument("--check", action="store_true", help="compare and write nothing")
     given = parser.parse_args(args)
     if given.demo:
         take_demo(given.demo)
@@ -247,7 +279,7 @@ def main(args: list[str] | None = None) -> int:
     for page in stale:
         if not given.check:
             (ROOT / page).write_text(filled((ROOT / page).read_text(encoding="utf-8")), encoding="utf-8")
-        print(f"{page}: {'is not what the files say; run python docs/figures.py' if given.check else 'written'}")
+        print(f"{page}: {'differs from its files; run python docs/figures.py' if given.check else 'written'}")
     return int(bool(stale) and given.check)
 
 

@@ -1,4 +1,4 @@
-"The licences of what this package needs to run, as the installed packages state them: `python docs/licences.py > LICENSES.md`."
+"Licences of the run-time requirements, as the installed packages state them: `python docs/licences.py > LICENSES.md`."
 
 import re
 import sys
@@ -7,12 +7,12 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FREE = {  # what may stand in a package's own statement, by SPDX identifier
+FREE = {  # licences accepted in a package's own statement, by SPDX identifier
     "0BSD", "Apache-2.0", "BSD", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "CNRI-Python", "HPND", "ISC",
     "LLVM-exception", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Python-2.0", "Unlicense", "Zlib",
 }  # fmt: skip
-OF_NVIDIA = "NVIDIA's own terms (libraries of CUDA, which the GPU builds of torch bring)"
-WORDS = {  # how older packages say it
+OF_NVIDIA = "NVIDIA's own terms (CUDA libraries that come with the GPU builds of torch)"
+WORDS = {  # wordings of older packages
     "Apache Software License": "Apache-2.0", "Apache License, Version 2.0": "Apache-2.0", "Apache 2.0": "Apache-2.0",
     "BSD License": "BSD", "Historical Permission Notice and Disclaimer (HPND)": "HPND", "MIT License": "MIT", "ISC License (ISCL)": "ISC",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0", "Python Software Foundation License": "PSF-2.0", "3-Clause BSD License": "BSD-3-Clause", "zlib/libpng License": "Zlib",
@@ -20,14 +20,14 @@ WORDS = {  # how older packages say it
 
 
 def needed(requirements: str) -> dict[str, tuple[str, str]]:
-    "Name → version and licence of these packages and of all that they need, as far as they are installed."
+    "Name → (version, licence) of these packages and all their requirements that are installed."
     found, todo = {}, [re.match(r"[\w.-]+", r).group() for r in requirements.split()]
     while todo:
         name = re.sub(r"[-_.]+", "-", todo.pop()).lower()
         try:
             about = distribution(name)
         except PackageNotFoundError:
-            continue  # of another platform or Python
+            continue  # for another platform or Python version
         if name not in found:
             found[name] = about.version, licence(about.metadata)
             todo += [re.match(r"[\w.-]+", r).group() for r in about.requires or () if "extra ==" not in r]
@@ -35,7 +35,7 @@ def needed(requirements: str) -> dict[str, tuple[str, str]]:
 
 
 def licence(metadata) -> str:
-    "What a package says of itself: an SPDX expression, or the classifiers, or a line of text, as SPDX where it is one of `WORDS`."
+    "A package's own statement: its SPDX expression, its classifiers, or a line of text, as SPDX if it is one of `WORDS`."
     name = metadata["Name"].lower()
     if name.startswith(("nvidia-", "cuda-toolkit")):
         return OF_NVIDIA
@@ -45,7 +45,7 @@ def licence(metadata) -> str:
 
 
 def outside(licence: str) -> set[str]:
-    "What of a licence is not in `FREE`; alternatives count where none of them is."
+    "Parts of a licence that are not in `FREE`; alternatives count only if none of them is."
     if licence == OF_NVIDIA:
         return set()
     parts = re.split(r"\s+(?:AND|WITH)\s+", re.sub(r"\(([^()]*)\)", r"\1", licence))
@@ -53,7 +53,7 @@ def outside(licence: str) -> set[str]:
 
 
 def requirements() -> str:
-    "Those of running: the package's own and the extras for page and Milvus."
+    "Run-time requirements: the package's own and those of the extras for the page and Milvus."
     config = ConfigParser(delimiters=["="])
     config.read(ROOT / "settings.ini", encoding="utf-8")
     return " ".join(config["DEFAULT"][k] for k in ("requirements", "app_requirements", "milvus_requirements"))
@@ -62,13 +62,13 @@ def requirements() -> str:
 def main() -> int:
     found = needed(requirements())
     print("# Licences\n\nFashionERN is under Apache-2.0 (`LICENSE`).", end=" ")
-    print("What it needs to run, with the extras `app` and `milvus`, as each package states it; written by `python docs/licences.py`.\n")
+    print("Its run-time requirements, with the extras `app` and `milvus`, under the licences that each package states. Written by `python docs/licences.py`.\n")
     print("| package | version | licence |\n|---|---|---|")
     for name, (version, text) in found.items():
         print(f"| {name} | {version} | {text} |")
     wrong = {name: sorted(outside(text)) for name, (_, text) in found.items() if outside(text)}
     if wrong:
-        print(f"licences that nobody has agreed to: {wrong}", file=sys.stderr)
+        print(f"licences that are not in the accepted list: {wrong}", file=sys.stderr)
     return 1 if wrong else 0
 
 

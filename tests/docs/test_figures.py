@@ -1,4 +1,4 @@
-"README's tables are what their files say, and the files are what commands wrote; the prose beside them says what they show."
+"The tables of README and guides equal their files, the files are what commands wrote, and the prose next to a table is true."
 
 import json
 import re
@@ -19,7 +19,7 @@ from fashionern.training.outcomes import Outcome, write_outcomes
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
-import figures  # noqa: E402  it stands in docs/
+import figures  # noqa: E402  it is in docs/
 
 MODEL = "fashionern@mask_padding,by_place"
 PAGES = {page: (ROOT / page).read_text(encoding="utf-8") for page in figures.PAGES}
@@ -46,18 +46,18 @@ def take(folder: Path, cfg, outcomes: list[Outcome]) -> dict[tuple[str, str], di
 
 
 @pytest.mark.parametrize("page", figures.PAGES)
-def test_blocks_are_what_their_files_say(page):
+def test_every_block_equals_its_file(page):
     text = PAGES[page]
     assert text.count("<!-- figures:") == text.count("<!-- end of figures -->") == len(figures.BLOCK.findall(text)) > 0
     assert figures.filled(text) == text, "run python docs/figures.py"
 
 
-def test_every_block_stands_somewhere():
+def test_every_block_is_on_a_page():
     assert {name for text in PAGES.values() for _, name, _ in figures.BLOCK.findall(text)} == set(figures.BLOCKS)
 
 
 @pytest.mark.parametrize("file", ["demo", "catalogue", "published"])
-def test_another_figure_in_a_file_is_another_page(results, file):
+def test_a_changed_file_changes_a_page(results, file):
     text = (results / f"{file}.json").read_text(encoding="utf-8")
     figure = re.search(r'"R@10": \[?(\d+\.\d+)', text)
     (results / f"{file}.json").write_text(text[: figure.start(1)] + "99.9" + text[figure.end(1) :], encoding="utf-8")
@@ -65,7 +65,7 @@ def test_another_figure_in_a_file_is_another_page(results, file):
 
 
 @pytest.mark.parametrize("name", figures.BLOCKS)
-def test_another_figure_on_a_page_is_put_right(name):
+def test_a_changed_figure_on_a_page_is_corrected(name):
     page = next(text for text in PAGES.values() if f"<!-- figures: {name} -->" in text)
     block = next(m for m in figures.BLOCK.finditer(page) if m[2] == name)
     figure = next(m for m in re.finditer(r"\d+\.\d+", page) if block.start() < m.start() < block.end())
@@ -73,7 +73,7 @@ def test_another_figure_on_a_page_is_put_right(name):
     assert changed != page and figures.filled(changed) == page
 
 
-def test_rows_of_methods_take_the_place_of_those_they_make_anew(results, tmp_path):
+def test_rows_of_methods_replace_the_rows_of_their_name(results, tmp_path):
     before = figures.read(results / "catalogue.json")["rows"]
     cfg = parse_methods(["--preset", "catalogue", "--methods", "combiner", "--longer", "combiner", "--seeds", "1", "2", "--lr", "0.001"])
     rows = take(tmp_path, cfg, [outcome(label, "combiner", seed, recall) for label in ("combiner", "combiner, 4 epochs") for seed, recall in ((1, 40.0), (2, 42.0))])
@@ -86,7 +86,7 @@ def test_rows_of_methods_take_the_place_of_those_they_make_anew(results, tmp_pat
     assert rows["tirg", ""] == next(r for r in before if r["model"] == "tirg" and not r["variant"])
 
 
-def test_rows_of_an_ablation_are_known_by_what_they_are(results, tmp_path):
+def test_rows_of_an_ablation_are_labelled(results, tmp_path):
     cfg = parse_ablate(["--preset", "catalogue", "--model", MODEL, "--seeds", "42"])
     labels = {"fashionern": MODEL, "less TME": "clip+dvr+refine@mask_padding,by_place", "less align branch": MODEL, "loss triplet": MODEL}
     rows = take(tmp_path, cfg, [outcome(label, model, 42, 41.0) for label, model in labels.items()])
@@ -102,12 +102,12 @@ def test_the_csv_of_a_comparison_holds_plain_numbers(tmp_path):
     assert made.loc["combiner", "R@10"] == 41 and abs(made.loc["combiner", "R@10 sd"] - 2**0.5) < 1e-3 and made.loc["combiner", "stage 2 s"] == 1
 
 
-def test_two_protocols_do_not_go_into_one_table(results, tmp_path):
-    with pytest.raises(SystemExit, match="table-unmasked.*two protocols"):
+def test_one_table_cannot_hold_two_protocols(results, tmp_path):
+    with pytest.raises(SystemExit, match="table-unmasked.*cannot hold two protocols"):
         take(tmp_path, parse_methods(["--preset", "catalogue"]), [outcome("sum", "sum", 42, 20.0, "table-unmasked")])
 
 
-def test_a_note_goes_with_the_last_row_it_is_about(results, tmp_path):
+def test_a_note_is_dropped_with_the_last_row_of_its_date(results, tmp_path):
     made = figures.read(results / "catalogue.json")
     figures.write(results / "catalogue.json", {**made, "rows": [r for r in made["rows"] if r["model"] == "sum"]})
     take(tmp_path, parse_methods(["--preset", "catalogue"]), [outcome("sum", "sum", 42, 20.0)])
@@ -115,14 +115,14 @@ def test_a_note_goes_with_the_last_row_it_is_about(results, tmp_path):
     assert "2026-11-24" in made["notes"] and "2026-11-24" not in now["notes"] and set(now["notes"]) <= {r["measured"] for r in now["rows"]}
 
 
-def test_each_row_says_by_which_command_it_comes():
+def test_each_row_records_the_command_that_reproduces_it():
     for row in figures.read(figures.RESULTS / "catalogue.json")["rows"]:
         program, *flags = shlex.split(row["command"])
         cfg = {"ern_methods": parse_methods, "ern_ablate": parse_ablate}[program](flags)
         assert list(cfg.seeds) == row["seeds"] and all(len(v) == min(2, len(row["seeds"])) for v in row["figures"].values())
 
 
-def test_a_run_of_the_demo_is_taken(results, tmp_path):
+def test_a_run_of_the_demo_becomes_the_table(results, tmp_path):
     first = Result("fashioniq-original", "sum", {}, {"R@1": 4.0, "R@10": 30.0, "R@50": 70.0}, {"nearest": 9.0, "outranks": 60.0, "margin": 0.1},
                    {c: {"queries": 5, "gallery": 8} for c in ("dress", "shirt")})  # fmt: skip
     run, drawn = tmp_path / "run", tmp_path / "drawn"
@@ -132,7 +132,7 @@ def test_a_run_of_the_demo_is_taken(results, tmp_path):
     Image.effect_noise((1400, 700), 80).save(run / "retrieval.png")
     figures.take_demo(run)
     said = figures.demo()
-    assert "1,234 drawn pictures" in said and "5 questions over 8 pictures in each of 2 categories" in said and "seed 7" in said
+    assert "1,234 drawn images" in said and "5 queries over 8 images in each of 2 categories" in said and "seed 7" in said
     assert "| **fashionern** | 4.0 | 30.0 | 70.0 | 9.0 | 60.0 | +0.100 |" in said
     assert Image.open(results / "demo.png").size == (900, 450)
 
@@ -141,40 +141,40 @@ def test_the_picture_of_the_demo_is_small():
     assert (ROOT / "nbs" / "results" / "demo.png").stat().st_size < 200_000
 
 
-def test_what_is_said_of_the_demo():
+def test_prose_about_the_demo_is_true():
     made = figures.read(figures.RESULTS / "demo.json")
     of = {r["model"]: r["dominance"] for r in made["results"]}
     for model in ("combiner", "fashionern"):
-        assert of[model]["nearest"] > of["sum"]["nearest"], "README: the reference comes first more often than with the plain sum"
-        assert of[model]["outranks"] < of["sum"]["outranks"], "README: though it outranks the right image less often"
-    assert all(r["mean"]["R@1"] <= 50 for r in made["results"]), "README: two pictures of each design, of which one counts"
+        assert of[model]["nearest"] > of["sum"]["nearest"], "README: puts the reference first more often than the plain sum"
+        assert of[model]["outranks"] < of["sum"]["outranks"], "README: but lets it outrank the target less often"
+    assert all(r["mean"]["R@1"] <= 50 for r in made["results"]), "README: two images of each design, of which one is the target"
 
 
-def test_what_is_said_of_the_catalogue():
+def test_prose_about_the_catalogue_is_true():
     rows = {(r["model"], r["variant"]): r["figures"] for r in figures.read(figures.RESULTS / "catalogue.json")["rows"]}
     r10 = {k: f["R@10"][0] for k, f in rows.items()}
     noisy = f"{MODEL},gate_noise=0.3"
     ours, without, less_dvr = rows[noisy, ""], f"dvr{noisy.removeprefix('fashionern')}", "tme+combiner+refine@by_place,gate_noise=0.3"
     less = (without, less_dvr, f"tme+dvr+identity{noisy.removeprefix('fashionern')}")
-    assert all(r10[noisy, ""] - r10[m, ""] > 1 for m in less), "docs/catalogue.md: at equal settings each part is worth its place"
+    assert all(r10[noisy, ""] - r10[m, ""] > 1 for m in less), "catalogue guide: at equal settings each part contributes"
     others = [f["outranks"][0] for (_, variant), f in rows.items() if not variant.startswith("loss ")]
-    assert ours["outranks"][0] == min(others), "docs/catalogue.md: it outranks the right image least often"
-    assert abs(r10["dvr@mask_padding,by_place", ""] - r10[noisy, ""]) < 1, "docs/catalogue.md: DVR without TME, gates as published, reaches as much"
-    assert round(r10[noisy, ""] - r10[MODEL, ""]) == 3 and 1.5 < r10["dvr@mask_padding,by_place", ""] - r10[without, ""] < 2, "docs/catalogue.md: what noise is worth"
-    assert all(2 <= round(r10[m, "4 epochs"] - r10[m, ""]) <= 3 for m in ("combiner", "tirg", "vtf")), "docs/catalogue.md: twice the epochs"
+    assert ours["outranks"][0] == min(others), "catalogue guide: it outranks the positives least often"
+    assert abs(r10["dvr@mask_padding,by_place", ""] - r10[noisy, ""]) < 1, "catalogue guide: DVR without TME, gates as published, reaches as much"
+    assert round(r10[noisy, ""] - r10[MODEL, ""]) == 3 and 1.5 < r10["dvr@mask_padding,by_place", ""] - r10[without, ""] < 2, "catalogue guide: what noise is worth"
+    assert all(2 <= round(r10[m, "4 epochs"] - r10[m, ""]) <= 3 for m in ("combiner", "tirg", "vtf")), "catalogue guide: twice the epochs"
     inject, align, tuned = ((noisy, f"less {part}") for part in ("inject branch", "align branch", "both branches, text tower tuned"))
-    assert round(r10[inject] - r10[noisy, ""], 1) == 0.7 and rows[inject]["outranks"][0] > ours["outranks"][0], "docs/catalogue.md: less the inject branch"
-    assert all(len(rows[row]["R@10"]) == 2 for row in (inject, align, tuned)), "docs/catalogue.md: three seeds"
-    assert r10[align] < r10[without, ""] and rows[align]["outranks"][0] > rows[without, ""]["outranks"][0], "docs/catalogue.md: less the alignment branch"
-    assert abs(r10[tuned] - r10[noisy, ""]) < 0.5 and rows[tuned]["outranks"][0] > ours["outranks"][0] + 2, "docs/catalogue.md: the text tower tuned instead"
+    assert round(r10[inject] - r10[noisy, ""], 1) == 0.7 and rows[inject]["outranks"][0] > ours["outranks"][0], "catalogue guide: without the inject branch"
+    assert all(len(rows[row]["R@10"]) == 2 for row in (inject, align, tuned)), "catalogue guide: three seeds"
+    assert r10[align] < r10[without, ""] and rows[align]["outranks"][0] > rows[without, ""]["outranks"][0], "catalogue guide: without the alignment branch"
+    assert abs(r10[tuned] - r10[noisy, ""]) < 0.5 and rows[tuned]["outranks"][0] > ours["outranks"][0] + 2, "catalogue guide: the text tower tuned instead"
     options = {option: r10[f"{noisy},{option}", ""] for option in ("ask=image", "train_cls", "norm=layer", "gate_floor=0.1", "ask=words", "lengths=published")}
-    assert options.pop("lengths=published") < min(options.values()) - 1, "docs/catalogue.md: lengths as published"
-    assert round(options.pop("ask=image") - r10[noisy, ""], 1) == 0.5 and len(rows[f"{noisy},ask=image", ""]["R@10"]) == 2, "docs/catalogue.md: ask=image, three seeds"
-    assert all(abs(r - r10[noisy, ""]) < 0.5 for r in options.values()), "docs/catalogue.md: options"
+    assert options.pop("lengths=published") < min(options.values()) - 1, "catalogue guide: lengths as published"
+    assert round(options.pop("ask=image") - r10[noisy, ""], 1) == 0.5 and len(rows[f"{noisy},ask=image", ""]["R@10"]) == 2, "catalogue guide: ask=image, three seeds"
+    assert all(abs(r - r10[noisy, ""]) < 0.5 for r in options.values()), "catalogue guide: options"
     symmetric, told, *worse = (rows[noisy, f"loss {loss}"] for loss in ("symmetric-infonce", "caption-reconstruction", "text-relevance", "cyclip", "triplet"))
-    assert told["outranks"][0] + 1 < symmetric["outranks"][0] < ours["outranks"][0] and abs(told["R@10"][0] - r10[noisy, ""]) < 0.2, "docs/catalogue.md: losses"
-    assert all(len(f["R@10"]) == 2 for f in (symmetric, told)), "docs/catalogue.md: losses, three seeds"
-    assert min(symmetric["R@10"][0], told["R@10"][0]) > r10[noisy, ""] - 1 and all(f["R@10"][0] < r10[noisy, ""] - 3 for f in worse), "docs/catalogue.md: losses"
+    assert told["outranks"][0] + 1 < symmetric["outranks"][0] < ours["outranks"][0] and abs(told["R@10"][0] - r10[noisy, ""]) < 0.2, "catalogue guide: losses"
+    assert all(len(f["R@10"]) == 2 for f in (symmetric, told)), "catalogue guide: losses, three seeds"
+    assert min(symmetric["R@10"][0], told["R@10"][0]) > r10[noisy, ""] - 1 and all(f["R@10"][0] < r10[noisy, ""] - 3 for f in worse), "catalogue guide: losses"
 
 
 def test_published_figures_are_the_papers():
