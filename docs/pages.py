@@ -58,11 +58,12 @@ class Pages:
         for dataset, path in self.dataset_notes.items():
             self._write(f"dataset-{dataset}", self.prose(read(path), path.parent))
         for path in self.guides:
-            self._write(guide_name(path), self.prose(read(path), path.parent))
-        self._write("contributing", self.prose(read(ROOT / "CONTRIBUTING.md"), ROOT))
+            self._write(guide_name(path), self.prose(read(path), path.parent, guide_name(path)))
+        for file in ("CONTRIBUTING.md", "SECURITY.md"):
+            self._write(Path(file).stem.lower(), self.prose(read(ROOT / file), ROOT))
         self._listings()
         front = self.prose(read(ROOT / "README.md"), ROOT)
-        top = [slug(GUIDES), "tutorials", slug(DATASETS), *map(slug, list(SECTIONS)[1:]), "contributing"]
+        top = [slug(GUIDES), "tutorials", slug(DATASETS), *map(slug, list(SECTIONS)[1:]), "contributing", "security"]
         self._write("index", front + toctree(top))
 
     def _listings(self) -> None:
@@ -115,7 +116,8 @@ class Pages:
 
     def _page_of(self, place: str) -> Optional[str]:
         "The page that shows this file or folder of the repository; None where there is none."
-        pages = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "data_scripts": f"{slug(DATASETS)}.md"}
+        pages = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
+        pages["data_scripts"] = f"{slug(DATASETS)}.md"
         pages |= {"nbs/tutorials": "tutorials.md", "docs/guides": f"{slug(GUIDES)}.md"}
         pages |= {f"docs/guides/{path.name}": f"{guide_name(path)}.md" for path in self.guides}
         pages |= {f"nbs/{name}.ipynb": f"{name}.ipynb" for name in self.notebooks}

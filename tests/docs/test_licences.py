@@ -1,4 +1,4 @@
-"What the package needs to run is under licences that were agreed to, and the list of them can be made."
+"Run-time requirements are under accepted licences, and LICENSES.md can be regenerated."
 
 import importlib.util
 import subprocess
@@ -11,13 +11,13 @@ licences = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(licences)
 
 
-def test_every_licence_was_agreed_to():
+def test_every_licence_is_accepted():
     found = licences.needed(licences.requirements())
     assert {"torch", "pillow", "safetensors", "starlette"} <= found.keys() and len(found) > 30
     assert not {name: text for name, (_, text) in found.items() if licences.outside(text)}
 
 
-def test_what_was_not_agreed_to_is_seen():
+def test_other_licences_are_reported():
     for text in ("GPL-3.0-only", "AGPL-3.0 AND MIT", "not stated", "MIT AND (GPL-2.0 OR LGPL-3.0)", "Other/Proprietary License"):
         assert licences.outside(text), text
     for text in ("MIT", "Apache-2.0 WITH LLVM-exception", "MPL-2.0 AND (Apache-2.0 OR MIT)", "BSD-3-Clause OR GPL-2.0"):
