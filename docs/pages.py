@@ -21,7 +21,7 @@ SECTIONS = {  # title → the folders of its notebooks, in reading order
     "Models": ("models",),
     "Evaluation": ("evaluation",),
     "Training": ("training",),
-    "Search": ("search/stores", "search"),
+    "Photo search": ("search/stores", "search"),
     "Search page": ("web",),
     "Commands": ("cli",),
     "Benchmark": ("benchmark",),
