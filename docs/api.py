@@ -60,7 +60,9 @@ def _function(node: Function, said: dict[int, str], owner: str = "") -> Entry:
     marks = {ast.unparse(d).split(".")[-1] for d in node.decorator_list}
     beside = {line: arg.arg for arg, line in _arguments(node) if line != node.lineno}  # the last argument of a line
     end = node.returns.end_lineno if node.returns else 0
-    entry = Entry("function", node.name, _signature(node, bool(owner) and "staticmethod" not in marks), text=_text(node))
+    entry = Entry(
+        "function", node.name, _signature(node, bool(owner) and "staticmethod" not in marks), text=_text(node)
+    )
     entry.parameters = {name: said[line] for line, name in beside.items() if line in said}
     entry.returns = said.get(end, "") if end != node.lineno and end not in beside else ""
     if owner:

@@ -38,7 +38,11 @@ def by_short_name(app, env, node, contnode):
     name = node.get("reftarget", "")
     if node.get("refdomain") != "py" or "." in name:
         return None
-    found = [(full, o) for full, o in env.domains["py"].objects.items() if full.endswith(f".{name}") and o.objtype in ("class", "function")]
+    found = [
+        (full, o)
+        for full, o in env.domains["py"].objects.items()
+        if full.endswith(f".{name}") and o.objtype in ("class", "function")
+    ]
     if len(found) != 1:
         return None
     full, target = found[0]
@@ -46,7 +50,7 @@ def by_short_name(app, env, node, contnode):
 
 
 def mathml(node: nodes.Element, block: bool) -> str:
-    "A formula in MathML, which browsers draw by themselves: its brackets grow without \\big, its fractions want braces."
+    "A formula in MathML, which browsers draw; brackets grow without \\big, and fractions need braces."
     plain = re.sub(r"\\[bB]igg?(?![a-z])", "", node.astext())
     return tex2mathml(re.sub(r"\\[td]?frac(\d)(\d)", r"\\frac{\1}{\2}", plain), as_block=block)
 

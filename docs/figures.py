@@ -1,9 +1,9 @@
 """Write the figures of README and guides between marks, from files that commands produced.
 
-  python docs/figures.py                               write every marked block from the files as they are
-  python docs/figures.py --demo runs/demo              after make demo: take its figures and its picture
-  python docs/figures.py --methods runs/methods …      after ern_methods or ern_ablate: take their rows into the catalogue's table
-  python docs/figures.py --check                       write nothing; status 1 if a block differs from its file
+python docs/figures.py                               write every marked block from the files as they are
+python docs/figures.py --demo runs/demo              after make demo: take its figures and its picture
+python docs/figures.py --methods runs/methods …      after ern_methods or ern_ablate: take their rows into the table
+python docs/figures.py --check                       write nothing; status 1 if a block differs from its file
 """
 
 import argparse
@@ -22,11 +22,26 @@ GUIDES = ("04_shop", "05_reproducing", "06_catalogue_results", "07_speed")
 PAGES = ("README.md", *(f"docs/guides/{name}.md" for name in GUIDES))
 BLOCK = re.compile(r"(<!-- figures: (\S+) -->\n).*?(<!-- end of figures -->)", re.S)
 DOMINANCE = {"nearest": "ref 1st %", "outranks": "ref > target %", "margin": "Δcos"}
-PEERS = ("tirg", "val", "artemis", "attention-pooling", "combiner", "vtf", "amc", "fame-vil", "compodiff", "cala", "dqu-cir")
+PEERS = (
+    "tirg",
+    "val",
+    "artemis",
+    "attention-pooling",
+    "combiner",
+    "vtf",
+    "amc",
+    "fame-vil",
+    "compodiff",
+    "cala",
+    "dqu-cir",
+)
 LABELS = {"published": "reference"}  # names of ways in the benchmark's file → in the table
 OURS = "fashionern@mask_padding,by_place,gate_noise=0.3"
 SHORT = (
-    OURS, "dvr@mask_padding,by_place,gate_noise=0.3", "dvr@mask_padding,by_place", "tme+combiner+refine@by_place,gate_noise=0.3",
+    OURS,
+    "dvr@mask_padding,by_place,gate_noise=0.3",
+    "dvr@mask_padding,by_place",
+    "tme+combiner+refine@by_place,gate_noise=0.3",
     "vtf", "combiner", "sum", "image-only", "text-only",
 )  # fmt: skip
 
@@ -68,13 +83,20 @@ def demo() -> str:
     gallery = {count["gallery"] for count in counts.values()}
     assert len(queries) == len(gallery) == 1, "the line below describes categories of one size"
     about = (
-        f"{made['pictures']:,} drawn images; protocol `{made['protocol']}`, {queries.pop():,} queries over {gallery.pop():,} images "
+        f"{made['pictures']:,} drawn images; protocol `{made['protocol']}`, "
+        f"{queries.pop():,} queries over {gallery.pop():,} images "
         f"in each of {len(counts)} categories, mean of the {len(counts)}, seed {made['seed']}:"
     )
     rows = []
     for r in made["results"]:
         name = f"**{r['model']}**" if r["model"] == "fashionern" else r["model"]
-        rows.append([name, *(f"{r['mean'][k]:.1f}" for k in ("R@1", "R@10", "R@50")), *dominance({k: [v] for k, v in r["dominance"].items()})])
+        rows.append(
+            [
+                name,
+                *(f"{r['mean'][k]:.1f}" for k in ("R@1", "R@10", "R@50")),
+                *dominance({k: [v] for k, v in r["dominance"].items()}),
+            ]
+        )
     return f"{about}\n\n{table(['model', 'R@1', 'R@10', 'R@50', *DOMINANCE.values()], rows)}"
 
 
@@ -86,7 +108,17 @@ def take_demo(run: Path) -> None:
     first = results[0]
     pictures = len(read(Path(config["root"]) / "designs.json"))
     keep = [{k: r[k] for k in ("model", "mean", "dominance")} for r in results]
-    write(RESULTS / "demo.json", {"command": "make demo", "seed": config["seed"], "pictures": pictures, "protocol": first["protocol"], "counts": first["counts"], "results": keep})
+    write(
+        RESULTS / "demo.json",
+        {
+            "command": "make demo",
+            "seed": config["seed"],
+            "pictures": pictures,
+            "protocol": first["protocol"],
+            "counts": first["counts"],
+            "results": keep,
+        },
+    )
     with Image.open(run / "retrieval.png") as grid:
         small = grid.convert("RGB")
         small.thumbnail((900, 900))
@@ -108,7 +140,16 @@ def catalogue_rows(rows: list[dict]) -> str:
     for r in rows:
         first, *rest = r.get("seconds", (0,))
         took = " + ".join(f"{t:,}" for t in ((first, *rest) if first else rest))
-        body.append([label(r), *(spread(r["figures"][k]) for k in heads[1:4]), *dominance(r["figures"]), str(len(r["seeds"])), f"{r['parameters']:,}", took])
+        body.append(
+            [
+                label(r),
+                *(spread(r["figures"][k]) for k in heads[1:4]),
+                *dominance(r["figures"]),
+                str(len(r["seeds"])),
+                f"{r['parameters']:,}",
+                took,
+            ]
+        )
     return table(heads, body)
 
 
@@ -128,7 +169,8 @@ def catalogue() -> str:
     longer = next((row for row in rows if (row["model"], row["variant"]) == (best["model"], "4 epochs")), None)
     more = f" ({points(ours, longer)} it if it sees as many triplets as both stages of FashionERN do)" if longer else ""
     summary = (
-        f"{ranked(made)} FashionERN, with padding masked, crops told apart by place and gates weighed at random at times, is "
+        f"{ranked(made)} FashionERN, with padding masked, crops told apart by place and gates weighed at random at times, "
+        "is "
         f"{points(ours, named(rows, 'combiner'))} CLIP4Cir's Combiner in R@10 and {points(ours, best)} the best peer, "
         f"`{best['model']}`{more}. The same model without TME is {points(without, ours)} it; "
         f"without TME and with gates as published it is {points(plain, ours)}."
@@ -161,7 +203,9 @@ def catalogue_all() -> str:
     rows = sorted(made["rows"], key=lambda r: -r["figures"]["R@10"][0])
     dates = sorted({r["measured"] for r in rows})
     about = f"{ranked(made)} Measured {', '.join(dates)}."
-    return f"{about}\n\n{catalogue_rows(rows)}\n\n" + "\n".join(f"- {key}: {note}." for key, note in made["notes"].items())
+    return f"{about}\n\n{catalogue_rows(rows)}\n\n" + "\n".join(
+        f"- {key}: {note}." for key, note in made["notes"].items()
+    )
 
 
 def take_methods(run: Path) -> None:
@@ -170,7 +214,10 @@ def take_methods(run: Path) -> None:
     outcomes = read(run / "methods.json")
     made = read(RESULTS / "catalogue.json")
     if other := {o["protocol"] for o in outcomes} - {made["protocol"]}:
-        sys.exit(f"{run} was ranked under {', '.join(sorted(other))}, the table under {made['protocol']}. One table cannot hold two protocols.")
+        sys.exit(
+            f"{run} was ranked under {', '.join(sorted(other))}, the table under {made['protocol']}. "
+            "One table cannot hold two protocols."
+        )
     rows = {(r["model"], r["variant"]): r for r in made["rows"]}
     measured = time.strftime("%Y-%m-%d", time.gmtime((run / "methods.json").stat().st_mtime))
     for name in dict.fromkeys(o["label"] for o in outcomes):
@@ -178,7 +225,10 @@ def take_methods(run: Path) -> None:
         key = new["model"], new["variant"]
         rows[key] = {**new, "about": new["about"] or rows.get(key, new)["about"]}
     dates = {r["measured"] for r in rows.values()}
-    write(RESULTS / "catalogue.json", {**made, "notes": {k: v for k, v in made["notes"].items() if k in dates}, "rows": list(rows.values())})
+    write(
+        RESULTS / "catalogue.json",
+        {**made, "notes": {k: v for k, v in made["notes"].items() if k in dates}, "rows": list(rows.values())},
+    )
 
 
 def row_of(
@@ -202,11 +252,33 @@ def row_of(
         wanted = ["--model", config["model"], "--rows", name]
     seeds = [o["seed"] for o in outcomes]
     program = "ern_ablate" if "rows" in config else "ern_methods"
-    line = [program, "--preset", "catalogue", "--root", "data/catalogue", *wanted, "--seeds", *map(str, seeds), *flags(config)]
+    line = [
+        program,
+        "--preset",
+        "catalogue",
+        "--root",
+        "data/catalogue",
+        *wanted,
+        "--seeds",
+        *map(str, seeds),
+        *flags(config),
+    ]
     numbers = [o["mean"] | o["dominance"] for o in outcomes]
-    figures = {k: [round(f([n[k] for n in numbers]), 4) for f in (statistics.fmean, statistics.stdev)[: len(seeds)]] for k in ("R@1", "R@10", "R@50", *DOMINANCE)}
-    took = [round(min(o[stage] for o in outcomes)) for stage in ("stage1_seconds", "seconds")]  # of the seed that other jobs disturbed least
-    said = {"model": known, "variant": variant, "about": about, "seeds": seeds, "figures": figures, "parameters": outcomes[0]["parameters"]}
+    figures = {
+        k: [round(f([n[k] for n in numbers]), 4) for f in (statistics.fmean, statistics.stdev)[: len(seeds)]]
+        for k in ("R@1", "R@10", "R@50", *DOMINANCE)
+    }
+    took = [
+        round(min(o[stage] for o in outcomes)) for stage in ("stage1_seconds", "seconds")
+    ]  # of the seed that other jobs disturbed least
+    said = {
+        "model": known,
+        "variant": variant,
+        "about": about,
+        "seeds": seeds,
+        "figures": figures,
+        "parameters": outcomes[0]["parameters"],
+    }
     return said | {"seconds": took, "command": shlex.join(line)}
 
 
@@ -215,10 +287,26 @@ def flags(config: dict) -> list[str]:
     from fashionern.training.config import get_preset
 
     preset, found = json.loads(json.dumps(get_preset("catalogue").as_dict())), []
-    for key in preset.keys() - {"model", "compare", "seed", "root", "run_dir", "features_dir", "resume", "device", "num_workers", "save_every", "eval_every"}:
+    for key in preset.keys() - {
+        "model",
+        "compare",
+        "seed",
+        "root",
+        "run_dir",
+        "features_dir",
+        "resume",
+        "device",
+        "num_workers",
+        "save_every",
+        "eval_every",
+    }:
         if config[key] != preset[key]:
             flag, value = key.replace("_", "-"), config[key]
-            found += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+            found += (
+                [f"--{flag}" if value else f"--no-{flag}"]
+                if isinstance(value, bool)
+                else [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+            )
     return found
 
 
@@ -239,14 +327,38 @@ def speed() -> str:
     for c in made["cases"]:
         if c["section"] in ("startup", "store") or not c["seconds"]:
             continue
-        floor, *others = (f"{c['times_ours'][way]['median']:.2f}" if way in c["times_ours"] else "" for way in ("floor", "published", "whole batch"))
-        memory = "; ".join(f"{'' if way == 'ours' else f'{LABELS.get(way, way)} '}{mb:,.0f}" for way, mb in c["memory_mb"].items())
+        floor, *others = (
+            f"{c['times_ours'][way]['median']:.2f}" if way in c["times_ours"] else ""
+            for way in ("floor", "published", "whole batch")
+        )
+        memory = "; ".join(
+            f"{'' if way == 'ours' else f'{LABELS.get(way, way)} '}{mb:,.0f}" for way, mb in c["memory_mb"].items()
+        )
         rate = 1 / statistics.median(c["seconds"]["ours"])
-        rows.append([f"{c['section']}: {c['what']}", f"{rate:,.0f} {c['unit']}/s", floor, others[0] or (others[1] and f"{others[1]}, as a whole batch"), memory])
-    starts = [statistics.median(c["seconds"]["ours"]) for c in made["cases"] if c["section"] == "startup" and c["what"].endswith("--help")]
+        rows.append(
+            [
+                f"{c['section']}: {c['what']}",
+                f"{rate:,.0f} {c['unit']}/s",
+                floor,
+                others[0] or (others[1] and f"{others[1]}, as a whole batch"),
+                memory,
+            ]
+        )
+    starts = [
+        statistics.median(c["seconds"]["ours"])
+        for c in made["cases"]
+        if c["section"] == "startup" and c["what"].endswith("--help")
+    ]
     about = made["machine"]
-    where = f"{about['cpu']}, {about['threads']} threads, torch {about['torch']}; medians of {len(made['cases'][0]['seconds']['ours'])} rounds."
-    heads = ["", "this project", "share of the floor's speed", "times as fast as the reference implementation", "memory, MB"]
+    rounds = len(made["cases"][0]["seconds"]["ours"])
+    where = f"{about['cpu']}, {about['threads']} threads, torch {about['torch']}; medians of {rounds} rounds."
+    heads = [
+        "",
+        "this project",
+        "share of the floor's speed",
+        "times as fast as the reference implementation",
+        "memory, MB",
+    ]
     return f"{where}\n\n{table(heads, rows)}\n\nEvery command shows its help within {max(starts):.2f} s."
 
 
@@ -275,7 +387,11 @@ def main(args: list[str] | None = None) -> int:
         take_demo(given.demo)
     for run in given.methods:
         take_methods(run)
-    stale = [page for page in PAGES if filled((ROOT / page).read_text(encoding="utf-8")) != (ROOT / page).read_text(encoding="utf-8")]
+    stale = [
+        page
+        for page in PAGES
+        if filled((ROOT / page).read_text(encoding="utf-8")) != (ROOT / page).read_text(encoding="utf-8")
+    ]
     for page in stale:
         if not given.check:
             (ROOT / page).write_text(filled((ROOT / page).read_text(encoding="utf-8")), encoding="utf-8")

@@ -13,10 +13,18 @@ FREE = {  # licences accepted in a package's own statement, by SPDX identifier
 }  # fmt: skip
 OF_NVIDIA = "NVIDIA's own terms (CUDA libraries that come with the GPU builds of torch)"
 WORDS = {  # wordings of older packages
-    "Apache Software License": "Apache-2.0", "Apache License, Version 2.0": "Apache-2.0", "Apache 2.0": "Apache-2.0",
-    "BSD License": "BSD", "Historical Permission Notice and Disclaimer (HPND)": "HPND", "MIT License": "MIT", "ISC License (ISCL)": "ISC",
-    "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0", "Python Software Foundation License": "PSF-2.0", "3-Clause BSD License": "BSD-3-Clause", "zlib/libpng License": "Zlib",
-}  # fmt: skip
+    "Apache Software License": "Apache-2.0",
+    "Apache License, Version 2.0": "Apache-2.0",
+    "Apache 2.0": "Apache-2.0",
+    "BSD License": "BSD",
+    "Historical Permission Notice and Disclaimer (HPND)": "HPND",
+    "MIT License": "MIT",
+    "ISC License (ISCL)": "ISC",
+    "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
+    "Python Software Foundation License": "PSF-2.0",
+    "3-Clause BSD License": "BSD-3-Clause",
+    "zlib/libpng License": "Zlib",
+}
 
 
 def needed(requirements: str) -> dict[str, tuple[str, str]]:
@@ -35,12 +43,16 @@ def needed(requirements: str) -> dict[str, tuple[str, str]]:
 
 
 def licence(metadata) -> str:
-    "A package's own statement: its SPDX expression, its classifiers, or a line of text, as SPDX if it is one of `WORDS`."
+    "A package's own statement: SPDX expression, classifiers or text, as SPDX if it is one of `WORDS`."
     name = metadata["Name"].lower()
     if name.startswith(("nvidia-", "cuda-toolkit")):
         return OF_NVIDIA
     told = [c.rsplit(" :: ", 1)[-1] for c in metadata.get_all("Classifier", []) if c.startswith("License ::")]
-    text = metadata.get("License-Expression") or " AND ".join(WORDS.get(t, t) for t in told) or (metadata.get("License") or "").partition("\n")[0].strip()
+    text = (
+        metadata.get("License-Expression")
+        or " AND ".join(WORDS.get(t, t) for t in told)
+        or (metadata.get("License") or "").partition("\n")[0].strip()
+    )
     return WORDS.get(text, text) or "not stated"
 
 
@@ -62,7 +74,10 @@ def requirements() -> str:
 def main() -> int:
     found = needed(requirements())
     print("# Licences\n\nFashionERN is under Apache-2.0 (`LICENSE`).", end=" ")
-    print("Its run-time requirements, with the extras `app` and `milvus`, under the licences that each package states. Written by `python docs/licences.py`.\n")
+    print(
+        "Its run-time requirements, with the extras `app` and `milvus`, "
+        "under the licences that each package states. Written by `python docs/licences.py`.\n"
+    )
     print("| package | version | licence |\n|---|---|---|")
     for name, (version, text) in found.items():
         print(f"| {name} | {version} | {text} |")

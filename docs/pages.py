@@ -1,4 +1,4 @@
-"""Turn README, guides, dataset notes and notebooks into pages that Sphinx reads. Nothing is executed: outputs are the committed ones."""
+"""Turn README, guides, dataset notes and notebooks into pages for Sphinx, with the committed outputs."""
 
 import json
 import os

@@ -17,7 +17,15 @@ NOTEBOOKS = sorted(
     if ".ipynb_checkpoints" not in path.parts
 )
 GUIDES = sorted(path.stem.partition("_")[2].replace("_", "-") for path in (ROOT / "docs" / "guides").glob("*.md"))
-LOADED = {"script": "src", "link": "href", "img": "src", "source": "src", "iframe": "src", "object": "data", "video": "src"}
+LOADED = {
+    "script": "src",
+    "link": "href",
+    "img": "src",
+    "source": "src",
+    "iframe": "src",
+    "object": "data",
+    "video": "src",
+}
 NOT_SHOWN = {"style", "script"}
 
 
@@ -57,14 +65,20 @@ class Page(HTMLParser):
 
 def faults(site: Path) -> list[str]:
     "Every broken link of a site, one sentence each."
-    pages = {p.resolve(): Page(p.read_text(encoding="utf-8")) for p in sorted(site.rglob("*.html")) if "_static" not in p.parts}
+    pages = {
+        p.resolve(): Page(p.read_text(encoding="utf-8"))
+        for p in sorted(site.rglob("*.html"))
+        if "_static" not in p.parts
+    }
     found = []
     for path, page in pages.items():
         for link in sorted(page.links | page.loads):
             wrong = fault(site, pages, path, link, link in page.loads)
             found += [f"{path.relative_to(site.resolve())}: {link} {wrong}"] if wrong else []
     for style in site.rglob("*.css"):
-        outside = re.findall(r"url\(\s*['\"]?((?:https?:)?//[^)]+)\)|@import\s+['\"](https?:[^'\"]+)", style.read_text(encoding="utf-8"))
+        outside = re.findall(
+            r"url\(\s*['\"]?((?:https?:)?//[^)]+)\)|@import\s+['\"](https?:[^'\"]+)", style.read_text(encoding="utf-8")
+        )
         found += [f"{style.relative_to(site)}: loads {''.join(o)} from another host" for o in outside]
     return found
 
@@ -91,7 +105,9 @@ def site(tmp_path_factory) -> Path:
     for package in ("sphinx", "myst_nb", "furo"):
         pytest.importorskip(package, reason=f"the documentation needs the extra [docs]: {package} is not installed")
     out = tmp_path_factory.mktemp("docs") / "under" / "site"
-    done = subprocess.run([sys.executable, ROOT / "docs" / "build.py", "--out", out], capture_output=True, text=True, timeout=360)
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "build.py", "--out", out], capture_output=True, text=True, timeout=360
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return out
 
@@ -115,12 +131,17 @@ def test_no_page_shows_a_directive_or_markup(site):
     for name in NOTEBOOKS:
         words = "".join(read(site, name).words)
         assert not re.search(r"^#\|\s*\w+", words, re.MULTILINE), f"{name} shows a directive of nbdev"
-        assert "{py:" not in words and ":::" not in words and not re.search(r"\| —:? \|", words), f"{name} shows markup"  # '---' of a table in prose is a dash by then
+        assert "{py:" not in words and ":::" not in words and not re.search(r"\| —:? \|", words), (
+            f"{name} shows markup"
+        )  # '---' of a table in prose is a dash by then
 
 
 def test_an_entry_has_signature_parameters_and_links(site):
     page = read(site, "models/composers/13_layers")
-    assert {"fashionern.models.composers.layers.GatedCombiner", "fashionern.models.composers.layers.SelfGuided.weights"} <= page.ids
+    assert {
+        "fashionern.models.composers.layers.GatedCombiner",
+        "fashionern.models.composers.layers.SelfGuided.weights",
+    } <= page.ids
     assert "../../05_distributed.html#fashionern.distributed.BatchNorm" in page.links
     words = " ".join("".join(page.words).split())
     assert "above it a side can never be shut out" in words and "(B, D), unit length" in words
@@ -128,7 +149,13 @@ def test_an_entry_has_signature_parameters_and_links(site):
 
 def test_pictures_are_shown(site):
     assert any(load.endswith("demo.png") for load in read(site, "index").loads)
-    for name in ("data/03_transforms", "evaluation/06_plots", "benchmark/06_main", "tutorials/01_garments", "tutorials/03_all_methods"):
+    for name in (
+        "data/03_transforms",
+        "evaluation/06_plots",
+        "benchmark/06_main",
+        "tutorials/01_garments",
+        "tutorials/03_all_methods",
+    ):
         assert any("_images/" in load for load in read(site, name).loads), f"{name} shows no figure"
 
 
@@ -139,7 +166,8 @@ def test_the_search_index_knows_the_entries(site):
 
 def test_the_walk_sees_what_is_wrong(tmp_path):
     (tmp_path / "a.html").write_text(
-        '<p id="here"><a href="a.html#here">1</a><a href="a.html#gone">2</a><a href="b.html">3</a><a href="/a.html">4</a>'
+        '<p id="here"><a href="a.html#here">1</a><a href="a.html#gone">2</a><a href="b.html">3</a>'
+        '<a href="/a.html">4</a>'
         '<a href="https://example.org">5</a><script src="https://example.org/x.js"></script><img src="../out.png">'
     )
     (tmp_path / "a.css").write_text("@font-face { src: url(https://example.org/font.woff) }")
@@ -152,6 +180,17 @@ def test_the_walk_sees_what_is_wrong(tmp_path):
 def test_a_dead_link_in_a_notebook_fails_the_build(tmp_path):
     pytest.importorskip("myst_nb", reason="the documentation needs the extra [docs]")
     (tmp_path / "index.md").write_text("# A page\n\n[gone](gone.ipynb)\n")
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", ROOT / "docs", tmp_path, tmp_path / "out"]
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-c",
+        ROOT / "docs",
+        tmp_path,
+        tmp_path / "out",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0 and "gone.ipynb" in done.stderr

@@ -18,15 +18,27 @@ def test_every_licence_is_accepted():
 
 
 def test_other_licences_are_reported():
-    for text in ("GPL-3.0-only", "AGPL-3.0 AND MIT", "not stated", "MIT AND (GPL-2.0 OR LGPL-3.0)", "Other/Proprietary License"):
+    for text in (
+        "GPL-3.0-only",
+        "AGPL-3.0 AND MIT",
+        "not stated",
+        "MIT AND (GPL-2.0 OR LGPL-3.0)",
+        "Other/Proprietary License",
+    ):
         assert licences.outside(text), text
     for text in ("MIT", "Apache-2.0 WITH LLVM-exception", "MPL-2.0 AND (Apache-2.0 OR MIT)", "BSD-3-Clause OR GPL-2.0"):
         assert not licences.outside(text), text
 
 
 def test_the_list_names_every_package_of_the_requirements():
-    listed = {line.split("|")[1].strip() for line in (ROOT / "LICENSES.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")}
+    listed = {
+        line.split("|")[1].strip()
+        for line in (ROOT / "LICENSES.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ")
+    }
     done = subprocess.run([sys.executable, ROOT / "docs" / "licences.py"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("# Licences")
-    direct = {name.lower().replace("_", "-") for name in licences.re.findall(r"(?:^| )([\w-]+)", licences.requirements())}
+    direct = {
+        name.lower().replace("_", "-") for name in licences.re.findall(r"(?:^| )([\w-]+)", licences.requirements())
+    }
     assert direct <= listed
