@@ -169,10 +169,9 @@ def catalogue() -> str:
     longer = next((row for row in rows if (row["model"], row["variant"]) == (best["model"], "4 epochs")), None)
     more = f" ({points(ours, longer)} it if it sees as many triplets as both stages of FashionERN do)" if longer else ""
     summary = (
-        f"{ranked(made)} FashionERN, with padding masked, crops told apart by place and gates weighed at random at times, "
-        "is "
-        f"{points(ours, named(rows, 'combiner'))} CLIP4Cir's Combiner in R@10 and {points(ours, best)} the best peer, "
-        f"`{best['model']}`{more}. The same model without TME is {points(without, ours)} it; "
+        f"{ranked(made)} FashionERN, with padding masked, crops told apart by place and gates weighed at random "
+        f"at times, is {points(ours, named(rows, 'combiner'))} CLIP4Cir's Combiner in R@10 and "
+        f"{points(ours, best)} the best peer, `{best['model']}`{more}. The same model without TME is {points(without, ours)} it; "
         f"without TME and with gates as published it is {points(plain, ours)}."
     )
     return f"{summary}\n\n{catalogue_rows([named(rows, model) for model in SHORT])}"
