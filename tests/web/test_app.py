@@ -17,7 +17,7 @@ from tiny_index import tiny_searcher
 TestClient = pytest.importorskip("starlette.testclient", reason="the search page needs the extra [app], and its tests httpx").TestClient
 
 from fashionern.errors import ErnError  # noqa: E402
-from fashionern.web.app import MAX_UPLOAD, create_app, listen, photo_id  # noqa: E402  they need the extra too
+from fashionern.web.app import MAX_UPLOAD_BYTES, create_app, listen, photo_id  # noqa: E402  they need the extra too
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_uploads_that_are_refused(client):
         assert "no picture" in said(client.post("/api/upload", content=data), 400)
     for bomb in (_png(10_000, 10_000), _png(60_000, 60_000), _png(2**31 - 1, 2**31 - 1)):
         assert "million" in said(client.post("/api/upload", content=bomb), 400)
-    assert "10 MB" in said(client.post("/api/upload", content=b"x" * (MAX_UPLOAD + 1)), 413)
+    assert "10 MB" in said(client.post("/api/upload", content=b"x" * (MAX_UPLOAD_BYTES + 1)), 413)
     assert "10 MB" in said(client.post("/api/upload", content=(b"x" * 1_000_000 for _ in range(30))), 413), "no length was told"
 
 
