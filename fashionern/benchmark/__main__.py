@@ -32,7 +32,7 @@ PARTS = {  # name → module
     "startup": "benchmark.workloads",
 }
 
-
+# %% ../../nbs/benchmark/06_main.ipynb #0cf3c287
 @dataclass(frozen=True)
 class BenchmarkConfig:
     "Flags of `python -m fashionern.benchmark`."
@@ -63,13 +63,13 @@ class BenchmarkConfig:
     def parts(self) -> list[str]:
         return [part.strip() for part in self.only.split(",") if part.strip()]
 
-
+# %% ../../nbs/benchmark/06_main.ipynb #eef1a1c7
 def parse_benchmark(args: Optional[Sequence[str]] = None) -> BenchmarkConfig:
     "Parse the flags of `python -m fashionern.benchmark`."
     program = "python -m fashionern.benchmark"
     return tyro.cli(BenchmarkConfig, prog=program, args=args, description=__doc__)
 
-# %% ../../nbs/benchmark/06_main.ipynb #d28900c1
+# %% ../../nbs/benchmark/06_main.ipynb #2f9c86fb
 def _earlier_cases(file: Path, about: dict[str, Any]) -> "dict[str, list[Case]]":
     "The results of an earlier run on the same machine, part by part."
     if not file.exists():

@@ -51,7 +51,7 @@ def _title(about: dict[str, Any]) -> str:
     device = about.get("gpu") or about["cpu"]
     return f"{device}, {about['threads']} threads, torch {about['torch']}, scale {about['scale']:g}"
 
-
+# %% ../../nbs/benchmark/03_cases.ipynb #cac7f2d5
 def benchmark_table(cases: Sequence[Case], about: dict[str, Any]) -> Table:
     "One row per case: rate, share of the floor's speed, speed-up over the reference, memory."
     caption = "ratios: median (minimum–maximum) over the rounds; memory: peak anonymous memory"
@@ -76,7 +76,7 @@ def benchmark_table(cases: Sequence[Case], about: dict[str, Any]) -> Table:
         )
     return table
 
-# %% ../../nbs/benchmark/03_cases.ipynb #a9202e03
+# %% ../../nbs/benchmark/03_cases.ipynb #1b9bf7b7
 def _ratios(cases: Sequence[Case]) -> pd.DataFrame:
     "One row for each case, way and round."
     rows = []
@@ -96,7 +96,7 @@ def benchmark_chart(cases: Sequence[Case], about: dict[str, Any]) -> Figure:
     axes = fig.subplots(1, 2, sharey=True)
     titles = {
         "floor": "share of the floor's speed",
-        "published": "times faster than the reference implementation",
+        "published": "times faster than the\nreference implementation",
     }
     for ax, (way, title) in zip(axes, titles.items()):
         part = frame[frame["way"] == way]

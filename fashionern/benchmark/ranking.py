@@ -71,7 +71,7 @@ def _rank(way: str, Q: int, N: int, protocol: str, group_size: int, device: str)
     rank(max(Q // 32, 1))  # one-time preparations are not part of the ranking
     return measure(lambda: rank(Q))
 
-
+# %% ../../nbs/benchmark/04_ranking.ipynb #86f77707
 def _ranking_case(
     what: str,
     Q: int,

@@ -145,7 +145,7 @@ def stage1(sizes: Sizes) -> list[Case]:
     what = f"step over {B} triplets, chunks of 32, {sizes.clip_model_name}"
     return [measure_in_subprocesses(Case("stage1", what, "triplet", {}), jobs, B, sizes.rounds)]
 
-# %% ../../nbs/benchmark/05_workloads.ipynb #b84a8713
+# %% ../../nbs/benchmark/05_workloads.ipynb #6d872d55
 Read = Callable[[Tensor], Tensor]  # rows → their local features (rows, P, D)
 Open = Callable[[Path, str], Read]  # folder and JSON of the names → a function that reads
 
@@ -175,7 +175,7 @@ def _open_arrow(folder: Path, listing: str) -> Read:
 
     return read
 
-
+# %% ../../nbs/benchmark/05_workloads.ipynb #6f406797
 def _write_arrow(folder: Path, store: FeatureStore) -> Optional[Open]:
     "Write the store as an Arrow file and return the function that opens it; None without pyarrow."
     try:

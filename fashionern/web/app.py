@@ -207,7 +207,7 @@ class Photos:
             path = self.paths.get(name or "")
             raise ErnError(str(e).replace(str(path), str(name)) if path else str(e)) from None
 
-# %% ../../nbs/web/04_app.ipynb #00007ebc
+# %% ../../nbs/web/04_app.ipynb #7aea261b
 def filter_values(store: Store) -> dict[str, list]:
     "Column → its values for a menu; an empty list if there are more than `MAX_FILTER_VALUES`."
     columns: dict[str, list] = {}
@@ -233,7 +233,7 @@ def index_facts(
         "labels": list(labels),
     }
 
-
+# %% ../../nbs/web/04_app.ipynb #78e78022
 def explanation_as_json(searcher: Searcher, query: Query, result: Image.Image) -> dict[str, Any]:
     "The parts of a result's score, the weight of each word, and the shares of the crops."
     from fashionern.search.explain import why
@@ -248,7 +248,7 @@ def explanation_as_json(searcher: Searcher, query: Query, result: Image.Image) -
     value["words"] = [[str(word), float(weight)] for word, weight in explanation.words]
     return value
 
-# %% ../../nbs/web/04_app.ipynb #15f12cbc
+# %% ../../nbs/web/04_app.ipynb #bd67d863
 def _number(request: Request, name: str, default: int, smallest: int, largest: int) -> int:
     "A whole number of the address, within its limits."
     try:
@@ -373,7 +373,7 @@ async def _error_as_json(request: Request, e: Exception) -> Response:
         return error_response(e.status_code, _HTTP_ERRORS.get(e.status_code, str(e.detail)))
     return error_response(503 if isinstance(e, BusyError) else getattr(e, "status", 400), str(e))
 
-# %% ../../nbs/web/04_app.ipynb #6b4672da
+# %% ../../nbs/web/04_app.ipynb #4d487475
 def create_app(
     searcher: Searcher,
     examples: Sequence[str] = (),  # modification texts that the page offers
@@ -432,7 +432,7 @@ def make_server(app: Starlette) -> uvicorn.Server:
     )
     return uvicorn.Server(config)
 
-# %% ../../nbs/web/04_app.ipynb #e03d2ec8
+# %% ../../nbs/web/04_app.ipynb #3da12e20
 def serve(
     searcher: Searcher,
     host: str = "127.0.0.1",  # '0.0.0.0' serves other machines too

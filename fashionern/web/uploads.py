@@ -48,7 +48,7 @@ def decode_image(
     image.thumbnail((max_side, max_side))
     return image
 
-
+# %% ../../nbs/web/03_uploads.ipynb #293f60a8
 def encode_jpeg(image: Image.Image, max_side: int, quality: int = 85) -> bytes:
     "The image as a JPEG with at most `max_side` pixels a side and no metadata."
     image = image.copy()
