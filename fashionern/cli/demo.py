@@ -74,4 +74,4 @@ def main() -> None:
     )
     pictures = " and ".join(map(str, Opened(evaluation).pictures()))
     console.print(f"Done in {(time.time() - start) / 60:.1f} minutes. Pictures: {pictures}")
-    console.print("Next: make app indexes these garments and opens the search page.")
+    console.print("Next: run make app to search these garments in the browser.")
