@@ -36,7 +36,7 @@ from ..training.config import TrainConfig, get_preset
 from ..training.loop import MetricsLog
 from ..training.losses import create_loss
 
-# %% ../../nbs/benchmark/05_workloads.ipynb #20c7841f
+# %% ../../nbs/benchmark/05_workloads.ipynb #19ec5534
 class _Stage2:
     "Stage 2 on random data; `ours`, `floor` and `published` return the number of triplets trained on."
 
@@ -67,13 +67,13 @@ class _Stage2:
         loss = create_loss(self.cfg.loss, dim, scale=scale).to(sizes.device)
         self.step = stages.StageTwo(self.model, loss, self.world)
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=self.cfg.lr)
-        self.sentences = stages.Sentences(self.data, self.encoders.clip)
+        self.captions = stages.Sentences(self.data, self.encoders.clip)
         self.batch = self._load_batch(torch.arange(self.batch_size))
 
     def _load_batch(self, index: Tensor) -> tuple[ImageFeatures, TextFeatures, ImageFeatures]:
         rows = stages.TripletRows(self.data, self.store)
         bank = stages.TextBank(
-            self.model, self.encoders, self.sentences, rows.reference, self.store, 0
+            self.model, self.encoders, self.captions, rows.reference, self.store, 0
         )
         reference, target = rows.images(index)
         text = bank(index, torch.zeros_like(index))
@@ -103,7 +103,7 @@ class _Stage2:
         reference = features_one_by_one(self.encoders.clip, paths[:count])
         target = features_one_by_one(self.encoders.clip, paths[count:])
         with torch.no_grad():
-            tokens = self.sentences.tokens[:count, 0].to(self.device)
+            tokens = self.captions.tokens[:count, 0].to(self.device)
             text = self.encoders.text(tokens, reference.local)
         self._train_on(reference, text, target)
         return count

@@ -77,7 +77,7 @@ def parse_data(args: Optional[Sequence[str]] = None) -> DrawConfig | CheckConfig
         load_plugins(cfg.plugin)
     return cfg
 
-# %% ../../nbs/cli/07_data.ipynb #3882b350
+# %% ../../nbs/cli/07_data.ipynb #484c65ee
 def _draw(cfg: DrawConfig) -> None:
     from rich.console import Console
 
@@ -105,8 +105,8 @@ def _check(cfg: CheckConfig) -> bool:
         check_writable(cfg.out)
     report = check_dataset(cfg.dataset, cfg.root, cfg.read_images, cfg.num_workers)
     console.print(check_table(report), soft_wrap=False)
-    for sentence in check_sentences(report):
-        console.print(sentence, markup=False)
+    for line in check_sentences(report):
+        console.print(line, markup=False)
     if cfg.out:
         write_json(cfg.out, report.as_dict())
     return report.complete

@@ -248,9 +248,9 @@ def explanation_as_json(searcher: Searcher, query: Query, result: Image.Image) -
     value["words"] = [[str(word), float(weight)] for word, weight in explanation.words]
     return value
 
-# %% ../../nbs/web/04_app.ipynb #bd67d863
+# %% ../../nbs/web/04_app.ipynb #717dd748
 def _number(request: Request, name: str, default: int, smallest: int, largest: int) -> int:
-    "A whole number of the address, within its limits."
+    "An integer from the query string, within its limits."
     try:
         value = int(request.query_params.get(name, default))
     except ValueError:
