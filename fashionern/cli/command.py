@@ -16,7 +16,7 @@ from ..errors import exit_on_error
 
 # %% ../../nbs/cli/00_command.ipynb #d00b4dfe
 def command(body: Callable[[], None]) -> Callable[[], None]:
-    "Decorator of a command's `main`: answers `--version`, and turns an `ErnError` into one message and exit status 2."
+    "Decorate a `main`: answer `--version`; print an `ErnError` as one message and exit with status 2."
 
     @wraps(body)
     def main() -> None:

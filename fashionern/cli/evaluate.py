@@ -13,7 +13,7 @@ from ..training.flags import parse_eval
 # %% ../../nbs/cli/02_evaluate.ipynb #2928ff0d
 @command
 def main() -> None:
-    "`ern_eval`"
+    "Console script `ern_eval`."
     cfg = parse_eval()
     check_paths(cfg, "run_dir")
     from fashionern.training.report import report

@@ -15,10 +15,10 @@ from ..search.config import InfoConfig, RemoveConfig, parse_index
 # %% ../../nbs/cli/08_index.ipynb #c70a0002
 @command
 def main() -> None:
-    "`ern_index build`, `add`, `update`, `remove` and `info`"
+    "Console script `ern_index`."
     cfg = parse_index()
     check_paths(cfg, "images", "table", "index")
-    if isinstance(cfg, (InfoConfig, RemoveConfig)):  # no model, so no torch
+    if isinstance(cfg, (InfoConfig, RemoveConfig)):
         from fashionern.search.inventory import run_inventory
 
         return run_inventory(cfg)

@@ -12,7 +12,7 @@ from ..training.flags import parse_methods
 # %% ../../nbs/cli/04_methods.ipynb #b726dc10
 @command
 def main() -> None:
-    "`ern_methods`"
+    "Console script `ern_methods`."
     cfg = parse_methods()
     from fashionern.training.comparison import run_methods
 

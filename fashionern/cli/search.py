@@ -14,7 +14,7 @@ from ..search.stores.filters import parse_filter
 # %% ../../nbs/cli/09_search.ipynb #d65aa1f1
 @command
 def main() -> None:
-    "`ern_search`"
+    "Console script `ern_search`."
     cfg = parse_search()
     check_paths(cfg, "index", "image", "queries")
     if cfg.where:

@@ -1,4 +1,4 @@
-"What a user can get wrong: one sentence that names it, and a status that is not zero."
+"What a user can get wrong: each mistake ends with one error message and exit status 2."
 
 import json
 import os
@@ -28,7 +28,7 @@ def garments(tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    "A folder with a finished run of the demo's preset on a small drawn dataset."
+    "A folder with a drawn dataset and a finished run of the demo preset on it."
     folder = tmp_path_factory.mktemp("finished")
     draw_fashioniq(folder / "data", 20, 12, 8, 20, 10, 5, size=48, workers=1)
     with pytest.MonkeyPatch.context() as patch:
@@ -42,48 +42,58 @@ def flags(root: Path, run: Path, *more: str) -> list[str]:
     return ["--preset", "demo", "--root", str(root), "--run-dir", str(run), *short, *more]
 
 
-def sentence(monkeypatch, capsys, command, *args) -> str:
-    "What the command says on its way out, which must be one line and status 2."
-    capsys.readouterr()
-    monkeypatch.setattr(sys, "argv", [command.__name__, *map(str, args)])
-    with pytest.raises(SystemExit) as end:
-        command()
-    assert end.value.code == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(said) == 1, said
-    return said[0]
+@pytest.fixture
+def error_of(monkeypatch, capsys):
+    "Runs a command and returns its error: one message on stderr, with exit status 2."
+
+    def run(command, *args) -> str:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", [command.__name__, *map(str, args)])
+        with pytest.raises(SystemExit) as end:
+            command()
+        assert end.value.code == 2
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, errors
+        return errors[0]
+
+    return run
 
 
-def test_no_such_dataset_folder(monkeypatch, capsys, tmp_path):
-    said = sentence(monkeypatch, capsys, ern_train.main, *flags(tmp_path / "nowhere", tmp_path / "run"))
-    assert str(tmp_path / "nowhere") in said and "captions/" in said
-    assert not (tmp_path / "run").exists(), "nothing is left behind"
+def test_missing_dataset_folder(error_of, tmp_path):
+    message = error_of(ern_train.main, *flags(tmp_path / "nowhere", tmp_path / "run"))
+    assert str(tmp_path / "nowhere") in message and "captions/" in message
+    assert not (tmp_path / "run").exists(), "no folder is left behind"
 
 
-def test_annotation_with_a_missing_key(monkeypatch, capsys, garments, tmp_path):
+def test_annotation_with_a_missing_key(error_of, garments, tmp_path):
     file = garments / "captions" / "cap.shirt.train.json"
     entries = json.loads(file.read_text())
     del entries[4]["captions"]
     file.write_text(json.dumps(entries))
-    said = sentence(monkeypatch, capsys, ern_train.main, *flags(garments, tmp_path / "run"))
-    assert "cap.shirt.train.json, entry 5" in said and "'captions'" in said
+    message = error_of(ern_train.main, *flags(garments, tmp_path / "run"))
+    assert "cap.shirt.train.json, entry 5" in message and "'captions'" in message
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_truncated_image(monkeypatch, capsys, garments, tmp_path, workers):
+def test_truncated_image(error_of, garments, tmp_path, workers):
     victim = sorted((garments / "images").iterdir())[30]
     victim.write_bytes(victim.read_bytes()[:200])
     (garments / "descriptions.json").unlink()
     args = flags(garments, tmp_path / "run", "--stages", "tme", "dvr", "--num-workers", workers)
-    assert str(victim) in (said := sentence(monkeypatch, capsys, ern_train.main, *args)) and "truncated" in said
+    message = error_of(ern_train.main, *args)
+    assert str(victim) in message and "truncated" in message
 
 
-def test_image_missing(monkeypatch, capsys, garments, tmp_path):
-    gone = [n for c in ("dress", "shirt") for n in json.loads((garments / "image_splits" / f"split.{c}.val.json").read_text())[:2]]
+def test_missing_images(error_of, garments, tmp_path):
+    gone = []
+    for category in ("dress", "shirt"):
+        gallery = json.loads((garments / "image_splits" / f"split.{category}.val.json").read_text())
+        gone += gallery[:2]
     for name in gone:
         (garments / "images" / f"{name}.png").unlink()
-    said = sentence(monkeypatch, capsys, ern_train.main, *flags(garments, tmp_path / "run"))
-    assert "4 of 36 images" in said and all(n in said for n in sorted(gone)[:3]) and "--missing drop" in said
+    message = error_of(ern_train.main, *flags(garments, tmp_path / "run"))
+    assert "4 of 36 images" in message and "--missing drop" in message
+    assert all(name in message for name in sorted(gone)[:3])
 
 
 @pytest.mark.parametrize(
@@ -101,34 +111,35 @@ def test_image_missing(monkeypatch, capsys, garments, tmp_path):
         (["--clip-path", "none.safetensors"], ["none.safetensors", "--clip-path"]),
     ],
 )  # fmt: skip
-def test_wrong_flags(monkeypatch, capsys, garments, tmp_path, more, words):
-    said = sentence(monkeypatch, capsys, ern_train.main, *flags(garments, tmp_path / "run", *more))
-    assert all(w in said for w in words), said
+def test_wrong_flags(error_of, garments, tmp_path, more, words):
+    message = error_of(ern_train.main, *flags(garments, tmp_path / "run", *more))
+    assert all(w in message for w in words), message
 
 
-def test_unknown_preset(monkeypatch, capsys):
-    assert "'fashioniq-rn50x4'" in sentence(monkeypatch, capsys, ern_train.main, "--preset", "fashioniq-rn50")
+def test_unknown_preset(error_of):
+    assert "'fashioniq-rn50x4'" in error_of(ern_train.main, "--preset", "fashioniq-rn50")
 
 
-def test_a_checkpoint_of_another_model(monkeypatch, capsys, finished, tmp_path):
+def test_a_checkpoint_of_another_model(error_of, finished, tmp_path):
     other = finished / "run" / "models" / "combiner" / "best.safetensors"
-    said = sentence(monkeypatch, capsys, ern_train.main, *flags(finished / "data", tmp_path / "run", "--fusion-model-path", str(other)))
-    assert str(other) in said and "'combiner'" in said
-    said = sentence(monkeypatch, capsys, ern_train.main, *flags(finished / "data", tmp_path / "b", "--clip-path", str(other)))
-    assert str(other) in said and "another model" in said
+    message = error_of(ern_train.main, *flags(finished / "data", tmp_path / "run", "--fusion-model-path", str(other)))
+    assert str(other) in message and "'combiner'" in message
+    message = error_of(ern_train.main, *flags(finished / "data", tmp_path / "b", "--clip-path", str(other)))
+    assert str(other) in message and "another model" in message
     clip = finished / "run" / "encoders.safetensors"
-    said = sentence(monkeypatch, capsys, ern_evaluate.main, "--run-dir", finished / "run", "--models", "fashionern", "--fusion-model-path", clip)
-    assert str(clip) in said and "another model" in said
+    weights = ["--models", "fashionern", "--fusion-model-path", clip]
+    message = error_of(ern_evaluate.main, "--run-dir", finished / "run", *weights)
+    assert str(clip) in message and "another model" in message
 
 
-def test_a_run_is_not_overwritten(monkeypatch, capsys, finished):
+def test_a_run_is_not_overwritten(error_of, finished):
     before = (finished / "run" / "results.json").read_bytes()
-    assert "--resume" in sentence(monkeypatch, capsys, ern_train.main, *flags(finished / "data", finished / "run"))
-    said = sentence(monkeypatch, capsys, ern_train.main, *flags(finished / "data", finished / "run", "--resume", "--lr", "0.5"))
-    assert "--lr" in said and (finished / "run" / "results.json").read_bytes() == before
+    assert "--resume" in error_of(ern_train.main, *flags(finished / "data", finished / "run"))
+    message = error_of(ern_train.main, *flags(finished / "data", finished / "run", "--resume", "--lr", "0.5"))
+    assert "--lr" in message and (finished / "run" / "results.json").read_bytes() == before
 
 
-def test_missing_images_are_told_in_the_result(monkeypatch, capsys, finished, tmp_path):
+def test_missing_images_are_reported_in_the_results(error_of, monkeypatch, capsys, finished, tmp_path):
     names = json.loads((finished / "data" / "image_splits" / "split.dress.val.json").read_text())
     part = tmp_path / "part"
     (part / "images").mkdir(parents=True)
@@ -137,15 +148,21 @@ def test_missing_images_are_told_in_the_result(monkeypatch, capsys, finished, tm
     for path in (finished / "data" / "images").iterdir():
         if path.stem not in names[:3]:
             (part / "images" / path.name).symlink_to(path)
-    common = ["ern_eval", "--run-dir", str(finished / "run"), "--root", str(part), "--device", "cpu", "--out", str(tmp_path)]
-    assert "3 of 36 images" in sentence(monkeypatch, capsys, ern_evaluate.main, *common[1:])
+    common = ["ern_eval", "--run-dir", str(finished / "run"), "--root", str(part)]
+    common += ["--device", "cpu", "--out", str(tmp_path)]
+    assert "3 of 36 images" in error_of(ern_evaluate.main, *common[1:])
     monkeypatch.setattr(sys, "argv", [*common, "--missing", "drop"])
     ern_evaluate.main()
     result = json.loads((tmp_path / "results.val.json").read_text())[0]
-    found, dress, said = result["found"], result["counts"]["dress"], " ".join(capsys.readouterr().out.split())
-    assert found["images"] == 33 and found["images_expected"] == 36 and found["queries"] < found["queries_expected"] == 30
-    assert dress["queries"] < dress["queries_expected"] == 10 and (dress["gallery"], dress["gallery_expected"]) == (9, 12)
-    assert f"dress: queries {dress['queries']} of 10, gallery 9 of 12" in said and "IMAGES ARE MISSING: 33 of 36 are there" in said
+    found = result["found"]
+    dress = result["counts"]["dress"]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (found["images"], found["images_expected"]) == (33, 36)
+    assert found["queries"] < found["queries_expected"] == 30
+    assert dress["queries"] < dress["queries_expected"] == 10
+    assert (dress["gallery"], dress["gallery_expected"]) == (9, 12)
+    assert f"dress: queries {dress['queries']} of 10, gallery 9 of 12" in printed
+    assert "IMAGES ARE MISSING: 33 of 36 are there" in printed
 
 
 @pytest.mark.parametrize(
@@ -159,38 +176,41 @@ def test_missing_images_are_told_in_the_result(monkeypatch, capsys, finished, tm
         (["check", "--dataset", "cirr", "--root", "nowhere"], ["nowhere", "--root"]),
     ],
 )  # fmt: skip
-def test_wrong_flags_of_ern_data(monkeypatch, capsys, tmp_path, args, words):
+def test_wrong_flags_of_ern_data(error_of, monkeypatch, tmp_path, args, words):
     monkeypatch.chdir(tmp_path)
-    said = sentence(monkeypatch, capsys, ern_data.main, *args)
-    assert all(w in said for w in words), said
+    message = error_of(ern_data.main, *args)
+    assert all(w in message for w in words), message
     assert not list(tmp_path.iterdir())
 
 
-def test_drawing_over_something_else(monkeypatch, capsys, garments):
-    said = sentence(monkeypatch, capsys, ern_data.main, "draw", "--dataset", "cirr", "--root", garments)
-    assert str(garments) in said and "other parameters" in said
+def test_drawing_into_a_folder_with_other_files(error_of, garments):
+    message = error_of(ern_data.main, "draw", "--dataset", "cirr", "--root", garments)
+    assert str(garments) in message and "other parameters" in message
     (garments / "garments.json").unlink()
-    assert "not empty" in sentence(monkeypatch, capsys, ern_data.main, "draw", "--dataset", "cirr", "--root", garments)
+    assert "not empty" in error_of(ern_data.main, "draw", "--dataset", "cirr", "--root", garments)
 
 
-def test_check_of_an_empty_folder_names_what_is_absent(monkeypatch, capsys, tmp_path):
+def test_check_of_an_empty_folder_lists_what_is_missing(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["ern_data", "check", "--dataset", "cirr", "--root", str(tmp_path)])
     with pytest.raises(SystemExit) as end:
         ern_data.main()
-    said = " ".join(capsys.readouterr().out.split())
-    assert end.value.code == 1 and all(f"{s} cannot be loaded" in said for s in ("train", "val", "test1")) and "captions" in said
+    printed = " ".join(capsys.readouterr().out.split())
+    assert end.value.code == 1
+    assert all(f"{split} cannot be loaded" in printed for split in ("train", "val", "test1"))
+    assert "captions" in printed
 
 
-def test_rankings_that_cannot_be_compared(monkeypatch, capsys, finished, tmp_path):
-    common = ["ern_eval", "--run-dir", str(finished / "run"), "--models", "sum", "--device", "cpu", "--out", str(tmp_path), "--save-rankings"]
+def test_rankings_that_cannot_be_compared(error_of, monkeypatch, finished, tmp_path):
+    common = ["ern_eval", "--run-dir", str(finished / "run"), "--models", "sum", "--device", "cpu"]
+    common += ["--out", str(tmp_path), "--save-rankings"]
     monkeypatch.setattr(sys, "argv", [*common, "--protocol", "fashioniq-val", "fashioniq-original"])
     ern_evaluate.main()
     one, other = (tmp_path / f"rankings.val.{p}.sum.jsonl" for p in ("fashioniq-val", "fashioniq-original"))
-    assert "one protocol" in sentence(monkeypatch, capsys, ern_compare.main, one, other)
-    assert "nothing.jsonl" in sentence(monkeypatch, capsys, ern_compare.main, one, tmp_path / "nothing.jsonl")
-    assert "--k 0" in sentence(monkeypatch, capsys, ern_compare.main, one, one, "--k", "0")
+    assert "one protocol" in error_of(ern_compare.main, one, other)
+    assert "nothing.jsonl" in error_of(ern_compare.main, one, tmp_path / "nothing.jsonl")
+    assert "--k 0" in error_of(ern_compare.main, one, one, "--k", "0")
     (tmp_path / "cut.jsonl").write_text(one.read_text()[:-40])
-    assert "cut.jsonl, line 30" in sentence(monkeypatch, capsys, ern_compare.main, tmp_path / "cut.jsonl", one)
+    assert "cut.jsonl, line 30" in error_of(ern_compare.main, tmp_path / "cut.jsonl", one)
 
 
 @pytest.mark.parametrize(
@@ -203,26 +223,27 @@ def test_rankings_that_cannot_be_compared(monkeypatch, capsys, finished, tmp_pat
         (["--top-k", "0"], ["--top-k 0"]),
     ],
 )  # fmt: skip
-def test_wrong_flags_of_ern_eval(monkeypatch, capsys, finished, tmp_path, more, words):
-    said = sentence(monkeypatch, capsys, ern_evaluate.main, "--run-dir", finished / "run", "--device", "cpu", "--out", tmp_path, *more)
-    assert all(w in said for w in words), said
+def test_wrong_flags_of_ern_eval(error_of, finished, tmp_path, more, words):
+    message = error_of(ern_evaluate.main, "--run-dir", finished / "run", "--device", "cpu", "--out", tmp_path, *more)
+    assert all(w in message for w in words), message
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"compare": null}', "[" * 100_000])
-def test_a_damaged_record_of_a_run(monkeypatch, capsys, tmp_path, content):
+def test_a_damaged_record_of_a_run(error_of, tmp_path, content):
     (tmp_path / "config.json").write_text(content)
-    assert "config.json" in sentence(monkeypatch, capsys, ern_evaluate.main, "--run-dir", tmp_path)
+    assert "config.json" in error_of(ern_evaluate.main, "--run-dir", tmp_path)
 
 
-def test_where_nothing_can_be_written(monkeypatch, capsys, finished, tmp_path):
+def test_output_paths_that_cannot_be_written(error_of, finished, tmp_path):
     (tmp_path / "file").write_text("")
-    said = sentence(monkeypatch, capsys, ern_evaluate.main, "--run-dir", finished / "run", "--device", "cpu", "--out", tmp_path / "file")
-    assert str(tmp_path / "file") in said and "another place" in said
-    assert "is a folder" in sentence(monkeypatch, capsys, ern_data.main, "check", "--dataset", "fashioniq", "--root", finished / "data", "--out", tmp_path)
+    message = error_of(ern_evaluate.main, "--run-dir", finished / "run", "--device", "cpu", "--out", tmp_path / "file")
+    assert str(tmp_path / "file") in message and "another place" in message
+    check = ["check", "--dataset", "fashioniq", "--root", finished / "data", "--out", tmp_path]
+    assert "is a folder" in error_of(ern_data.main, *check)
 
 
-def test_names_with_brackets_are_not_taken_for_colours(monkeypatch, capsys, garments, tmp_path):
+def test_brackets_in_names_are_not_markup(monkeypatch, capsys, garments, tmp_path):
     odd = tmp_path / "a[red]b[/b]"
     odd.parent.mkdir()
     garments.rename(odd)
@@ -247,17 +268,21 @@ def test_names_with_brackets_are_not_taken_for_colours(monkeypatch, capsys, garm
         (["--tme-branches", "--methods", "fashionern"], "--tme-branches"),
     ],
 )
-def test_wrong_flags_of_ern_methods(monkeypatch, capsys, garments, tmp_path, more, words):
-    assert words in sentence(monkeypatch, capsys, ern_methods.main, *flags(garments, tmp_path / "run"), "--warmup-batch-size", "20", "--tme-batch-size", "20", *more)
+def test_wrong_flags_of_ern_methods(error_of, garments, tmp_path, more, words):
+    sizes = ["--warmup-batch-size", "20", "--tme-batch-size", "20"]
+    assert words in error_of(ern_methods.main, *flags(garments, tmp_path / "run"), *sizes, *more)
 
 
-def test_wrong_row_of_ern_ablate(monkeypatch, capsys, garments, tmp_path):
-    assert "less TME" in sentence(monkeypatch, capsys, ern_ablate.main, *flags(garments, tmp_path / "run"), "--rows", "less TEM")
+def test_unknown_row_of_ern_ablate(error_of, garments, tmp_path):
+    assert "less TME" in error_of(ern_ablate.main, *flags(garments, tmp_path / "run"), "--rows", "less TEM")
 
 
-@pytest.mark.parametrize("name, words", [("RN50x", "RN50x4"), ("coca_ViT-B-32", "class token"), ("roberta-ViT-B-32", "Hugging Face")])
-def test_a_clip_that_cannot_carry_tme(monkeypatch, capsys, name, words):
-    assert words in sentence(monkeypatch, capsys, ern_models.main, "--clip-model-name", name)
+@pytest.mark.parametrize(
+    "name, words",
+    [("RN50x", "RN50x4"), ("coca_ViT-B-32", "class token"), ("roberta-ViT-B-32", "Hugging Face")],
+)
+def test_clip_models_that_do_not_support_tme(error_of, name, words):
+    assert words in error_of(ern_models.main, "--clip-model-name", name)
 
 
 def test_ern_models_lists_every_model(monkeypatch, capsys):
@@ -270,22 +295,22 @@ def test_ern_models_lists_every_model(monkeypatch, capsys):
     assert all(f"│ {name} " in printed for name in list_models()) and "CLIP alone" in printed
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "compare", "methods", "ablate", "models", "data", "index", "search", "app", "demo"])
-def test_a_reader_that_goes_away_is_no_error(name):
-    "`ern_ablate --help | head`: the pipe is closed before the first word is written."
+COMMANDS = ("train", "evaluate", "compare", "methods", "ablate", "models", "data", "index", "search", "app", "demo")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_closed_pipe_is_not_an_error(name):
+    "`ern_ablate --help | head` when the pipe is closed before anything is written."
     program = f"import sys; from fashionern.cli.{name} import main; sys.argv = ['ern', '--help']; main()"
     reading, writing = os.pipe()
     os.close(reading)
     ended = subprocess.run([sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
-    assert ended.stderr == "" and ended.returncode in (0, 1, 141)  # rich, which prints the help, says 1, and 0 in older versions
-
-
-COMMANDS = ("train", "evaluate", "compare", "methods", "ablate", "models", "data", "index", "search", "app", "demo")
+    assert ended.stderr == "" and ended.returncode in (0, 1, 141)  # rich prints the help: 1, or 0 in older versions
 
 
 def without_torch(command: str, *arguments: str) -> subprocess.CompletedProcess:
-    "Run a command in a process of its own; it fails if torch was imported."
+    "Run a command in a process of its own, which fails if torch is imported."
     code = f"""import sys
 from fashionern.cli.{command} import main
 sys.argv = {["ern", *arguments]}
@@ -298,7 +323,7 @@ finally:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_and_version_come_without_torch(command):
+def test_help_and_version_do_not_import_torch(command):
     shown = without_torch(command, "--help")
     assert shown.returncode == 0 and "usage" in shown.stdout, shown.stderr
     assert without_torch(command, "--version").stdout == f"ern {fashionern.__version__}\n"
@@ -314,6 +339,6 @@ def test_help_and_version_come_without_torch(command):
         ("index", ["info", "--index", "shop"]),
     ],
 )
-def test_a_mistyped_path_is_refused_without_torch(command, arguments):
+def test_a_mistyped_path_is_reported_before_torch_is_imported(command, arguments):
     refused = without_torch(command, *arguments)
     assert refused.returncode == 2 and refused.stderr.startswith("error: There is no "), refused.stderr

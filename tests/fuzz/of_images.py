@@ -13,7 +13,7 @@ from fashionern.data.download.fetch import Refusal
 from fashionern.data.download.image_urls import picture_suffix
 from fashionern.data.images import load_image
 from fashionern.data.transforms import Preprocess
-from fashionern.web.uploads import decode_picture, encode_jpeg
+from fashionern.web.uploads import decode_image, encode_jpeg
 
 from . import draw
 from .harness import BrokenContract, target
@@ -82,7 +82,7 @@ def _(data: bytes, folder: Path) -> None:
 
 
 def _uploaded(data: bytes) -> None:
-    picture = decode_picture(data)
+    picture = decode_image(data)
     if picture.mode != "RGB" or max(picture.size) > 1024:
         raise BrokenContract("a picture of the wrong kind", (picture.mode, picture.size))
     encode_jpeg(picture, 360)

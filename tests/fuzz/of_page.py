@@ -15,8 +15,8 @@ from tiny_index import tiny_searcher
 from fashionern.errors import ErnError
 from fashionern.search.searcher import Searcher
 from fashionern.search.stores.filters import parse_filter
-from fashionern.web.app import create_app, listen, make_server, photo_id, photo_name, text_of, where_of
-from fashionern.web.guard import HEADERS, host_of, netloc_of
+from fashionern.web.app import build_filter, create_app, listen, make_server, photo_id, photo_name, read_text
+from fashionern.web.guard import HEADERS, host_name, origin_netloc
 
 from . import draw
 from .harness import BrokenContract, target
@@ -121,10 +121,10 @@ def _(given: tuple, folder: Path) -> None:
 @target("page-parts", draw.tuples(TEXTS, CHANGES))
 def _(given: tuple, folder: Path) -> None:
     text, changes = given
-    host_of(text), netloc_of(text)
+    host_name(text), origin_netloc(text)
     asked = changed(QUESTION, changes)
     asked = {k: v for k, v in (p for p in asked if isinstance(p, list) and len(p) == 2) if isinstance(k, str)} if isinstance(asked, list) else {}
-    sentence = where_of(_plain(asked.get("where")) or {}, text_of({"filter": text}, "filter"))
+    sentence = build_filter(_plain(asked.get("where")) or {}, read_text({"filter": text}, "filter"))
     if sentence:
         parse_filter(sentence)
     try:

@@ -1,4 +1,4 @@
-"The search page in a real browser, over a true index: what a visitor does, one step after the other."
+"The search page in a real browser, over a real index: what a visitor does, step by step."
 
 import shutil
 import threading
@@ -8,19 +8,28 @@ import pytest
 from PIL import Image
 from tiny_index import tiny_searcher
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="the browser is driven by the package playwright, which is not installed")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
 pytest.importorskip("uvicorn", reason="the search page needs the extra [app]")
 
 from fashionern.web.app import create_app, listen, make_server  # noqa: E402  they need the extra too
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no browser `chromium` on this machine's path")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="`chromium` is not on this machine's path")
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    "Where the page is served, while the tests of this file run."
+    "The page's address; it is served while the tests of this file run."
     searcher = tiny_searcher(tmp_path_factory.mktemp("page"))
     bound = listen("127.0.0.1", 0)
     server = make_server(create_app(searcher, ["is red", "is longer"], labels=["price"]))
@@ -43,122 +52,142 @@ def browser():
 
 @pytest.fixture
 def page(browser, address):
-    "The page, just opened; no script may have failed on it when the test is over."
+    "The page, just opened; after the test, no script may have failed on it."
     context = browser.new_context(viewport={"width": 1280, "height": 860}, color_scheme="light")
-    page, wrong = context.new_page(), []
+    page = context.new_page()
+    errors = []
     page.set_default_timeout(15_000)
-    page.on("pageerror", lambda e: wrong.append(str(e)))
-    page.on("console", lambda m: wrong.append(m.text) if "Content Security Policy" in m.text else None)
+    page.on("pageerror", lambda e: errors.append(str(e)))
+    page.on("console", lambda m: errors.append(m.text) if "Content Security Policy" in m.text else None)
     page.goto(address)
     see(page, "#title", "Start from a photo")
     page.locator(".tile .pick img").first.wait_for()
     yield page
     context.close()
-    assert not wrong
+    assert not errors
 
 
 def see(page, where: str, text: str) -> None:
-    "Wait until the text stands there and nothing is under way."
+    "Wait until the element shows the text and no request is pending."
     page.locator(f"body:not(.busy) {where}", has_text=text).first.wait_for()
 
 
-def shown(page) -> list[str]:
+def names(page) -> list[str]:
     "The names of the photos in the grid."
     return page.locator(".tile").evaluate_all("tiles => tiles.map(t => t.dataset.name)")
 
 
-def ask(page, text: str) -> None:
+def focused(page) -> str:
+    "The name of the photo that has the focus."
+    return page.evaluate("document.activeElement.closest('.tile')?.dataset.name")
+
+
+def search(page, text: str) -> None:
     page.fill("#text", text)
     page.press("#text", "Enter")
 
 
-def test_each_card_tells_the_columns_that_were_asked_for(page):
-    ask(page, "is red")
-    page.locator(".facts .of").first.wait_for()
-    told = page.locator(".tile .of").evaluate_all("cards => cards.map(card => [card.textContent, card.title])")
-    assert told and all(f"price: {price}" in facts.split("\n") for price, facts in told)
+def cards(page) -> list[list[str]]:
+    "Label and tooltip of each result."
+    page.locator(".facts .labels").first.wait_for()
+    return page.locator(".tile .labels").evaluate_all("cards => cards.map(card => [card.textContent, card.title])")
 
 
-def test_each_card_tells_the_first_two_columns_unless_asked_otherwise(page):
-    of_page = page.evaluate("fetch('/api/about').then(r => r.json())")
-    page.route("**/api/about", lambda route: route.fulfill(json=of_page | {"labels": []}))
+def test_each_card_shows_the_columns_in_labels(page):
+    search(page, "is red")
+    shown = cards(page)
+    assert shown and all(f"price: {price}" in tooltip.split("\n") for price, tooltip in shown)
+
+
+def test_each_card_shows_the_first_two_columns_by_default(page):
+    about = page.evaluate("fetch('/api/about').then(r => r.json())")
+    page.route("**/api/about", lambda route: route.fulfill(json=about | {"labels": []}))
     page.reload()
-    ask(page, "is red")
-    page.locator(".facts .of").first.wait_for()
-    told = page.locator(".tile .of").evaluate_all("cards => cards.map(card => [card.textContent, card.title])")
-    assert told
-    for card, facts in told:
-        columns = dict(line.split(": ", 1) for line in facts.split("\n")[1:])
+    search(page, "is red")
+    shown = cards(page)
+    assert shown
+    for card, tooltip in shown:
+        columns = dict(line.split(": ", 1) for line in tooltip.split("\n")[1:])
         assert card == f"{columns['colour']} · {columns['length']}"
 
 
-def test_upload_search_click_back_filter_explain(page, tmp_path):
+def test_upload_search_follow_go_back_filter_and_explain(page, tmp_path):
     Image.new("RGB", (60, 80), "crimson").save(tmp_path / "mine.jpg")
     page.set_input_files("#file", tmp_path / "mine.jpg")
     see(page, "#title", "Photos like this one")
-    assert page.inner_text("#chosen-name") == "mine.jpg" and page.evaluate("document.activeElement.id") == "text"
-    ask(page, "has long sleeves")
+    assert page.inner_text("#chosen-name") == "mine.jpg"
+    assert page.evaluate("document.activeElement.id") == "text"
+
+    search(page, "has long sleeves")
     see(page, "#title", "Like this, but: has long sleeves")
-    first = shown(page)
+    first = names(page)
     assert len(first) == 24 and page.locator(".rank").first.inner_text() == "1"
-    assert page.locator(".pick img").first.bounding_box()["height"] > 150, "photos are large enough to be looked at"
+    assert page.locator(".pick img").first.bounding_box()["height"] > 150, "photos are large enough to see"
+
     page.locator(".tile .pick").nth(2).click()
     see(page, "#chosen-name", first[2].split("/")[-1])
     see(page, "#title", "Photos like this one")
-    assert page.input_value("#text") == "" and first[2] not in shown(page)
-    ask(page, "is red")
+    assert page.input_value("#text") == "" and first[2] not in names(page)
+    search(page, "is red")
     see(page, "#title", "Like this, but: is red")
-    assert page.locator("#trail li").all_inner_texts() == ["like this", "has long sleeves", "like this", "is red"]
+    trail = page.locator("#trail li").all_inner_texts()
+    assert trail == ["like this", "has long sleeves", "like this", "is red"]
+
     page.go_back()
     page.go_back()
     see(page, "#title", "Like this, but: has long sleeves")
-    assert shown(page) == first and page.inner_text("#chosen-name") == "mine.jpg" and page.input_value("#text") == "has long sleeves"
+    assert names(page) == first and page.inner_text("#chosen-name") == "mine.jpg"
+    assert page.input_value("#text") == "has long sleeves"
     page.go_forward()
     page.go_forward()
     see(page, "#title", "Like this, but: is red")
+
     page.click("#filters summary")
     page.select_option("select[data-column=brand]", label="O'Neill")
     see(page, "#filter-count", "1")
     see(page, "#status", "results")
-    assert all(name.startswith("O'Neill") for name in shown(page))
+    assert all(name.startswith("O'Neill") for name in names(page))
+
     page.locator(".tile").first.hover()
-    page.locator(".ask-why").first.click()
+    page.locator(".explain").first.click()
     see(page, "#why-body", "is the sum of these")
-    assert page.locator(".shade .cell").count() == 18 and page.locator(".bar .label").all_inner_texts() == ["blank", "reference", "sentence", "is", "red"]
-    page.get_by_role("button", name="quarters").click()
+    assert page.locator(".shade .cell").count() == 18, "nine parts of each photo"
+    assert page.locator(".bar .label").all_inner_texts() == ["baseline", "photo", "text", "is", "red"]
+    page.get_by_role("button", name="2 × 2 parts").click()
     assert page.locator(".shade .cell").count() == 8
     page.keyboard.press("Escape")
     page.locator("#why").wait_for(state="hidden")
+
     page.locator("#trail button").nth(1).click()
     see(page, "#title", "Like this, but: has long sleeves")
     assert page.locator("#trail li").count() == 2
 
 
-def test_what_goes_wrong_is_told(page, tmp_path):
-    (tmp_path / "bad.png").write_text("no picture at all")
+def test_errors_are_shown(page, tmp_path):
+    (tmp_path / "bad.png").write_text("not an image")
     page.set_input_files("#file", tmp_path / "bad.png")
-    see(page, "#problem", "no picture that can be read")
+    see(page, "#problem", "not a readable image")
     (tmp_path / "large.png").write_bytes(b"x" * 10_000_001)
     page.set_input_files("#file", tmp_path / "large.png")
-    see(page, "#problem", "more than 10 MB")
-    ask(page, "<img src=x onerror=alert(1)>")
+    see(page, "#problem", "The limit is 10 MB")
+    search(page, "<img src=x onerror=alert(1)>")
     see(page, "#title", "<img src=x")
     assert page.locator("#problem").is_hidden() and page.locator("#title img").count() == 0
     page.click("#filters summary")
-    page.fill("#sentence", "price <")
-    page.press("#sentence", "Enter")
+    page.fill("#filter-text", "price <")
+    page.press("#filter-text", "Enter")
     see(page, "#problem", "The filter is wrong at character")
-    page.fill("#sentence", "price < 1")
-    page.press("#sentence", "Enter")
-    see(page, "#empty", "Nothing fits these filters.")
-    page.click("#loosen")
+    page.fill("#filter-text", "price < 1")
+    page.press("#filter-text", "Enter")
+    see(page, "#empty", "No photos match these filters.")
+    page.click("#reset-empty")
     see(page, "#status", "24 results")
     page.route("**/api/search", lambda route: route.abort())
-    ask(page, "is blue")
-    see(page, "#problem", "The server does not answer")
+    search(page, "is blue")
+    see(page, "#problem", "The server does not respond")
 
 
-def test_by_keyboard_alone(page):
+def test_keyboard_only(page):
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.id") == "text"
     page.keyboard.type("a red dress")
@@ -166,42 +195,44 @@ def test_by_keyboard_alone(page):
     see(page, "#title", "a red dress")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowRight")
-    name = lambda: page.evaluate("document.activeElement.closest('.tile')?.dataset.name")
-    assert name() == shown(page)[1]
+    assert focused(page) == names(page)[1]
     page.keyboard.press("ArrowDown")
-    columns = shown(page).index(name()) - 1
+    columns = names(page).index(focused(page)) - 1
     assert columns >= 3
     page.keyboard.press("End")
-    assert name() == shown(page)[-1]
+    last = names(page)[-1]
+    assert focused(page) == last
     page.keyboard.press("w")
     see(page, "#why-body", "is the sum of these")
     page.keyboard.press("Escape")
     page.locator("#why").wait_for(state="hidden")
-    assert name() == shown(page)[-1], "the focus returns to where it was"
-    last = name()
+    assert focused(page) == last, "the focus returns to the photo"
     page.keyboard.press("Enter")
     see(page, "#chosen-name", last.split("/")[-1])
     assert page.evaluate("document.activeElement.id") == "text"
 
 
-def test_pasted_dropped_shared_and_remembered(page, address):
-    give = """([kind]) => fetch(document.querySelector('.tile img').src).then(r => r.blob()).then(blob => {
-        const data = new DataTransfer(); data.items.add(new File([blob], kind + '.jpg', {type: 'image/jpeg'}));
-        document.body.dispatchEvent(kind == 'paste' ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true})
-            : new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true}));
+def test_paste_drop_share_and_theme(page):
+    give_photo = """([kind]) => fetch(document.querySelector('.tile img').src).then(r => r.blob()).then(blob => {
+        const data = new DataTransfer();
+        data.items.add(new File([blob], kind + '.jpg', {type: 'image/jpeg'}));
+        const event = kind == 'paste' ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true})
+            : new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true});
+        document.body.dispatchEvent(event);
     })"""
+    theme = "document.documentElement.dataset.theme"
     for kind in ("paste", "drop"):
-        page.evaluate(give, [kind])
+        page.evaluate(give_photo, [kind])
         see(page, "#chosen-name", f"{kind}.jpg")
     page.click("#theme")
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-    ask(page, "is red")
+    assert page.evaluate(theme) == "dark"
+    search(page, "is red")
     see(page, "#title", "Like this, but: is red")
-    found = shown(page)
-    again = page.context.new_page()
-    again.goto(page.url)  # the address alone, in another tab
-    see(again, "#title", "Like this, but: is red")
-    assert shown(again) == found and again.evaluate("document.documentElement.dataset.theme") == "dark"
+    results = names(page)
+    shared = page.context.new_page()
+    shared.goto(page.url)  # the address alone, in another tab
+    see(shared, "#title", "Like this, but: is red")
+    assert names(shared) == results and shared.evaluate(theme) == "dark"
     page.click("#clear")
     see(page, "#title", "is red")
     assert "Like this" not in page.inner_text("#title") and page.locator("#drop").is_visible()
@@ -209,26 +240,30 @@ def test_pasted_dropped_shared_and_remembered(page, address):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone(browser, address, scheme):
-    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True, is_mobile=True)
+    screen = {"width": 390, "height": 844}
+    context = browser.new_context(viewport=screen, color_scheme=scheme, has_touch=True, is_mobile=True)
     page = context.new_page()
     page.goto(address)
     page.locator(".tile .pick").first.tap()
     page.locator(".rank").first.wait_for()
     see(page, "#title", "Photos like this one")
-    assert page.evaluate("document.documentElement.scrollWidth") == 390, "nothing stands out to the right"
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    light = sum(map(int, ground[4:-1].split(","))) / 3 > 128
+    assert page.evaluate("document.documentElement.scrollWidth") == 390, "nothing overflows to the right"
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    light = sum(map(int, background[4:-1].split(","))) / 3 > 128
     assert light == (scheme == "light")
-    page.locator(".ask-why").first.tap()
+    page.locator(".explain").first.tap()
     see(page, "#why-body", "is the sum of these")
     assert page.evaluate("document.querySelector('#why').scrollWidth") <= 390
     context.close()
 
 
-def test_everything_has_a_name(page):
-    ask(page, "red")
+def test_every_control_has_an_accessible_name(page):
+    search(page, "red")
     see(page, "#title", "red")
     nameless = page.locator("button, input, select, img").evaluate_all(
-        "all => all.filter(e => e.offsetParent && !e.ariaLabel && !e.textContent.trim() && !e.labels?.length && e.alt !== '').map(e => e.outerHTML)")  # fmt: skip
+        """all => all.filter(e => e.offsetParent && !e.ariaLabel && !e.textContent.trim()
+            && !e.labels?.length && e.alt !== '').map(e => e.outerHTML)"""
+    )
     assert not nameless
-    assert page.locator("[role=status][aria-live=polite]").count() == 1 and page.locator("[role=alert]").count() == 1
+    assert page.locator("[role=status][aria-live=polite]").count() == 1
+    assert page.locator("[role=alert]").count() == 1
