@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from .drawing import ATTRIBUTES, Design, draw_file
 from .wording import descriptions, sentences
-from ..registry import NOTE
+from ..registry import DRAWN_NOTE
 from ...errors import ErnError
 from ...files import read_json, write_json
 from ...records import Triplet
@@ -166,10 +166,10 @@ def drawn_before(
     root = Path(root)
     if root.exists() and not root.is_dir():
         raise ErnError(f"{root} is a file; give a folder to draw the garments into.")
-    if (root / NOTE).exists():
-        note = read_json(root / NOTE)
+    if (root / DRAWN_NOTE).exists():
+        note = read_json(root / DRAWN_NOTE)
         if not isinstance(note, dict) or not {"asked", "summary"} <= set(note):
-            raise ErnError(f"{root / NOTE} is not the note of a drawn dataset; delete {root} or choose another folder.")
+            raise ErnError(f"{root / DRAWN_NOTE} is not the note of a drawn dataset; delete {root} or choose another folder.")
         if note["asked"] != asked:
             raise ErnError(f"{root} holds garments drawn with other parameters; delete it or choose another folder.")
         return note["summary"]
@@ -184,7 +184,7 @@ def write_note(
     summary: Optional[dict] = None,  # the counts; None while files are still being written
 ) -> None:
     "Note in `root` what it holds, or will hold."
-    write_json(Path(root) / NOTE, {"asked": asked, "summary": summary})
+    write_json(Path(root) / DRAWN_NOTE, {"asked": asked, "summary": summary})
 
 # %% ../../../nbs/data/drawn/02_garments.ipynb #27e682aa
 def write_designs(
