@@ -16,13 +16,13 @@ from ..registry import Registry
 # %% ../../nbs/data/04_registry.ipynb #5185c132
 @dataclass(frozen=True)
 class DatasetKind:
-    "How a dataset is read and what its published files hold."
+    "How a dataset is loaded and what its published files hold."
 
     load: Callable[..., TripletDataset]  # (root, split, **options)
     splits: tuple[str, ...]
-    expected: dict[str, dict[str, tuple[int, int]]]  # split → category → images, triplets; empty where nothing is published
-    sure: bool = True  # these counts were taken from the published files; False: from the papers
-    has: Callable[[Path, str], bool] = lambda root, split: True  # whether this folder is meant to have the split
+    expected: dict[str, dict[str, tuple[int, int]]]  # split → category → images, triplets; empty if none are published
+    sure: bool = True  # the counts are from the published files; False: from the papers
+    has: Callable[[Path, str], bool] = lambda root, split: True  # whether this folder is expected to have the split
 
 
 DATASETS = Registry("dataset")
