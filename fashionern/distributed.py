@@ -42,7 +42,10 @@ class World:
     ) -> int:
         "The batch size of each rank; raises `ErnError` unless all ranks get the same."
         if total % self.size or total < self.size:
-            raise ErnError(f"{flag} {total} cannot be shared by {self.size} processes. Give a multiple of {self.size}.")
+            raise ErnError(
+                f"{flag} {total} cannot be shared by {self.size} processes. "
+                f"Give a multiple of {self.size}."
+            )
         return total // self.size
 
     def barrier(self) -> None:
@@ -51,7 +54,7 @@ class World:
             dist.barrier()
 
     def broadcast(self, value: Any) -> Any:
-        "Rank 0's value, on every rank; the values of other ranks are ignored. Any picklable object."
+        "Rank 0's value (any picklable object), on every rank; other ranks' values are ignored."
         if self.size == 1:
             return value
         values = [value]
@@ -76,7 +79,7 @@ class World:
         return total.item() / self.size
 
     def align_buffers(self, module: nn.Module) -> None:
-        "Copy rank 0's buffers, such as running statistics, to every rank; gradients synchronise parameters only."
+        "Copy rank 0's buffers to every rank; gradients synchronise only parameters."
         if self.size > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
@@ -86,13 +89,13 @@ def pick_device(
     name: str,  # 'auto', 'cpu', 'cuda', 'cuda:1' …
     local: int = 0,  # this process's rank on its machine
 ) -> torch.device:
-    "The device of that name; raises `ErnError` if the name is unknown or this machine does not have it."
+    "The device of that name; raises `ErnError` if this machine does not have it."
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ErnError(f"Unknown device {name!r} in --device. Give cpu, cuda, cuda:1 or auto.") from None
+        raise ErnError(f"Unknown --device {name}. Give cpu, cuda, cuda:1 or auto.") from None
     if device.type != "cuda":
         return device
     if not torch.cuda.is_available():
@@ -101,7 +104,9 @@ def pick_device(
         return device
     count = torch.cuda.device_count()
     if local >= count:
-        raise ErnError(f"This machine has only {count} GPU(s). Start torchrun with --nproc_per_node={count}.")
+        raise ErnError(
+            f"This machine has only {count} GPU(s). Start torchrun with --nproc_per_node={count}."
+        )
     return torch.device("cuda", local)
 
 # %% ../nbs/05_distributed.ipynb #223b974b

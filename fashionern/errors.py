@@ -31,12 +31,12 @@ def escape_markup(text: object) -> str:
 
 
 def is_valid_text(value: Any) -> bool:
-    "Whether this is a string that UTF-8 can encode; JSON can spell lone surrogates, which no file can hold."
+    "Whether this is a string that UTF-8 can encode, without lone surrogates, which JSON can spell."
     return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 # %% ../nbs/00_errors.ipynb #73e1bb8d
 MAX_MESSAGE_LENGTH = 4_000  # characters
-_WORKER_ERROR = f"\n{__name__}.ErnError: "  # how the last line of a DataLoader worker's traceback begins
+_WORKER_ERROR = f"\n{__name__}.ErnError: "  # begins the last line of a worker's traceback
 
 
 def _shorten(text: str, length: int) -> str:
@@ -51,8 +51,8 @@ class ErnError(Exception):
 
     def __init__(self, message: str):
         original = message.rsplit(_WORKER_ERROR, 1)[-1]
-        one_line = re.sub(r"\s*[\n\u2028\u2029]\s*", " ", sanitize(original).strip()).replace("\t", " ")
-        super().__init__(_shorten(one_line, MAX_MESSAGE_LENGTH))
+        one_line = re.sub(r"\s*[\n\u2028\u2029]\s*", " ", sanitize(original).strip())
+        super().__init__(_shorten(one_line.replace("\t", " "), MAX_MESSAGE_LENGTH))
 
 # %% ../nbs/00_errors.ipynb #ce5d435c
 def plural(number: int, noun: str) -> str:
@@ -77,7 +77,7 @@ def unknown_name(
 # %% ../nbs/00_errors.ipynb #e93d7e3b
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    "Print an `ErnError` and exit with status 2; exit with 130 on Ctrl-C and with 141 when the reader closes the pipe."
+    "Exit with status 2 after printing an `ErnError`, with 130 on Ctrl-C, with 141 on a closed pipe."
     from rich.console import Console
     from rich.markup import escape
 
@@ -88,12 +88,12 @@ def exit_on_error() -> Iterator[None]:
         try:
             yield
         finally:
-            sys.stdout.flush()  # at interpreter exit, Python would print its own message about a closed pipe
+            sys.stdout.flush()  # later, Python would print its own message about a closed pipe
     except ErnError as e:
         say(f"[bold red]error:[/] {escape(str(e))}")
         sys.exit(2)
     except KeyboardInterrupt:
-        say("\nStopped. Finished work is kept. Run the same command again to resume, with --resume if it has that flag.")
+        say("\nStopped. Finished work is kept. To resume, repeat the command, with --resume if it has it.")
         sys.exit(130)
     except BrokenPipeError:
         _exit_if_stdout_is_closed()

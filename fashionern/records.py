@@ -41,7 +41,8 @@ class _TensorRecord:
 
     def _map(self: _Record, function: Callable[[Tensor], Tensor]) -> _Record:
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: None if t is None else function(t) for name, t in tensors.items()})
+        changed = {name: function(t) for name, t in tensors.items() if t is not None}
+        return replace(self, **changed)
 
     def to(self: _Record, *args: Any, **kwargs: Any) -> _Record:
         "Move or cast every tensor, as `Tensor.to` does."
@@ -53,7 +54,7 @@ class _TensorRecord:
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))
 
-
+# %% ../nbs/03_records.ipynb #766fb892
 @dataclass
 class ImageFeatures(_TensorRecord):
     "What the image encoder returns for B images; unit length along D."

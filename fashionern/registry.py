@@ -25,9 +25,10 @@ def _is_redefinition(old: Any, new: Any) -> bool:
     new = getattr(new, "load", new)
     names = [getattr(thing, "__qualname__", None) for thing in (old, new)]
     modules = [getattr(thing, "__module__", None) for thing in (old, new)]
-    return None not in names and names[0] == names[1] and (modules[0] == modules[1] or "__main__" in modules)
+    same_module = modules[0] == modules[1] or "__main__" in modules
+    return same_module and names[0] == names[1] and None not in names
 
-
+# %% ../nbs/01_registry.ipynb #6145b853
 class Registry(Mapping):
     "Objects by name, in the order of registration."
 
@@ -40,12 +41,14 @@ class Registry(Mapping):
         name: str,  # lower case, without spaces, '@', '+' and ','
         replace: bool = False,  # allow replacing what is registered under this name
     ) -> Callable[[_Thing], _Thing]:
-        "Decorator that registers a function or class under `name`; raises `ErnError` for a bad or taken name."
+        "Decorator that registers a function or class; raises `ErnError` for a bad or taken name."
         if not name or name != name.lower() or set(name) & set("@+, "):
-            raise ErnError(f"The {self.kind} {name!r} needs another name: lower case, without spaces, '@', '+' and ','.")
+            allowed = "lower case, without spaces, '@', '+' and ','"
+            raise ErnError(f"The {self.kind} {name!r} needs another name: {allowed}.")
 
         def register_thing(thing: _Thing) -> _Thing:
-            if name in self._items and not replace and not _is_redefinition(self._items[name], thing):
+            taken = name in self._items and not _is_redefinition(self._items[name], thing)
+            if taken and not replace:
                 raise ErnError(
                     f"The {self.kind} {name!r} is already registered. "
                     f"Choose another name, or call register({name!r}, replace=True)."
@@ -56,7 +59,7 @@ class Registry(Mapping):
         return register_thing
 
     def get(self, name: str) -> Any:
-        "The object registered under `name`; raises `ErnError` with the closest names if there is none."
+        "The object of this name; raises `ErnError` with the closest names if there is none."
         if name not in self._items:
             raise unknown_name(self.kind, name, self._items)
         return self._items[name]
@@ -81,7 +84,7 @@ PLUGINS: dict[str, str] = {}  # file name of each loaded plugin → digest of it
 
 
 def load_plugins(files: Sequence[str | Path]) -> None:
-    "Import Python files that register composers, losses, datasets or protocols; raises `ErnError` if one cannot run."
+    "Import Python files that register something; raises `ErnError` if one cannot be imported."
     for file in files:
         path = _importable(file)
         try:
@@ -90,12 +93,18 @@ def load_plugins(files: Sequence[str | Path]) -> None:
             raise
         except Exception as e:
             reason = f"{type(e).__name__}: {getattr(e, 'msg', e)}"
-            raise ErnError(f"{file}{_line_of(e, path)} cannot be run ({reason}). Fix it there.") from e
+            where = f"{file}{_line_of(e, path)}"
+            raise ErnError(f"{where} cannot be run ({reason}). Fix it there.") from e
         PLUGINS[path.name] = plugin_digest(path)
 
 
+def plugin_digest(path: Path) -> str:
+    "The first 16 hexadecimal digits of the SHA-256 of a plugin's file."
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+# %% ../nbs/01_registry.ipynb #0753c5f7
 def _importable(file: str | Path) -> Path:
-    "The resolved path of a plugin, after making it importable under its own name; raises `ErnError` where it is not."
+    "The path of an importable plugin, its folder added to `sys.path`; else raises `ErnError`."
     path = Path(file).resolve()
     if path.suffix != ".py" or not path.is_file():
         raise ErnError(
@@ -124,8 +133,3 @@ def _line_of(error: Exception, path: Path) -> str:
             if frame.filename == str(path):
                 line = frame.lineno
     return f", line {line}" if line else ""
-
-
-def plugin_digest(path: Path) -> str:
-    "The first 16 hexadecimal digits of the SHA-256 of a plugin's file."
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

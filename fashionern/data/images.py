@@ -19,12 +19,12 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 class ImageFinder:
-    "Finds image files by name below one or more folders; the first folder and the first suffix win."
+    "Finds image files by name below some folders; the first folder and the first suffix win."
 
     def __init__(
         self,
         *folders: str | Path,  # searched in this order, including sub-folders
-        named: str = "path",  # 'path': a name is the path below its folder; 'file': the file name; both without suffix
+        named: str = "path",  # a name is the 'path' below its folder, or the 'file' name alone
     ):
         self.folders = [Path(folder) for folder in folders]
         self.named = named
@@ -40,8 +40,11 @@ class ImageFinder:
                 files_of: dict[str, list[Path]] = {}
                 for path in self._image_files(folder):
                     files_of.setdefault(self._name(path, folder), []).append(path)
-                self._doubles |= {n: files for n, files in files_of.items() if len(files) > 1 and n not in paths}
-                paths = {n: files[0] for n, files in files_of.items()} | paths
+                for name, files in files_of.items():
+                    if name not in paths:
+                        paths[name] = files[0]
+                        if len(files) > 1:
+                            self._doubles[name] = files
             self._paths = paths  # assigned once, so that other threads never see a partial table
         return self._paths
 
@@ -51,13 +54,18 @@ class ImageFinder:
         return self._doubles if self.paths is not None else {}
 
     def _name(self, path: Path, folder: Path) -> str:
-        return path.stem if self.named == "file" else path.relative_to(folder).with_suffix("").as_posix()
+        if self.named == "file":
+            return path.stem
+        return path.relative_to(folder).with_suffix("").as_posix()
 
     @staticmethod
     def _image_files(folder: Path) -> list[Path]:
         "The image files below a folder, sorted by name and then by suffix."
-        files = [p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES] if folder.is_dir() else []
-        return sorted(files, key=lambda p: (str(p.with_suffix("")), IMAGE_SUFFIXES.index(p.suffix.lower())))
+        if not folder.is_dir():
+            return []
+        files = [p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES]
+        rank = IMAGE_SUFFIXES.index
+        return sorted(files, key=lambda p: (str(p.with_suffix("")), rank(p.suffix.lower())))
 
     def __call__(self, name: str) -> Path:
         "The path of image `name`; raises `ErnError` if it has no file."
@@ -65,7 +73,8 @@ class ImageFinder:
         if path is None:
             folders = " or ".join(map(str, self.folders))
             raise ErnError(
-                f"Image {name!r} is not in {folders}. Download it, or leave out its triplets with --missing drop."
+                f"Image {name!r} is not in {folders}. "
+                "Download it, or leave out its triplets with --missing drop."
             )
         return path
 
@@ -85,8 +94,8 @@ def image_name(
     return Path(name).with_suffix("").as_posix() if name.lower().endswith(IMAGE_SUFFIXES) else name
 
 # %% ../../nbs/data/00_images.ipynb #31cfa466
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # for PostScript, Pillow would start another program
-MAX_IMAGE_SIDE = 12_000  # pixels; padding squares a long, narrow image, so its longer side sets the memory it needs
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # no format that starts a program
+MAX_IMAGE_SIDE = 12_000  # pixels; padding makes a long, narrow image almost square
 MAX_IMAGE_PIXELS = 110_000_000
 
 
@@ -98,19 +107,20 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
-
+# %% ../../nbs/data/00_images.ipynb #f76aa3ec
 def load_image(
     image: str | Path | Image.Image,  # a file, or an open image
 ) -> Image.Image:
-    "The image upright and in RGB; raises `ErnError` if the file is missing, unreadable or too large."
+    "The image upright and in RGB; raises `ErnError` if it is missing, unreadable or too large."
     if isinstance(image, Image.Image):
         return _to_rgb(image)
     try:
         with Image.open(image, formats=IMAGE_FORMATS) as opened:
             if max(opened.size) > MAX_IMAGE_SIDE or opened.width * opened.height > MAX_IMAGE_PIXELS:
                 raise ErnError(
-                    f"Image {image} has {opened.width:,} × {opened.height:,} pixels. The limits are {MAX_IMAGE_SIDE:,} "
-                    f"a side and {MAX_IMAGE_PIXELS / 1e6:g} million in total: make it smaller."
+                    f"Image {image} has {opened.width:,} × {opened.height:,} pixels. "
+                    f"The limits are {MAX_IMAGE_SIDE:,} a side and "
+                    f"{MAX_IMAGE_PIXELS / 1e6:g} million in total: make it smaller."
                 )
             return _to_rgb(opened)
     except FileNotFoundError:
@@ -119,5 +129,6 @@ def load_image(
         raise
     except Exception as e:  # a damaged file can raise almost any error in a decoder
         raise ErnError(
-            f"Image {image} cannot be read ({e}). It is truncated or not an image. Download it again or use another."
+            f"Image {image} cannot be read ({e}). It is truncated or not an image: "
+            "download it again or use another."
         ) from None

@@ -20,9 +20,9 @@ class DatasetKind:
 
     load: Callable[..., TripletDataset]  # (root, split, **options)
     splits: tuple[str, ...]
-    expected: dict[str, dict[str, tuple[int, int]]]  # split → category → images, triplets; empty if none are published
-    sure: bool = True  # the counts are from the published files; False: from the papers
-    has: Callable[[Path, str], bool] = lambda root, split: True  # whether this folder is expected to have the split
+    expected: dict[str, dict[str, tuple[int, int]]]  # split → category → images, triplets
+    sure: bool = True  # `expected` was counted in the published files; False: taken from papers
+    has: Callable[[Path, str], bool] = lambda root, split: True  # whether to expect the split there
 
 
 DATASETS = Registry("dataset")

@@ -70,7 +70,9 @@ def resize(
     if pixels.shape[-2:] == (height, width):
         return pixels
     source = pixels if pixels.device.type == "cpu" else pixels.float()
-    out = F.interpolate(source, (height, width), mode="bicubic", antialias=True, align_corners=False)
+    out = F.interpolate(
+        source, (height, width), mode="bicubic", antialias=True, align_corners=False
+    )
     return out if out.dtype == torch.uint8 else out.round().clamp(0, 255).to(torch.uint8)
 
 # %% ../../nbs/data/03_transforms.ipynb #2b5a0247
@@ -81,6 +83,11 @@ def _in_range(value: Any, low: float, high: float) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
 
+def _bytes(image: Image.Image) -> Tensor:
+    "(1, 3, h, w) bytes."
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]
+
+# %% ../../nbs/data/03_transforms.ipynb #d79cdfaa
 @dataclass(frozen=True)
 class Preprocess:
     "Image → global view and 13 crops, as CLIP expects them."
@@ -90,11 +97,11 @@ class Preprocess:
     ratio: float = 1.25  # of TargetPad
     fill: str = "black"  # colour of the padding
     canvas: int = 360  # side of the square that the crops are cut from, a multiple of 6
-    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
     def __post_init__(self) -> None:
-        "Raise `ErnError` for an invalid field: a config file from elsewhere must not exhaust the memory."
+        "Raise `ErnError` for an invalid field; a downloaded config must not exhaust the memory."
         valid = {
             "size": isinstance(self.size, int) and _in_range(self.size, 1, 4_096),
             "canvas": isinstance(self.canvas, int) and _in_range(self.canvas, 6, 4_096),
@@ -106,8 +113,10 @@ class Preprocess:
         }
         for name, fits in valid.items():
             if not fits:
-                value = getattr(self, name)
-                raise ErnError(f"A transform cannot have {name} = {value!r:.60}. Fix or download the file that sets it.")
+                raise ErnError(
+                    f"A transform cannot have {name} = {getattr(self, name)!r:.60}. "
+                    "Fix the file that sets it, or download it again."
+                )
 
     def padded(self, image: Image.Image) -> tuple[Image.Image, int, int]:
         "The padded image, and the width and height that bring its shorter side to S."
@@ -125,10 +134,11 @@ class Preprocess:
         image, width, height = self.padded(image)
         left = (width - self.size) // 2
         top = (height - self.size) // 2
-        return resize(_bytes(image), height, width)[0, :, top : top + self.size, left : left + self.size]
+        pixels = resize(_bytes(image), height, width)[0]
+        return pixels[:, top : top + self.size, left : left + self.size]
 
     def spread(self, image: Image.Image) -> Tensor:
-        "(3, canvas, canvas) bytes: the image resized without keeping its aspect ratio, as in the reference implementation."
+        "(3, canvas, canvas) bytes: the image stretched to a square, as FashionERN does it."
         return resize(_bytes(image), self.canvas, self.canvas)[0]
 
     def crops(self, canvas: Tensor) -> Tensor:
@@ -138,8 +148,9 @@ class Preprocess:
         parts = []
         for n in (2, 3):
             side = self.canvas // n
-            cells = channels_last.reshape(B, n, side, n, side, 3).transpose(2, 3).reshape(-1, side, side, 3)
-            parts.append(resize(cells.permute(0, 3, 1, 2), self.size, self.size).unflatten(0, (B, n * n)))
+            cells = channels_last.reshape(B, n, side, n, side, 3).transpose(2, 3)
+            cells = cells.reshape(-1, side, side, 3).permute(0, 3, 1, 2)
+            parts.append(resize(cells, self.size, self.size).unflatten(0, (B, n * n)))
         return torch.cat(parts, 1)
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -147,8 +158,3 @@ class Preprocess:
         mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1) * 255
         std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1) * 255
         return (pixels.float() - mean) / std
-
-
-def _bytes(image: Image.Image) -> Tensor:
-    "(1, 3, h, w) bytes."
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]

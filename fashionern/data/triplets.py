@@ -6,6 +6,7 @@
 __all__ = ['JOINS', 'TripletSampler', 'TripletDataset', 'clean_caption', 'join_captions', 'apply_missing']
 
 # %% ../../nbs/data/01_triplets.ipynb #221d7f74
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Optional, Protocol
@@ -19,15 +20,15 @@ class TripletSampler(Protocol):
     "Draws the training triplets of an epoch."
 
     def draw(self, seed: int, epoch: int) -> list[Triplet]:
-        "The triplets of an epoch: the same number in every epoch, the same triplets for the same seed and epoch."
+        "The triplets of an epoch: always the same number, determined by seed and epoch."
 
     def without(self, absent: set[str]) -> "TripletSampler":
         "The sampler over all images but these."
 
-
+# %% ../../nbs/data/01_triplets.ipynb #61f78cb5
 @dataclass
 class TripletDataset:
-    "The triplets of one split, the images of that split by category, and where the image files are."
+    "The triplets of one split, the names of its images, and where the image files are."
 
     name: str  # 'fashioniq', 'folder', …
     split: str  # 'train', 'val' or 'test'
@@ -35,10 +36,10 @@ class TripletDataset:
     split_images: dict[str, list[str]]  # category → names of all images of the split
     images: ImageFinder
     default_protocol: str = "table"
-    found: dict[str, Any] = field(default_factory=dict)  # counts of what was dropped or missing, for the report
-    descriptions: dict[str, list[str]] = field(default_factory=dict)  # image → sentences that describe it alone, if any
+    found: dict[str, Any] = field(default_factory=dict)  # counts of missing images, for the report
+    descriptions: dict[str, list[str]] = field(default_factory=dict)  # image → its own captions
     sampler: Optional[TripletSampler] = None  # where each epoch draws its training triplets
-    complete: Optional["TripletDataset"] = None  # the dataset as annotated, where missing images were dropped
+    complete: Optional["TripletDataset"] = None  # as annotated, if images are missing
 
     def __len__(self) -> int:
         return len(self.triplets)
@@ -59,19 +60,23 @@ class TripletDataset:
 
     def counts(self) -> dict[str, tuple[int, int]]:
         "Category → number of images and of triplets."
-        return {c: (len(names), sum(t.category == c for t in self.triplets)) for c, names in self.split_images.items()}
+        triplets = Counter(t.category for t in self.triplets)
+        return {c: (len(names), triplets[c]) for c, names in self.split_images.items()}
 
     def epoch(self, seed: int, epoch: int) -> "TripletDataset":
         "The dataset with the training triplets of this epoch."
-        return self if self.sampler is None else replace(self, triplets=self.sampler.draw(seed, epoch))
+        if self.sampler is None:
+            return self
+        return replace(self, triplets=self.sampler.draw(seed, epoch))
 
     def single_captions(self) -> "TripletDataset":
-        "The dataset with one query per caption, as VAL ranks FashionIQ; the caption's number is appended to the id."
+        "The dataset with one query per caption; the caption's number is appended to the id."
         triplets = []
         for t in self.triplets:
             for number, caption in enumerate(t.captions, 1):
                 triplets.append(replace(t, captions=(caption,), id=f"{t.id}.{number}"))
-        return replace(self, triplets=triplets, complete=self.complete and self.complete.single_captions())
+        complete = self.complete and self.complete.single_captions()
+        return replace(self, triplets=triplets, complete=complete)
 
 # %% ../../nbs/data/01_triplets.ipynb #60d44d22
 JOINS = ("a and b", "b and a", "a", "b")
@@ -86,7 +91,7 @@ def join_captions(
     captions: tuple[str, ...],  # one or more
     how: str = "a and b",  # one of `JOINS`
 ) -> str:
-    "The modification text from one or more captions, capitalised; a single caption is the same for every join."
+    "The modification text: the captions cleaned, joined and capitalised."
     cleaned = [c for c in map(clean_caption, captions) if c]
     if how == "b and a":
         cleaned = cleaned[::-1]
@@ -100,7 +105,7 @@ def apply_missing(
     data: TripletDataset,
     policy: str = "error",  # 'error' or 'drop'
 ) -> TripletDataset:
-    "The dataset without images that have no file, with counts in `found`; raises `ErnError` for the policy 'error'."
+    "The dataset without its missing images, counts in `found`; raises `ErnError` for 'error'."
     all_images = data.all_images()
     absent = set(data.images.missing(all_images))
     if absent and policy == "error":
@@ -116,18 +121,21 @@ def apply_missing(
         "images": len(all_images) - len(absent),
         "images_expected": len(all_images),
     }
+    split_images = {}
+    for category, names in data.split_images.items():
+        split_images[category] = [n for n in names if n not in absent]
     return replace(
         data,
         triplets=triplets,
-        split_images={c: [n for n in names if n not in absent] for c, names in data.split_images.items()},
+        split_images=split_images,
         sampler=sampler,
         found=data.found | counts,
         complete=data if absent else None,
     )
 
-
+# %% ../../nbs/data/01_triplets.ipynb #5638e525
 def _without(triplets: list[Triplet], absent: set[str]) -> list[Triplet]:
-    "The triplets whose reference and at least one target are present; triplets without targets need the reference only."
+    "The triplets whose reference and at least one target, if they have any, are present."
     kept = []
     for t in triplets:
         targets = tuple(n for n in t.targets if n not in absent)
@@ -139,6 +147,7 @@ def _without(triplets: list[Triplet], absent: set[str]) -> list[Triplet]:
 def _missing_images(data: TripletDataset, absent: set[str], total: int) -> ErnError:
     folders = " or ".join(map(str, data.images.folders))
     return ErnError(
-        f"{len(absent):,} of {total:,} images of {data.name} ({data.split}) are missing in {folders}, "
-        f"such as {', '.join(sorted(absent)[:3])}. Download them, or continue without them with --missing drop."
+        f"{len(absent):,} of {total:,} images of {data.name} ({data.split}) are missing "
+        f"in {folders}, such as {', '.join(sorted(absent)[:3])}. "
+        "Download them, or continue without them with --missing drop."
     )

@@ -19,7 +19,18 @@ from ...errors import unknown_name
 
 # %% ../../../nbs/data/drawn/00_drawing.ipynb #54eddb3a
 _COMMON = {
-    "colour": ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white"),
+    "colour": (
+        "red",
+        "orange",
+        "yellow",
+        "green",
+        "blue",
+        "purple",
+        "pink",
+        "brown",
+        "black",
+        "white",
+    ),  # fmt: skip
     "pattern": ("plain", "striped", "checked", "dotted", "floral", "zigzag"),
     "sleeve": ("sleeveless", "short", "long"),
     "neckline": ("round", "v", "square", "collar", "high"),
@@ -51,8 +62,11 @@ class Design:
                 raise unknown_name(f.name, getattr(self, f.name), known)
 
 # %% ../../../nbs/data/drawn/00_drawing.ipynb #c8d26532
-_HEM = {"mini": 1.35, "knee": 1.9, "maxi": 2.5, "cropped": 0.95, "regular": 1.38, "tunic": 1.8}  # y of the hem
-_FULL_HEIGHT = {"dress": 2.55, "shirt": 2.1, "toptee": 2.1}  # height in units that fills the picture
+_HEM = {  # length → y of the hem
+    "mini": 1.35, "knee": 1.9, "maxi": 2.5,
+    "cropped": 0.95, "regular": 1.38, "tunic": 1.8,
+}  # fmt: skip
+_FULL_HEIGHT = {"dress": 2.55, "shirt": 2.1, "toptee": 2.1}  # units that fill the picture
 
 
 class Pose:
@@ -115,11 +129,14 @@ class _Fit:
     @classmethod
     def random(cls, design: Design, rng: np.random.Generator) -> "_Fit":
         "A random fit for the category: dresses are narrow at the waist, shirts straight."
-        waist = {"dress": 0.36, "shirt": 0.5, "toptee": 0.43}[design.category] * rng.uniform(0.93, 1.07)
+        waist = {"dress": 0.36, "shirt": 0.5, "toptee": 0.43}[design.category]
         flare = {"dress": 0.2 * _HEM[design.length], "shirt": 0.02, "toptee": 0.05}[design.category]
-        return cls(rng.uniform(0.2, 0.24), waist, flare * rng.uniform(0.7, 1.2), rng.uniform(0.2, 0.5))
+        waist *= rng.uniform(0.93, 1.07)
+        neck = rng.uniform(0.2, 0.24)
+        flare *= rng.uniform(0.7, 1.2)
+        return cls(neck, waist, flare, arm=rng.uniform(0.2, 0.5))
 
-
+# %% ../../../nbs/data/drawn/00_drawing.ipynb #557973ee
 def _body(design: Design, fit: _Fit) -> np.ndarray:
     "The outline of the garment without sleeves."
     hem = _HEM[design.length]
@@ -144,7 +161,8 @@ def _sleeve(design: Design, fit: _Fit) -> np.ndarray:
     direction = np.array([np.sin(fit.arm), np.cos(fit.arm)])
     outer = np.array([0.5, 0.08]) + reach * direction
     inner = outer - cuff * np.array([direction[1], -direction[0]])
-    return np.concatenate([_soft([(0.4, 0.04), (0.52, 0.07), outer]), [inner, (0.48, 0.52), (0.44, 0.3)]])
+    top = _soft([(0.4, 0.04), (0.52, 0.07), outer])
+    return np.concatenate([top, [inner, (0.48, 0.52), (0.44, 0.3)]])
 
 # %% ../../../nbs/data/drawn/00_drawing.ipynb #2e26af48
 def _neck_hole(design: Design, fit: _Fit) -> np.ndarray:
@@ -216,8 +234,9 @@ _PATTERNS: dict[str, Callable] = {
     "zigzag": lambda u, v: (v + 0.9 * abs(u * 0.7 % 1 - 0.5)) % 1 < 0.4,
 }
 _RGB = {
-    "red": (208, 34, 42), "orange": (243, 132, 28), "yellow": (248, 212, 50), "green": (44, 145, 72),
-    "blue": (38, 92, 200), "purple": (124, 58, 168), "pink": (246, 146, 186), "brown": (112, 70, 40),
+    "red": (208, 34, 42), "orange": (243, 132, 28), "yellow": (248, 212, 50),
+    "green": (44, 145, 72), "blue": (38, 92, 200), "purple": (124, 58, 168),
+    "pink": (246, 146, 186), "brown": (112, 70, 40),
     "black": (40, 40, 44), "white": (244, 244, 242),
 }  # fmt: skip
 
@@ -244,17 +263,18 @@ def _palette(design: Design, rng: np.random.Generator) -> dict[str, tuple[int, .
     v = min(1, v * rng.uniform(0.93, 1.05))
     cloth = _to_rgb(h, s, v)
     dark = design.colour == "black"
-    light = design.colour in ("white", "yellow", "pink", "orange")
+    pale = design.colour in ("white", "yellow")
+    light = pale or design.colour in ("pink", "orange")
     return {
         "cloth": cloth,
-        "second": _mix(cloth, _INK, 0.45) if design.colour in ("white", "yellow") else _mix(cloth, _WHITE, 0.85),
+        "second": _mix(cloth, _INK, 0.45) if pale else _mix(cloth, _WHITE, 0.85),
         "seam": _mix(cloth, _WHITE, 0.3) if dark else _mix(cloth, _INK, 0.45),
         "inside": _mix(cloth, _WHITE, 0.4) if dark else _mix(cloth, _INK, 0.5),
         "trim": _mix(cloth, _WHITE, 0.14) if dark else _mix(cloth, _INK, 0.14),
         "logo": _INK if light else _GOLD,
     }
 
-
+# %% ../../../nbs/data/drawn/00_drawing.ipynb #372f432a
 def _cloth(design: Design, palette: dict, pose: Pose, rng: np.random.Generator) -> Image.Image:
     "A picture full of cloth, with random pattern size, phase and slant."
     cloth = Image.new("RGB", (pose.n, pose.n), palette["cloth"])
@@ -263,8 +283,11 @@ def _cloth(design: Design, palette: dict, pose: Pose, rng: np.random.Generator) 
     a, b = rng.uniform(0, 8, 2).astype(np.float32)
     if design.pattern != "plain":
         x, y = pose.grid()
-        share = _PATTERNS[design.pattern](per_unit * (x + slant * y) + a, per_unit * (y - slant * x) + b)
-        cloth.paste(palette["second"], mask=Image.fromarray((share * np.float32(255)).astype(np.uint8)))
+        u = per_unit * (x + slant * y) + a
+        v = per_unit * (y - slant * x) + b
+        share = _PATTERNS[design.pattern](u, v)
+        mask = Image.fromarray((share * np.float32(255)).astype(np.uint8))
+        cloth.paste(palette["second"], mask=mask)
     return cloth
 
 # %% ../../../nbs/data/drawn/00_drawing.ipynb #b910c090
@@ -298,7 +321,8 @@ def _background(n: int, rng: np.random.Generator) -> Image.Image:
 def _light(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     "The picture under uneven light."
     n = picture.width
-    lamp = Image.fromarray(rng.uniform(0.86, 1.1, (2, 2)).astype(np.float32)).resize((n, n), Image.Resampling.BILINEAR)
+    corners = Image.fromarray(rng.uniform(0.86, 1.1, (2, 2)).astype(np.float32))
+    lamp = corners.resize((n, n), Image.Resampling.BILINEAR)
     lit = np.asarray(picture, np.float32) * np.asarray(lamp)[..., None]
     return Image.fromarray(np.minimum(lit, 255).astype(np.uint8))
 
@@ -322,7 +346,8 @@ class _Pen:
             self.picture.paste(fill, mask=mask)
         else:
             self.draw.polygon(pixels, fill=fill)
-        self.draw.line(pixels + pixels[:2], fill=self.palette["seam"], width=self.width, joint="curve")
+        outline = pixels + pixels[:2]
+        self.draw.line(outline, fill=self.palette["seam"], width=self.width, joint="curve")
 
     def seam(self, points: ArrayLike) -> None:
         "A line of stitches."
@@ -335,11 +360,14 @@ class _Pen:
         self.draw.ellipse((px - r, py - r, px + r, py + r), fill=fill)
 
 # %% ../../../nbs/data/drawn/00_drawing.ipynb #9c352ec2
+_BUTTONS_FROM = {"v": 0.46, "square": 0.28, "round": 0.28, "collar": 0.26, "high": 0.14}
+
+
 def _front(pen: _Pen, design: Design, fit: _Fit) -> None:
     "Draw what marks the category: a shirt's buttons, a dress's waist band, a top's hem."
     hem = _HEM[design.length]
     if design.category == "shirt":
-        top = {"v": 0.46, "square": 0.28, "round": 0.28, "collar": 0.26, "high": 0.14}[design.neckline]
+        top = _BUTTONS_FROM[design.neckline]
         for x in (-0.06, 0.06):
             pen.seam([(x, top - 0.02), (x, hem + 0.08)])
         for y in np.arange(top + 0.12, hem, 0.22):
@@ -361,7 +389,8 @@ def _place_logo(pen: _Pen, design: Design) -> None:
     if design.pattern != "plain":
         pen.disc(x, y, 1.45 * radius, pen.palette["cloth"])
     unmirror = (np.sign(np.linalg.det(pen.pose.matrix)), 1)
-    pen.draw.polygon(pen.pose(_logo(design.logo) * radius * unmirror + (x, y)), fill=pen.palette["logo"])
+    outline = _logo(design.logo) * radius * unmirror + (x, y)
+    pen.draw.polygon(pen.pose(outline), fill=pen.palette["logo"])
 
 # %% ../../../nbs/data/drawn/00_drawing.ipynb #046f89bd
 def draw(
@@ -390,7 +419,7 @@ def draw(
 
 
 def draw_file(job: tuple[Design, tuple[int, ...], int, str | Path]) -> None:
-    "Draw (design, seeds, size, path) into a PNG or JPEG file, by its suffix; one job of a worker process."
+    "Draw (design, seeds, size, path) into a PNG or JPEG file; one job of a worker process."
     design, seeds, size, path = job
     picture = draw(design, np.random.default_rng(seeds), size)
     picture.save(path, compress_level=4, quality=90)  # PNG uses the first option, JPEG the second

@@ -32,10 +32,10 @@ def sample_designs(
     category: str,  # one of `ATTRIBUTES`
     count: int,
     rng: np.random.Generator,
-    taken: frozenset[Design] | set[Design] = frozenset(),  # designs to avoid, such as those of another split
-    family: tuple[int, ...] = (4, 2, 2),  # number of values for each attribute that varies within a family
+    taken: frozenset[Design] | set[Design] = frozenset(),  # designs of other splits
+    family: tuple[int, ...] = (4, 2, 2),  # values of the attributes that vary within a family
 ) -> list[Design]:
-    "`count` different designs of a category, none of them in `taken`; raises `ErnError` for too many."
+    "`count` different designs of a category, none in `taken`; raises `ErnError` for too many."
     values = ATTRIBUTES[category]
     max_designs = prod(map(len, values.values())) // 2
     if count + len(taken) > max_designs:
@@ -49,7 +49,8 @@ def sample_designs(
         for name, n in zip(rng.permutation(list(values)), family):
             choice[name] = rng.permutation(values[name])[:n].tolist()
         members = [Design(category, *combination) for combination in product(*choice.values())]
-        designs.update(dict.fromkeys(members[i] for i in rng.permutation(len(members)) if members[i] not in taken))
+        shuffled = (members[i] for i in rng.permutation(len(members)))
+        designs.update(dict.fromkeys(design for design in shuffled if design not in taken))
     return list(designs)[:count]
 
 # %% ../../../nbs/data/drawn/02_garments.ipynb #b3135992
@@ -75,7 +76,7 @@ def make_triplets(
     rng: np.random.Generator,
     two: float = 0.3,  # share of triplets with two changes
 ) -> list[Triplet]:
-    "Triplets of pictures of one category whose designs differ in one or two attributes; raises `ErnError` for too many."
+    "Triplets of pictures that differ in one or two attributes; raises `ErnError` for too many."
     names = list(pictures)
     differences = _count_differences(list(pictures.values()))
     chosen = []
@@ -83,8 +84,8 @@ def make_triplets(
         pairs = np.argwhere(differences == number)
         if len(pairs) < wanted:
             raise ErnError(
-                f"{len(names)} images have only {len(pairs)} pairs with {number} change(s), not {wanted}. "
-                "Reduce the number of triplets or increase the number of images."
+                f"{len(names)} images have only {len(pairs)} pairs with {number} change(s), "
+                f"not {wanted}. Reduce the number of triplets or increase the number of images."
             )
         chosen.extend(pairs[rng.choice(len(pairs), wanted, replace=False)].tolist())
     triplets = []
@@ -97,7 +98,7 @@ def make_triplets(
 
 
 def _count_differences(designs: list[Design]) -> np.ndarray:
-    "(n, n) number of attributes in which two designs differ; 0 for designs of different categories."
+    "(n, n) number of attributes in which two designs differ; 0 across categories."
     values = np.array([list(vars(d).values()) for d in designs]).reshape(len(designs), -1)
     counts = sum((column[:, None] != column).astype(np.int8) for column in values.T[1:])
     counts[values[:, :1] != values[:, 0]] = 0
@@ -108,7 +109,7 @@ def _count_differences(designs: list[Design]) -> np.ndarray:
 class Garments:
     "The drawn dataset without its pixels."
 
-    pictures: dict[str, dict[str, dict[str, Design]]]  # split → category → picture name → design
+    pictures: dict[str, dict[str, dict[str, Design]]]  # split → category → name → design
     triplets: dict[str, dict[str, list[Triplet]]]  # split → category → triplets
 
     def designs(self) -> dict[str, Design]:
@@ -129,7 +130,7 @@ class Garments:
                 summary[split][category] = counts
         return summary
 
-
+# %% ../../../nbs/data/drawn/02_garments.ipynb #af6c1a12
 def make_garments(
     images: dict[str, int],  # split → images per category
     triplets: dict[str, int],  # split → triplets per category
@@ -140,8 +141,8 @@ def make_garments(
     for split, count in images.items():
         if count % pictures:
             raise ErnError(
-                f"The number of {split} images, {count}, is not a multiple of the {pictures} pictures per design. "
-                "Change one of the two."
+                f"{count} {split} images are not a multiple of {pictures} pictures per design. "
+                "Change one of the two numbers."
             )
     rng = np.random.default_rng(seed)
     taken: set[Design] = set()
@@ -182,7 +183,7 @@ def drawn_before(
     root: str | Path,  # the folder to write into
     asked: dict,  # all parameters that the files depend on
 ) -> Optional[dict]:
-    "The summary if the same garments are already drawn there, None if they can be; raises `ErnError` for other content."
+    "The summary if these garments are drawn there, else None; raises `ErnError` for other content."
     root = Path(root)
     note = root / DRAWN_NOTE
     if root.exists() and not root.is_dir():
@@ -190,12 +191,19 @@ def drawn_before(
     if note.exists():
         content = read_json(note)
         if not isinstance(content, dict) or not {"asked", "summary"} <= set(content):
-            raise ErnError(f"{note} does not describe a drawn dataset. Delete {root} or choose another folder.")
+            raise ErnError(
+                f"{note} does not describe a drawn dataset. Delete {root} or choose another folder."
+            )
         if content["asked"] != asked:
-            raise ErnError(f"{root} holds garments drawn with other parameters. Delete it or choose another folder.")
+            raise ErnError(
+                f"{root} holds garments drawn with other parameters. "
+                "Delete it or choose another folder."
+            )
         return content["summary"]
     if root.exists() and any(root.iterdir()):
-        raise ErnError(f"{root} is not empty and was not drawn by this command. Choose a new folder.")
+        raise ErnError(
+            f"{root} is not empty and was not drawn by this command. Choose a new folder."
+        )
     return None
 
 
@@ -211,13 +219,14 @@ def write_note(
 def write_designs(
     root: str | Path,
     garments: Garments,
-    names: Optional[dict[str, str]] = None,  # picture name → the loader's image name, where they differ
+    names: Optional[dict[str, str]] = None,  # picture name → the loader's image name
 ) -> None:
     "Write designs.json for all pictures and descriptions.json for those of the split 'train'."
     root = Path(root)
     designs = garments.designs()
     names = names or {name: name for name in designs}
-    write_json(root / "designs.json", {names[name]: vars(design) for name, design in designs.items()})
+    attributes = {names[name]: vars(design) for name, design in designs.items()}
+    write_json(root / "designs.json", attributes)
     captions = {}
     for pictures in garments.pictures["train"].values():
         for name, design in pictures.items():
@@ -244,7 +253,7 @@ def write_fashioniq(
             write_json(root / "image_splits" / f"split.{category}.{split}.json", names)
     write_designs(root, garments)
 
-
+# %% ../../../nbs/data/drawn/02_garments.ipynb #c6fa53fa
 def draw_fashioniq(
     root: str | Path,  # the folder to create
     train_images: int = 1000,  # this and all other counts are per category
@@ -258,7 +267,7 @@ def draw_fashioniq(
     size: int = 96,  # side of a picture, in pixels
     workers: Optional[int] = None,  # processes; default: one per core, at most 8
 ) -> dict:
-    "Draw the demo dataset in FashionIQ's layout and return its counts; a second call draws nothing."
+    "Draw the demo dataset in FashionIQ's layout; returns its counts. A second call draws nothing."
     images = {"train": train_images, "val": val_images, "test": test_images}
     triplets = {"train": train_triplets, "val": val_triplets, "test": test_triplets}
     asked: dict[str, Any] = {"layout": "fashioniq", "images": images, "triplets": triplets}

@@ -13,8 +13,9 @@ from .drawing import ATTRIBUTES, Design
 # %% ../../../nbs/data/drawn/01_wording.ipynb #448e06b5
 _WORDS = {  # attribute → value → adjective, noun; a colour is its own adjective
     "pattern": {
-        "plain": ("plain", "a plain fabric"), "striped": ("striped", "stripes"), "checked": ("checked", "checks"),
-        "dotted": ("dotted", "dots"), "floral": ("floral", "flowers"), "zigzag": ("zigzag", "zigzags"),
+        "plain": ("plain", "a plain fabric"), "striped": ("striped", "stripes"),
+        "checked": ("checked", "checks"), "dotted": ("dotted", "dots"),
+        "floral": ("floral", "flowers"), "zigzag": ("zigzag", "zigzags"),
     },
     "sleeve": {
         "sleeveless": ("sleeveless", "no sleeves"), "short": ("short-sleeved", "short sleeves"),
@@ -32,7 +33,8 @@ _WORDS = {  # attribute → value → adjective, noun; a colour is its own adjec
     "length": {
         "mini": ("mini", "a mini length"), "knee": ("knee-length", "a knee-length skirt"),
         "maxi": ("ankle-length", "an ankle-length skirt"), "cropped": ("cropped", "a cropped cut"),
-        "regular": ("hip-length", "a hip-length cut"), "tunic": ("tunic-length", "a tunic-length cut"),
+        "regular": ("hip-length", "a hip-length cut"),
+        "tunic": ("tunic-length", "a tunic-length cut"),
     },
 }  # fmt: skip
 
@@ -53,18 +55,21 @@ _SHORT = {  # the new value only; two of these may be joined by 'and'
     "length": ("is {adj}", "has {noun}", "features {noun}"),
 }
 _FULL = {  # for captions that name one change
-    "colour": ("is {adj} instead of {old_adj}", "same cut but in {adj}", "is {adj} and not {old_adj}",
-               "swap the {old_adj} for {adj}", "i want it in {adj}", "the {adj} version of this"),
-    "pattern": ("swap {old_noun} for {noun}", "has {noun} instead of {old_noun}", "is {adj} rather than {old_adj}",
-                "same color but with {noun}", "the {adj} version of this"),
-    "sleeve": ("has {noun} instead of {old_noun}", "is {adj} rather than {old_adj}", "same style but with {noun}",
-               "i want {noun}", "the same but {adj}"),
-    "neckline": ("has {noun} instead of {old_noun}", "is {adj} rather than {old_adj}", "same style but with {noun}",
-                 "change the neckline to {noun}", "the same but {adj}"),
+    "colour": ("is {adj} instead of {old_adj}", "same cut but in {adj}",
+               "is {adj} and not {old_adj}", "swap the {old_adj} for {adj}",
+               "i want it in {adj}", "the {adj} version of this"),
+    "pattern": ("swap {old_noun} for {noun}", "has {noun} instead of {old_noun}",
+                "is {adj} rather than {old_adj}", "same color but with {noun}",
+                "the {adj} version of this"),
+    "sleeve": ("has {noun} instead of {old_noun}", "is {adj} rather than {old_adj}",
+               "same style but with {noun}", "i want {noun}", "the same but {adj}"),
+    "neckline": ("has {noun} instead of {old_noun}", "is {adj} rather than {old_adj}",
+                 "same style but with {noun}", "change the neckline to {noun}",
+                 "the same but {adj}"),
     "logo": ("has {noun} instead of {old_noun}", "the same but {adj}", "has {noun} on the chest",
              "i want {noun} on it"),
-    "length": ("is {adj} instead of {old_adj}", "is {more} and {adj}", "same style but {adj}", "is {more}, with {noun}",
-               "make it {adj}"),
+    "length": ("is {adj} instead of {old_adj}", "is {more} and {adj}",
+               "same style but {adj}", "is {more}, with {noun}", "make it {adj}"),
 }  # fmt: skip
 
 
@@ -81,7 +86,8 @@ def _fill(template: str, attribute: str, old: Design, new: Design) -> str:
 # %% ../../../nbs/data/drawn/01_wording.ipynb #d53a69a1
 def changes(old: Design, new: Design) -> tuple[str, ...]:
     "The attributes in which two designs of one category differ."
-    return tuple(name for name in ATTRIBUTES[old.category] if getattr(old, name) != getattr(new, name))
+    names = ATTRIBUTES[old.category]
+    return tuple(name for name in names if getattr(old, name) != getattr(new, name))
 
 
 def _two_of(items: tuple, rng: np.random.Generator) -> list:
@@ -114,12 +120,14 @@ def descriptions(
     rng: np.random.Generator,
     count: int = 4,
 ) -> list[str]:
-    "Captions of a garment alone: its colour and category, and three to five of its other attributes."
+    "Captions of one garment: its colour, category, and three to five other attributes."
     others = [name for name in ATTRIBUTES[design.category] if name != "colour"]
     captions = []
     for _ in range(count):
-        named = [others[i] for i in rng.permutation(len(others))[: rng.integers(3, len(others) + 1)]]
+        order = rng.permutation(len(others))
+        named = [others[i] for i in order[: rng.integers(3, len(others) + 1)]]
         adjectives = [words(n, getattr(design, n))[0] for n in named if n == "pattern"]
         nouns = [words(n, getattr(design, n))[1] for n in named if n != "pattern"]
-        captions.append(" ".join(["a", design.colour, *adjectives, design.category, "with", " and ".join(nouns)]))
+        garment = " ".join(["a", design.colour, *adjectives, design.category])
+        captions.append(f"{garment} with {' and '.join(nouns)}")
     return captions
