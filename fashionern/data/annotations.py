@@ -106,7 +106,7 @@ def read_names(path: str | Path) -> list[str]:
     names = read_json(path)
     if not _are_texts(names):
         raise ErnError(
-            f"{path} must be a JSON list of image names, none of them empty. "
+            f"{path} must be a JSON list of image names, none empty. "
             "Download or write it again."
         )
     return names
