@@ -48,7 +48,7 @@ def views_one_by_one(
 
 
 def _resize_with_pillow(piece: Image.Image, preprocess: Preprocess) -> Tensor:
-    image, width, height = preprocess.placed(piece)
+    image, width, height = preprocess.padded(piece)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     size = preprocess.size
     left = (width - size) // 2

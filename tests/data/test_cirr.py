@@ -179,9 +179,9 @@ def test_a_training_group_may_be_of_any_kind(tmp_path):
 @pytest.mark.parametrize(
     "entries, words",
     [
-        ({"pairid": 7}, "holds no JSON list of entries but one dict"),
+        ({"pairid": 7}, "must be a JSON list of entries, not a dict"),
         ([], "holds no entry"),
-        ([entry(), 3], "entry 2 (index 1) is no object with the keys"),
+        ([entry(), 3], "entry 2 (index 1) is not an object with the keys"),
         ([without("pairid")], "entry 1 (index 0) has no key 'pairid', which must be a whole number"),
         ([without("reference")], "has no key 'reference'"),
         ([without("caption")], "has no key 'caption'"),
@@ -190,14 +190,14 @@ def test_a_training_group_may_be_of_any_kind(tmp_path):
         ([entry(7.0)], "has 'pairid': 7.0"),
         ([entry(True)], "has 'pairid': True"),
         ([entry(None)], "has 'pairid': None"),
-        ([entry(reference=" ")], "has 'reference': ' ', which must be a text that is not empty"),
+        ([entry(reference=" ")], "has 'reference': ' ', which must be a non-empty string"),
         ([entry(reference=["i0"])], "has 'reference': ['i0']"),
         ([entry(target_hard=None)], "has 'target_hard': None"),
         ([entry(target_hard=["i1"])], "has 'target_hard': ['i1']"),
-        ([entry(caption=None)], "has 'caption': None, which must be a text"),
+        ([entry(caption=None)], "has 'caption': None, which must be a string"),
         ([entry(caption=["two dogs"])], "has 'caption': ['two dogs']"),
         ([entry(img_set=SIX)], "has 'img_set': ['i0', 'i1'"),
-        ([entry(img_set={"id": 1})], "has 'img_set' with 'members': None, which must be a list of texts, none empty"),
+        ([entry(img_set={"id": 1})], "has 'img_set' with 'members': None, which must be a list of non-empty strings"),
         ([entry(img_set={"members": "i0"})], "has 'img_set' with 'members': 'i0'"),
         ([entry(**group())], "has 'img_set' with 'members': []"),
         ([entry(**group(*SIX[:5], ""))], "has 'img_set' with 'members': ['i0'"),
@@ -233,7 +233,7 @@ def test_a_group_that_subset_recall_would_be_wrong_on(tmp_path, split, changed, 
 
 def test_the_answer_must_be_there_outside_test1(tmp_path):
     for split in ("train", "val"):
-        assert "has no key 'target_hard', which must be a text" in sentence(write(tmp_path, split, [without("target_hard")]), split)
+        assert "has no key 'target_hard', which must be a non-empty string" in sentence(write(tmp_path, split, [without("target_hard")]), split)
     assert load_cirr(write(tmp_path, "test1", [without("target_hard")]), "test1").triplets[0].targets == ()
 
 
@@ -272,6 +272,6 @@ def test_no_folder_no_file_no_such_split(tmp_path):
     (tmp_path / "file").write_text("")
     assert "There is no dataset folder" in sentence(tmp_path / "file")
     assert "lacks captions/cap.rc2.test1.json, image_splits/split.rc2.test1.json" in sentence(tmp_path, "test")
-    for wrong, words in (("test2", "no split of CIRR named 'test2'; did you mean 'test"), ("x", "choose from: test, test1, train, val")):
+    for wrong, words in (("test2", "no split of CIRR named 'test2'. Did you mean 'test"), ("x", "Choose from: test, test1, train, val")):
         with pytest.raises(ErnError, match=words):
             load_cirr(tmp_path, wrong)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from .factory import read_descriptions
 from ..images import load_image
-from ..registry import DATASETS, NOTE, DatasetKind
+from ..registry import DATASETS, DRAWN_NOTE, DatasetKind
 from ..triplets import TripletDataset, clean_caption
 from ...errors import ErnError
 
@@ -111,7 +111,7 @@ def check_dataset(
     kind, root = DATASETS.get(str(name).lower()), Path(root)
     if not root.is_dir():
         raise ErnError(f"There is no dataset folder {root}; give the folder with --root.")
-    report = Report(str(name).lower(), root, drawn=(root / NOTE).is_file(), read=read_images, binding=kind.sure)
+    report = Report(str(name).lower(), root, drawn=(root / DRAWN_NOTE).is_file(), read=read_images, binding=kind.sure)
     loaded = []
     for split in [s for s in kind.splits if kind.has(root, s)] or kind.splits[:1]:
         try:

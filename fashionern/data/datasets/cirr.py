@@ -8,7 +8,7 @@ __all__ = ['SPLITS', 'LAYOUT', 'MEMBERS', 'EXPECTED', 'load_cirr']
 # %% ../../../nbs/data/datasets/03_cirr.ipynb #85bcaeb0
 from pathlib import Path
 
-from ..annotations import KINDS, read_entries
+from ..annotations import FIELD_KINDS, read_entries
 from ..images import ImageFinder, image_name
 from ..registry import DATASETS, DatasetKind
 from ..triplets import TripletDataset
@@ -39,7 +39,7 @@ def _images(path: Path) -> list[str]:
     if not isinstance(images, dict) or not images:
         raise ErnError(f"{path} must be a JSON object that gives the name of each image its path, one at least; fetch it anew.")
     for name, file in images.items():
-        if not KINDS["text"][1](file) or image_name(file, "file") != name:
+        if not FIELD_KINDS["text"][1](file) or image_name(file, "file") != name:
             raise ErnError(
                 f"{path} gives the image {name!r} the path {file!r:.80}, which must end in that name and the suffix of an image; mend or remove it."
             )
@@ -70,8 +70,8 @@ def _fault(t: Triplet, listed: set[str], split: str) -> str:
 def _triplet(entry: dict, where: str) -> Triplet:
     "One entry of a caption file, checked by `read_entries`."
     members = entry["img_set"].get("members")
-    if not KINDS["texts"][1](members):
-        raise ErnError(f"{where} has 'img_set' with 'members': {members!r:.60}, which must be {KINDS['texts'][0]}; mend or remove the entry.")
+    if not FIELD_KINDS["texts"][1](members):
+        raise ErnError(f"{where} has 'img_set' with 'members': {members!r:.60}, which must be {FIELD_KINDS['texts'][0]}; mend or remove the entry.")
     targets = (entry["target_hard"],) if "target_hard" in entry else ()
     return Triplet(entry["reference"], targets, (entry["caption"],), id=str(entry["pairid"]), members=tuple(members))
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..annotations import KINDS
+from ..annotations import FIELD_KINDS
 from ..registry import DATASETS
 from ..triplets import TripletDataset, apply_missing
 from ...errors import ErnError, unknown_name
@@ -48,6 +48,6 @@ def read_descriptions(root: str | Path) -> dict[str, list[str]]:
     if not file.is_file():
         return {}
     described = read_json(file)
-    if not isinstance(described, dict) or not all(map(KINDS["texts"][1], described.values())):
+    if not isinstance(described, dict) or not all(map(FIELD_KINDS["texts"][1], described.values())):
         raise ErnError(f"{file} must be a JSON object that gives each image a list of sentences, none empty; write it anew or delete it.")
     return described
