@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fashionern.data.datasets.cirr import EXPECTED, MEMBERS, SPLITS, load_cirr
+from fashionern.data.datasets.cirr import EXPECTED, GROUP_SIZE, SPLITS, load_cirr
 from fashionern.data.triplets import apply_missing, join_captions
 from fashionern.errors import ErnError
 from fashionern.files import read_json, write_json
@@ -59,7 +59,7 @@ def test_the_split_files_themselves(cirr, split):
 @pytest.mark.parametrize("split", PAIRS)
 def test_what_the_loader_demands_holds_of_the_files_themselves(cirr, split):
     entries, listed = read_json(captions_of(cirr, split)), set(read_json(images_of(cirr, split)))
-    assert len(entries) == PAIRS[split] == len({e["pairid"] for e in entries}) and MEMBERS == 6
+    assert len(entries) == PAIRS[split] == len({e["pairid"] for e in entries}) and GROUP_SIZE == 6
     for e in entries:
         members, target = e["img_set"]["members"], e.get("target_hard")
         assert type(e["pairid"]) is int and len(members) == len(set(members)) == 6 and set(members) <= listed
