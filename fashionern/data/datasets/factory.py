@@ -24,7 +24,7 @@ def list_datasets() -> list[str]:
     "Names that `create_dataset` accepts, sorted."
     return DATASETS.names()
 
-# %% ../../../nbs/data/datasets/05_factory.ipynb #f87eee51
+# %% ../../../nbs/data/datasets/05_factory.ipynb #b0b1a348
 def read_descriptions(root: str | Path) -> dict[str, list[str]]:
     "Image name → its descriptions in `descriptions.json`; empty if the folder has no such file."
     file = Path(root) / "descriptions.json"
@@ -33,7 +33,8 @@ def read_descriptions(root: str | Path) -> dict[str, list[str]]:
     descriptions = read_json(file)
     if not isinstance(descriptions, dict) or not all(map(KINDS["texts"][1], descriptions.values())):
         raise ErnError(
-            f"{file} must be a JSON object that gives each image a list of non-empty texts. Regenerate or delete it."
+            f"{file} must be a JSON object that gives each image a list of non-empty texts. "
+            "Regenerate or delete it."
         )
     return descriptions
 
@@ -42,10 +43,10 @@ def create_dataset(
     name: str,  # one of `list_datasets`, in any case
     root: str | Path,  # the dataset's folder
     split: str = "val",  # 'train', 'val' or 'test'
-    missing: str = "error",  # 'error' stops at missing images, 'drop' continues without them and counts them
+    missing: str = "error",  # images: 'error' stops, 'drop' continues without them
     **options: Any,  # for the loader, such as `categories` of fashioniq
 ) -> TripletDataset:
-    "Load one split of a dataset and look for its images; `found` counts the queries and images with and without them."
+    "Load one split of a dataset and look for its images; `found` counts what is there and expected."
     if missing not in ("error", "drop"):
         raise unknown_name("policy for missing images", missing, ("error", "drop"))
     data = apply_missing(DATASETS.get(str(name).lower()).load(root, split, **options), missing)

@@ -30,7 +30,7 @@ def _files(category: str, split: str) -> tuple[str, str]:
     "Caption file and split file, relative to the dataset's folder."
     return f"captions/cap.{category}.{split}.json", f"image_splits/split.{category}.{split}.json"
 
-# %% ../../../nbs/data/datasets/00_fashioniq.ipynb #5de5964a
+# %% ../../../nbs/data/datasets/00_fashioniq.ipynb #7b09b694
 def _entries(captions: Path, split: str) -> list[dict]:
     "The entries of a caption file."
     required = {"candidate": "text", "captions": "sentences"}
@@ -52,14 +52,15 @@ def _read_category(root: Path, category: str, split: str) -> tuple[list[Triplet]
     triplets = []
     for i, entry in enumerate(_entries(captions, split)):
         targets = (entry["target"],) if "target" in entry else ()
-        require_listed((entry["candidate"], *targets), listed, entry_at(captions, i), split_file.name)
+        reference = entry["candidate"]
+        require_listed((reference, *targets), listed, entry_at(captions, i), split_file.name)
         id = f"{category}-{split}-{i}"
-        triplets.append(Triplet(entry["candidate"], targets, tuple(entry["captions"]), category, id))
+        triplets.append(Triplet(reference, targets, tuple(entry["captions"]), category, id))
     return triplets, names, repeated
 
 # %% ../../../nbs/data/datasets/00_fashioniq.ipynb #5bad32bd
 def load_fashioniq(
-    root: str | Path,  # the folder that contains captions/, image_splits/, and images/ or resized_image/
+    root: str | Path,  # the folder that contains captions/, image_splits/ and images/
     split: str = "val",  # 'train', 'val' or 'test'
     categories: str | tuple[str, ...] = CATEGORIES,  # one or several of 'dress', 'shirt', 'toptee'
 ) -> TripletDataset:
@@ -71,16 +72,16 @@ def load_fashioniq(
     for category in categories:
         if category not in CATEGORIES:
             raise unknown_name("category of FashionIQ", category, CATEGORIES)
-    require_files(root, chain.from_iterable(_files(category, split) for category in categories), LAYOUT)
+    require_files(root, chain.from_iterable(_files(c, split) for c in categories), LAYOUT)
     triplets = []
-    split_images = {}
+    images = {}
     found = {"listed_twice": 0}
     for category in categories:
-        in_category, split_images[category], repeated = _read_category(root, category, split)
+        in_category, images[category], repeated = _read_category(root, category, split)
         triplets += in_category
         found["listed_twice"] += repeated
     finder = ImageFinder(root / "images", root / "resized_image")
-    return TripletDataset("fashioniq", split, triplets, split_images, finder, "fashioniq-original", found)
+    return TripletDataset("fashioniq", split, triplets, images, finder, "fashioniq-original", found)
 
 # %% ../../../nbs/data/datasets/00_fashioniq.ipynb #4fb0812c
 EXPECTED: dict[str, dict[str, tuple[int, int]]] = {  # split → category → images, triplets

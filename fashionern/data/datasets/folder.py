@@ -20,7 +20,7 @@ from ...files import read_json
 from ...records import Triplet
 
 # %% ../../../nbs/data/datasets/04_folder.ipynb #4281be61
-LAYOUT = "The folder needs triplets.SPLIT.json and its images, in images/ or at the top. gallery.SPLIT.txt is optional."
+LAYOUT = "The folder needs triplets.SPLIT.json and the images, in images/ or next to it."
 
 # %% ../../../nbs/data/datasets/04_folder.ipynb #2ad643c8
 def _as_list(value: str | list[str]) -> list[str]:
@@ -36,16 +36,17 @@ def _triplet(
     reference = image_name(entry["candidate"])
     targets = tuple(dict.fromkeys(map(image_name, _as_list(entry.get("target", [])))))
     if reference in targets:
-        raise ErnError(f"{where} has its reference {reference!r} among its targets. Remove it from them.")
-    return Triplet(reference, targets, tuple(_as_list(entry["captions"])), entry.get("category", "all"), id)
+        raise ErnError(f"{where} has its reference {reference!r} among its targets. Remove it there.")
+    captions = tuple(_as_list(entry["captions"]))
+    return Triplet(reference, targets, captions, entry.get("category", "all"), id)
 
-# %% ../../../nbs/data/datasets/04_folder.ipynb #38fdf9aa
+# %% ../../../nbs/data/datasets/04_folder.ipynb #a950c6db
 def _triplets(root: Path, split: str) -> list[Triplet]:
     "The triplets of one split; errors name file and entry."
     path = root / f"triplets.{split}.json"
     if not path.is_file():
-        others = ", ".join(sorted(p.name for p in root.glob("triplets.*.json"))) or "no triplets file at all"
-        raise ErnError(f"{root} has no {path.name} but {others}. {LAYOUT}")
+        others = sorted(p.name for p in root.glob("triplets.*.json")) or ["no triplets file at all"]
+        raise ErnError(f"{root} has no {path.name} but {', '.join(others)}. {LAYOUT}")
     required = {"candidate": "text", "captions": "text or sentences"}
     optional = {"category": "text"}
     (optional if split == "test" else required)["target"] = "text or texts"
@@ -55,15 +56,15 @@ def _triplets(root: Path, split: str) -> list[Triplet]:
     return [_triplet(entry, entry_at(path, i), f"{split}-{i}") for i, entry in enumerate(entries)]
 
 # %% ../../../nbs/data/datasets/04_folder.ipynb #1277d781
-def _read_gallery(path: Path, triplets: list[Triplet], triplet_file: str) -> tuple[list[str], int]:
-    "The names of a gallery file, each once, and how many were repetitions; the file must list every target."
+def _read_gallery(path: Path, triplets: list[Triplet], triplet_file: Path) -> tuple[list[str], int]:
+    "The names of a gallery file, which must list every target, and how many were repetitions."
     names, repeated = each_once(map(image_name, read_lines(path)))
     listed = set(names)
     for i, triplet in enumerate(triplets):
         for target in triplet.targets:
             if target not in listed:
                 raise ErnError(
-                    f"{path} does not list {target!r}, a target of entry {i + 1} (index {i}) of {triplet_file}. "
+                    f"{path} does not list {target!r}, a target of {entry_at(triplet_file, i)}. "
                     "Add it, or delete the file to rank the images that the triplets name."
                 )
     return names, repeated
@@ -92,7 +93,7 @@ def load_folder(
     found = {"listed_twice": 0}
     gallery = root / f"gallery.{split}.txt"
     if gallery.is_file():
-        names, found["listed_twice"] = _read_gallery(gallery, triplets, f"triplets.{split}.json")
+        names, found["listed_twice"] = _read_gallery(gallery, triplets, root / f"triplets.{split}.json")
         split_images = dict.fromkeys(split_images, names)
     images = root / "images"
     finder = ImageFinder(images if images.is_dir() else root)
@@ -110,11 +111,12 @@ def read_products(
     root: str | Path,  # the folder that contains the triplets
     split: str = "val",  # 'train', 'val' or 'test'
 ) -> dict[str, dict[str, Any]]:
-    "Image name → {'name': display name, 'attributes': {column: value}}; empty if there is no products file."
+    "Image name → {'name': display name, 'attributes': {column: value}}; empty without products file."
     path = Path(root) / f"products.{split}.json"
     if not path.is_file():
         return {}
     products = read_json(path)
-    if not isinstance(products, dict) or not all(isinstance(p, dict) and "name" in p for p in products.values()):
-        raise ErnError(f"{path} must be a JSON object that gives each image a 'name'. Regenerate or delete it.")
+    values = products.values() if isinstance(products, dict) else [None]
+    if not all(isinstance(product, dict) and "name" in product for product in values):
+        raise ErnError(f"{path} must be a JSON object with a 'name' per image. Regenerate or delete it.")
     return products

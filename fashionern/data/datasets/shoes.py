@@ -26,14 +26,15 @@ LAYOUT = (
 )
 
 # %% ../../../nbs/data/datasets/01_shoes.ipynb #76878c0a
-def _triplets(captions: Path, split: str) -> list[Triplet]:
+def _triplets(path: Path, split: str) -> list[Triplet]:
     "All triplets of a caption file, in file order."
     kinds = {"ReferenceImageName": "text", "ImageName": "text", "RelativeCaption": "text"}
     triplets = []
-    for i, entry in enumerate(read_entries(captions, kinds)):
+    for i, entry in enumerate(read_entries(path, kinds)):
         reference = image_name(entry["ReferenceImageName"], "file")
         target = image_name(entry["ImageName"], "file")
-        triplets.append(Triplet(reference, (target,), (entry["RelativeCaption"],), id=f"shoes-{split}-{i}"))
+        captions = (entry["RelativeCaption"],)
+        triplets.append(Triplet(reference, (target,), captions, id=f"shoes-{split}-{i}"))
     return triplets
 
 
@@ -84,10 +85,11 @@ def _read_derived(root: Path, split: str) -> tuple[list[Triplet], list[str], dic
     listed = set(names)
     triplets = _triplets(captions, split)
     for i, triplet in enumerate(triplets):
-        require_listed((triplet.reference, triplet.target), listed, entry_at(captions, i), split_file.name)
+        pair = (triplet.reference, triplet.target)
+        require_listed(pair, listed, entry_at(captions, i), split_file.name)
     return triplets, names, {"listed_twice": repeated, "in_no_split": 0}
 
-# %% ../../../nbs/data/datasets/01_shoes.ipynb #7c492d17
+# %% ../../../nbs/data/datasets/01_shoes.ipynb #378769d8
 def _read(root: Path, split: str) -> tuple[list[Triplet], list[str], dict[str, int]]:
     "Read whichever form is complete; an `ErnError` says what each of the two is missing."
     require_folder(root, LAYOUT)
@@ -104,7 +106,7 @@ def _read(root: Path, split: str) -> tuple[list[Triplet], list[str], dict[str, i
 
 # %% ../../../nbs/data/datasets/01_shoes.ipynb #440eb5b8
 def load_shoes(
-    root: str | Path,  # the folder that contains the annotation files and, anywhere below, the images
+    root: str | Path,  # the folder that contains annotation files and images
     split: str = "val",  # 'train' or 'val'; 'test' means 'val'
 ) -> TripletDataset:
     "Load one split of Shoes, without looking for its images (see `apply_missing`)."
