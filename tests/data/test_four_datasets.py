@@ -73,7 +73,7 @@ def test_check_tells_what_is_gone(dataset, tmp_path):
     pictures[0].unlink()
     pictures[1].write_bytes(pictures[1].read_bytes()[:100])
     said = call("ern_data", "check", "--dataset", name, "--root", tmp_path / "data", status=1)
-    assert "1 images have no file" in said and pictures[0].stem in said and pictures[1].name in said and "cannot be read" in said
+    assert "Files are missing for 1 image, such as" in said and pictures[0].stem in said and pictures[1].name in said and "cannot be read" in said
 
 
 def test_training_left_results_under_the_default_protocol(dataset):
