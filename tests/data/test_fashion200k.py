@@ -1,4 +1,4 @@
-"Fashion200k in a hand-written layout: siblings against their definition, equal draws in all processes, positives, bad input."
+"Fashion200k in a hand-written layout: siblings by brute force, the same draws in all processes, positives, bad input."
 
 import hashlib
 import math
