@@ -1,16 +1,16 @@
-# make demo | app | test | coverage | test-all | test-lowest | lab | docs: each builds .venv from settings.ini first, and only when settings.ini or setup.py changed.
+# make demo | app | test | coverage | test-all | test-lowest | lab | docs: each first builds .venv, again only if settings.ini or setup.py has changed.
 PYTHON ?= python3
 VENV   = .venv
 BIN    = $(VENV)/bin
 SLOW   = 0[2347]_(inside|all_methods|catalogue|extending)
 PIP    = $(BIN)/python -m pip --disable-pip-version-check
-NEW    = import sys; sys.exit(None if sys.version_info >= (3, 10) else "error: this is Python %d.%d, and 3.10 or newer is needed; name one: make demo PYTHON=python3.12" % sys.version_info[:2])
+NEW    = import sys; sys.exit(None if sys.version_info >= (3, 10) else "error: this is Python %d.%d, but 3.10 or newer is needed. Choose another one: make demo PYTHON=python3.12" % sys.version_info[:2])
 
-# Compiled modules are kept whatever the caller's environment says: without them torch and open_clip take 20 seconds to import, with them 8.
+# Always keep compiled modules: without them, importing torch and open_clip takes 20 seconds instead of 8.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo app test coverage test-all test-lowest lab docs clean
-help:  ## what can be made
+help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/'
 
 $(VENV)/.installed-app: EXTRAS = [app,milvus]
@@ -18,14 +18,14 @@ $(VENV)/.installed-docs: EXTRAS = [docs]
 $(VENV)/.installed-dev: EXTRAS = [dev]
 $(VENV)/.installed $(VENV)/.installed-app $(VENV)/.installed-docs $(VENV)/.installed-dev: settings.ini setup.py
 	@{ test -x $(BIN)/pip && $(BIN)/python -c '$(NEW)' 2>/dev/null; } || { $(PYTHON) -c '$(NEW)' && $(PYTHON) -m venv --clear $(VENV); }
-	@echo "installing torch and the rest into $(VENV); the first time some minutes"
+	@echo "installing torch and the other requirements into $(VENV); this takes some minutes the first time"
 	$(PIP) install --quiet --no-compile -e ".$(EXTRAS)"
 	@touch $(VENV)/.installed $@
 
-demo: $(VENV)/.installed  ## install, draw garments, train FashionERN, show what it retrieves (4 to 7 minutes on 2 cores)
+demo: $(VENV)/.installed  ## install, draw garments, train FashionERN and show its results (4 to 7 minutes on 2 cores)
 	$(BIN)/ern_demo
 
-app: $(VENV)/.installed-app  ## open the search page on the demo's garments (after make demo; once for the index, then at once)
+app: $(VENV)/.installed-app  ## open the search page with the demo's garments (after make demo; builds the index the first time)
 	$(BIN)/ern_index build --images data/garments/images --model runs/demo --out indexes/demo --table data/garments/designs.json
 	$(BIN)/ern_app --index indexes/demo --open
 
@@ -34,7 +34,7 @@ OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --skip_file_re '^[_.]|^$(SLOW)
 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 endef
 
-test: $(VENV)/.installed-dev  ## install the development extras and run every check: lint, types, notebooks and tests; pytest's summary comes last
+test: $(VENV)/.installed-dev  ## install the development extras and run all checks: lint, types, notebooks, tests (pytest's summary comes last)
 	$(BIN)/python tests/check_in_step.py
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -42,26 +42,26 @@ test: $(VENV)/.installed-dev  ## install the development extras and run every ch
 
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage
 coverage: export COVERAGE_SOURCE := $(CURDIR)/fashionern
-coverage: $(VENV)/.installed-dev  ## which lines of the package notebooks and tests run; fails below 90 %
+coverage: $(VENV)/.installed-dev  ## measure which lines of the package notebooks and tests run; fails below 90 %
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 $(BIN)/coverage run tests/run_notebooks.py --n_workers 2 --skip_file_re '^[_.]|^$(SLOW)'
 	$(BIN)/coverage combine
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-append --cov-fail-under=90 --cov-report=term:skip-covered tests
 
-test-all: test  ## make test, then what would keep everyday's test waiting: the tutorials that train many models, each for two to five minutes
+test-all: test  ## make test, then the slow tutorials, which train many models (two to five minutes each)
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --file_re '^$(SLOW)'
 
 test-lowest: VENV = .venv-lowest
-test-lowest:  ## notebooks and tests in an environment of its own, with the lowest versions that settings.ini allows (PYTHON=python3.10: on the lowest Python too)
+test-lowest:  ## run notebooks and tests in a separate environment with the lowest versions that settings.ini allows (add PYTHON=python3.10 for the lowest Python)
 	sed -nE 's/^[a-z_]*requirements = //p' settings.ini | tr ' ' '\n' | sed -nE 's/^([^=<>]+)>=([^,]+).*/\1==\2/p' > .lowest.txt
 	PIP_CONSTRAINT=$(CURDIR)/.lowest.txt $(MAKE) $(VENV)/.installed-dev VENV=$(VENV)
 	$(NOTEBOOKS_AND_TESTS)
 
-lab: $(VENV)/.installed-dev  ## open the first tutorial in JupyterLab, the other notebooks beside it
+lab: $(VENV)/.installed-dev  ## open the first tutorial in JupyterLab
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/tutorials/01_garments.ipynb
 
-docs: $(VENV)/.installed-docs  ## build the documentation from notebooks and README: _docs/index.html, which needs no server and no network
+docs: $(VENV)/.installed-docs  ## build the documentation from notebooks and README: _docs/index.html, readable without server or network
 	$(BIN)/python docs/build.py
 
-clean:  ## remove the environment and what was built (drawn data and runs stay)
+clean:  ## remove the environment and build products; drawn data and runs are kept
 	rm -rf $(VENV) .venv-lowest .lowest.txt build dist *.egg-info _docs _proc .coverage .coverage.* .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Reads `settings.ini`, the one place where the package is described, and hands it to setuptools."""
+"""Pass the package's description in `settings.ini` to setuptools."""
 import shlex
 from configparser import ConfigParser
 from pathlib import Path

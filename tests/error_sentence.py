@@ -1,4 +1,4 @@
-"What several tests need: the sentence of the error that a call ends in."
+"The message of the error that a call raises, for several tests."
 
 import pytest
 
@@ -6,7 +6,7 @@ from fashionern.errors import ErnError
 
 
 def sentence(call, *args, **options) -> str:
-    "The text of the `ErnError` a call ends in: one line."
+    "The message of the `ErnError` that a call raises, which must be one line."
     with pytest.raises(ErnError) as caught:
         call(*args, **options)
     assert "\n" not in str(caught.value)

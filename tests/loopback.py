@@ -1,4 +1,4 @@
-"A real HTTP server on this machine whose every answer a test decides."
+"An HTTP server on this machine; the test decides every answer."
 
 import io
 import threading
@@ -15,7 +15,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 def reply(body: bytes = b"", status: int = 200, announce: Optional[int] = None, **headers: str) -> Answer:
-    "A status, headers (`Retry_After` is sent as Retry-After) and a body; `announce` is a length other than the body's."
+    "A status, headers (`Retry_After` is sent as Retry-After) and a body; `announce` is a false Content-Length."
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(status)
@@ -30,11 +30,13 @@ def reply(body: bytes = b"", status: int = 200, announce: Optional[int] = None, 
 
 
 def endless(piece: bytes, pause: float, at_most: int = 10**6, chunked: bool = False, **headers: str) -> Answer:
-    "Pieces with pauses between them, without a length; `at_most` so many. A chunked body is never ended."
+    "Up to `at_most` pieces with pauses between them and no Content-Length; a chunked body has no last chunk."
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)
-        for key, value in (headers | ({"Transfer-Encoding": "chunked"} if chunked else {})).items():
+        if chunked:
+            request.send_header("Transfer-Encoding", "chunked")
+        for key, value in headers.items():
             request.send_header(key.replace("_", "-"), value)
         request.end_headers()
         request.close_connection = True
@@ -47,7 +49,7 @@ def endless(piece: bytes, pause: float, at_most: int = 10**6, chunked: bool = Fa
 
 
 def silence(seconds: float) -> Answer:
-    "No answer at all, for so long."
+    "No answer at all for some seconds."
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         time.sleep(seconds)
@@ -57,7 +59,7 @@ def silence(seconds: float) -> Answer:
 
 
 def raw(content: bytes) -> Answer:
-    "Bytes that need be no HTTP."
+    "Any bytes, whether they are HTTP or not."
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.wfile.write(content)
@@ -67,23 +69,24 @@ def raw(content: bytes) -> Answer:
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (24, 32), kind: str = "JPEG") -> bytes:
-    "A small picture unlike that of any other seed."
-    file, pixels = io.BytesIO(), np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    "A small random picture; every seed gives another one."
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)
     return file.getvalue()
 
 
 @dataclass(frozen=True)
 class Asked:
-    "A request as the server saw it."
+    "A request as the server received it."
 
     path: str
-    at: float  # seconds, of the monotonic clock
+    at: float  # seconds on the monotonic clock
     headers: dict
 
 
 class Loopback:
-    "Answers each path with a list of answers, one a request, the last for all further ones; unknown paths get 404."
+    "Answers requests for a path with its list of answers in turn, then always the last; unknown paths get 404."
 
     def __init__(self):
         self.answers: dict[str, list[Answer]] = {}
@@ -127,14 +130,14 @@ class Loopback:
         self.answers[path] = answers if isinstance(answers, list) else [answers]
 
     def count(self) -> dict[str, int]:
-        "How often each path was asked for."
+        "Path → number of requests."
         counts: dict[str, int] = defaultdict(int)
         for request in self.asked:
             counts[request.path] += 1
         return dict(counts)
 
     def wait_for(self, requests: int) -> bool:
-        "Wait until so many requests have come, ten seconds at most."
+        "Wait until this many requests have come, for ten seconds at most; whether they have."
         with self.changed:
             return self.changed.wait_for(lambda: len(self.asked) >= requests, 10)
 

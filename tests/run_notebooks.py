@@ -1,4 +1,7 @@
-"`nbdev_test`, with exported cells compiled as the lines of their module: under coverage.py they count where they are written (tests/check_in_step.py sees that both are the same)."
+"""`nbdev_test` for coverage.py: exported cells are compiled with the file name and line numbers of their module.
+
+So a line that a notebook runs counts as a line of the package. `tests/check_in_step.py` ensures that both are the same.
+"""
 
 import ast
 import re
@@ -13,18 +16,19 @@ run_cell = CaptureShell.cell
 
 
 @cache
-def written() -> dict[str, tuple[str, int]]:
-    "Cell's id → the module's file, and the number of lines above the cell there."
+def positions() -> dict[str, tuple[str, int]]:
+    "Cell id → the module's file, and the number of lines above the cell in it."
     found = {}
     for path in (ROOT / "fashionern").rglob("*.py"):
         for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-            if marker := re.match(r"# %% \S+\.ipynb #(\S+)$", line):
+            marker = re.match(r"# %% \S+\.ipynb #(\S+)$", line)
+            if marker:
                 found[marker.group(1)] = str(path), number
     return found
 
 
-class Moved(ast.NodeTransformer):
-    "Puts a cell's code so many lines lower."
+class LineShift(ast.NodeTransformer):
+    "Adds a number to all line numbers of a cell."
 
     def __init__(self, lines: int):
         self.lines = lines
@@ -33,21 +37,22 @@ class Moved(ast.NodeTransformer):
         return ast.increment_lineno(node, self.lines)
 
 
-def as_written(shell: CaptureShell, cell: dict, **how: bool) -> None:
-    "Run a cell; an exported one under the module's name and line numbers."
-    if "export" not in (cell.get("directives_") or {}) or cell.get("id") not in written():
-        return run_cell(shell, cell, **how)
-    path, lines = written()[cell["id"]]
-    kept = shell.compile.cache
+def run_at_position(shell: CaptureShell, cell: dict, **options: bool) -> None:
+    "Run a cell; an exported one with the file name and line numbers of its module."
+    if "export" not in (cell.get("directives_") or {}) or cell.get("id") not in positions():
+        return run_cell(shell, cell, **options)
+    path, lines = positions()[cell["id"]]
+    shift = LineShift(lines)
+    original = shell.compile.cache
     shell.compile.cache = lambda *_, **__: path
-    shell.ast_transformers.append(moved := Moved(lines))
+    shell.ast_transformers.append(shift)
     try:
-        return run_cell(shell, cell, **how)
+        return run_cell(shell, cell, **options)
     finally:
-        shell.compile.cache = kept
-        shell.ast_transformers.remove(moved)
+        shell.compile.cache = original
+        shell.ast_transformers.remove(shift)
 
 
 if __name__ == "__main__":
-    CaptureShell.cell = as_written
+    CaptureShell.cell = run_at_position
     nbdev_test()

@@ -1,4 +1,4 @@
-"The house rules: the order of packages, the order of notebooks within a folder, and what may be flat."
+"Rules of the layout: order of packages, order of notebooks within a folder, few modules at the top."
 
 import ast
 import json
@@ -10,9 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("[0-9][0-9]_*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 
-# A package imports only from itself and from packages above it.
+# A package imports only from itself and from the packages above it in this list.
 PACKAGES = (
-    "",  # the foundations, flat at the top
+    "",  # the foundations, at the top level
     "data",
     "data.drawn",
     "data.datasets",
@@ -30,12 +30,12 @@ PACKAGES = (
     "benchmark",
     "tutorials",
 )
-DOORS = {"fashionern", "fashionern.train"}  # at the top, but they open onto everything
-FLAT = 8  # modules at the top, `__init__` aside
+ENTRY_POINTS = {"fashionern", "fashionern.train"}  # at the top level, but they may import everything
+MAX_TOP_LEVEL = 8  # modules at the top level, not counting `__init__`
 
 
 def cells(path: Path) -> list[str]:
-    "The code cells of a notebook."
+    "The source of a notebook's code cells."
     notebook = json.loads(path.read_text(encoding="utf-8"))
     return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
@@ -50,12 +50,12 @@ MODULES = {module: path for path in NOTEBOOKS if (module := module_of(path))}
 
 
 def package_of(path: Path) -> str:
-    "The package a notebook's folder stands for."
+    "The package that a notebook's folder mirrors."
     return path.parent.relative_to(ROOT / "nbs").as_posix().replace("/", ".").strip(".")
 
 
 def imported(code: str) -> set[str]:
-    "Modules of the package that a cell imports, inside functions too; lines of shell or magic do not count."
+    "Modules of the package that a cell imports, also inside functions; shell and magic lines are skipped."
     lines = "\n".join(line for line in code.splitlines() if not line.lstrip().startswith(("!", "%")))
     found = set()
     for node in ast.walk(ast.parse(lines)):
@@ -66,11 +66,11 @@ def imported(code: str) -> set[str]:
         else:
             continue
         found |= named & MODULES.keys()
-    return found - DOORS
+    return found - ENTRY_POINTS
 
 
-def out_of_order(path: Path, code: str) -> list[str]:
-    "Modules that a cell of this notebook must not import."
+def wrong_imports(path: Path, code: str) -> list[str]:
+    "Modules that a cell imports but must not."
     own = PACKAGES.index(package_of(path))
     wrong = []
     for module in imported(code):
@@ -83,17 +83,19 @@ def out_of_order(path: Path, code: str) -> list[str]:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.relative_to(ROOT / "nbs").as_posix())
 def test_imports_follow_the_order_of_packages_and_notebooks(path):
-    if module_of(path) in DOORS:
+    if module_of(path) in ENTRY_POINTS:
         return
-    wrong = [module for code in cells(path) for module in out_of_order(path, code)]
-    assert not wrong, f"{path.name} imports {wrong}"
+    for code in cells(path):
+        wrong = wrong_imports(path, code)
+        assert not wrong, f"{path.name} imports {wrong}"
 
 
-def test_the_walk_sees_a_wrong_import():
+def test_wrong_imports_are_detected():
     retriever = MODULES["fashionern.models.retriever"]
-    assert out_of_order(retriever, "def f():\n    from fashionern.training.run import train") == ["fashionern.training.run"]
-    assert out_of_order(retriever, "from fashionern.models import registry") == ["fashionern.models.registry"]
-    assert not out_of_order(retriever, "import fashionern\nimport fashionern.errors")
+    later_package = "def f():\n    from fashionern.training.run import train"
+    assert wrong_imports(retriever, later_package) == ["fashionern.training.run"]
+    assert wrong_imports(retriever, "from fashionern.models import registry") == ["fashionern.models.registry"]
+    assert not wrong_imports(retriever, "import fashionern\nimport fashionern.errors")
 
 
 def test_numbers_are_unique_within_a_folder():
@@ -101,9 +103,9 @@ def test_numbers_are_unique_within_a_folder():
     assert len(numbers) == len(set(numbers))
 
 
-def test_few_modules_are_flat():
-    flat = [path for path in (ROOT / "fashionern").glob("*.py") if path.name not in ("__init__.py", "_modidx.py")]
-    assert len(flat) <= FLAT, sorted(path.name for path in flat)
+def test_few_modules_are_at_the_top_level():
+    modules = [path for path in (ROOT / "fashionern").glob("*.py") if path.name not in ("__init__.py", "_modidx.py")]
+    assert len(modules) <= MAX_TOP_LEVEL, sorted(path.name for path in modules)
 
 
 def test_every_module_comes_from_a_notebook():
@@ -115,7 +117,7 @@ def test_every_module_comes_from_a_notebook():
     assert modules | {"fashionern"} == set(MODULES)
 
 
-def test_every_tutorial_runs_whole_in_make_test_or_make_test_all():
+def test_make_test_or_make_test_all_runs_every_cell_of_every_tutorial():
     tutorials = [path for path in NOTEBOOKS if path.parent.name == "tutorials"]
     assert len(tutorials) >= 7
     skipped = re.compile(r"^#\|\s*(eval:\s*false|notest|slow|cuda)", re.MULTILINE)

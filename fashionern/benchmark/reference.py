@@ -46,7 +46,7 @@ def views_one_by_one(
 
 
 def _with_pillow(piece: Image.Image, preprocess: Preprocess) -> Tensor:
-    image, width, height = preprocess.placed(piece)
+    image, width, height = preprocess.padded(piece)
     S, image = preprocess.size, image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - S) // 2, (height - S) // 2
     return torch.from_numpy(np.array(image.crop((left, top, left + S, top + S)).convert("RGB"))).permute(2, 0, 1)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fashionern
-from ..data.transforms import VIEWS, Preprocess
+from ..data.transforms import VIEW_VERSION, Preprocess
 from ..errors import ErnError, unknown_name
 from ..records import ImageFeatures, TextFeatures
 from ..weights import check_state, read_weights
@@ -150,7 +150,7 @@ class ClipEncoder(nn.Module):
 
     def image_fingerprint(self) -> str:
         "A short name for the image tower's weights and the transform: features made by another one are not ours."
-        digest = hashlib.sha256(f"{self.name} {self.quick_gelu} {self.preprocess} {VIEWS}".encode())
+        digest = hashlib.sha256(f"{self.name} {self.quick_gelu} {self.preprocess} {VIEW_VERSION}".encode())
         for key, value in sorted(self.model.visual.state_dict().items()):
             digest.update(key.encode() + value.detach().cpu().float().numpy().tobytes())
         return digest.hexdigest()[:16]

@@ -18,7 +18,7 @@ from typing import Any, Callable, Iterable, Optional, Sequence
 import numpy as np
 from rich.table import Table
 
-from ..errors import ErnError, escaped, is_valid_text
+from ..errors import ErnError, escape_markup, is_valid_text
 from .evaluate import RankedQuery, Result
 from .metrics import LOST
 from ..files import write_atomic
@@ -200,12 +200,12 @@ def compare(
 
 # %% ../../nbs/evaluation/04_rankings.ipynb #cff119d2
 def _table(title: str, groups: Sequence[Group], k: int) -> Table:
-    table = Table(title=escaped(title), title_justify="left")
+    table = Table(title=escape_markup(title), title_justify="left")
     table.add_column("")
     for column in ("queries", "won", "lost", "net", f"R@{k} first", f"R@{k} second", "p"):
         table.add_column(column, justify="right")
     for g in groups:
-        table.add_row(escaped(g.name), f"{g.queries:,}", f"{g.won:,}", f"{g.lost:,}", f"{g.won - g.lost:+,}", f"{g.recall[0]:.2f}", f"{g.recall[1]:.2f}", f"{g.p:.2g}")
+        table.add_row(escape_markup(g.name), f"{g.queries:,}", f"{g.won:,}", f"{g.lost:,}", f"{g.won - g.lost:+,}", f"{g.recall[0]:.2f}", f"{g.recall[1]:.2f}", f"{g.p:.2g}")
     return table
 
 

@@ -12,7 +12,7 @@ from typing import Optional
 from rich.console import Console
 
 from ..distributed import World, world
-from ..errors import ErnError, escaped, plural
+from ..errors import ErnError, escape_markup, plural
 from .config import AddConfig, BuildConfig, Indexing, UpdateConfig, one_place
 from .index import Work, begin_store, check_identity, compare, fill
 from .inventory import find_photos, odd_columns, open_store, read_rows, row_name, run_inventory
@@ -87,7 +87,7 @@ def _check_gone(cfg: UpdateConfig, store: Store, work: Work) -> None:
 
 def _finished(store: Store, where: str | Path, unreadable: dict[str, str]) -> None:
     for sentence in list(unreadable.values())[:5]:
-        _say(f"[yellow]left out:[/] {escaped(sentence)}")
+        _say(f"[yellow]left out:[/] {escape_markup(sentence)}")
     if unreadable:
         _say(f"[yellow]{plural(len(unreadable), 'file')} could not be read, not in the index now[/]")
     if made := store.refresh():

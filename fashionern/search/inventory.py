@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ..data.catalogue.table import read_table
 from ..data.images import IMAGE_SUFFIXES
-from ..errors import ErnError, escaped, is_valid_text, plural, unknown_name
+from ..errors import ErnError, escape_markup, is_valid_text, plural, unknown_name
 from ..files import check_path, read_json
 from .config import InfoConfig, RemoveConfig, one_place
 from .stores.base import Store, in_parts
@@ -154,7 +154,7 @@ def _told_table(told: dict[str, Any]) -> Table:
     table = Table(show_header=False)
     for key, value in told.items():
         shown = ", ".join(f"{k} ({v})" if key == "columns" else f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        table.add_row(escaped(key.replace("_", " ")), escaped("–" if shown in (None, "") else shown))
+        table.add_row(escape_markup(key.replace("_", " ")), escape_markup("–" if shown in (None, "") else shown))
     return table
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..data.images import load_image
-from ..errors import escaped
+from ..errors import escape_markup
 from ..evaluation.plots import Retrieved, check_picture, retrieval_grid, save_figure
 from .config import SearchConfig, one_place
 from .explain import why, why_picture
@@ -76,15 +76,15 @@ def hits_table(
 ) -> Table | str:
     "Rank, score, name and columns of each hit, or that there is none; rich text."
     if not hits:
-        return f"[italic]{escaped(_asked(query))}[/]: no photo fits" + (_NO_FIT if query.where else "")
-    table = Table(title=escaped(_asked(query)), title_justify="left")
+        return f"[italic]{escape_markup(_asked(query))}[/]: no photo fits" + (_NO_FIT if query.where else "")
+    table = Table(title=escape_markup(_asked(query)), title_justify="left")
     for name in ("rank", "score"):
         table.add_column(name, justify="right")
     for name in ("photo", "what the table says of it") if any(hit.columns for hit in hits) else ("photo",):
         table.add_column(name, overflow="fold")
     for i, hit in enumerate(hits, 1):
         row = ["; ".join(f"{c} {plain(v)}" for c, v in _labelled(hit, labels))] if any(h.columns for h in hits) else []
-        table.add_row(str(i), f"{hit.score:.3f}", *map(escaped, [hit.name, *row]))
+        table.add_row(str(i), f"{hit.score:.3f}", *map(escape_markup, [hit.name, *row]))
     return table
 
 # %% ../../nbs/search/06_results.ipynb #69aa0009

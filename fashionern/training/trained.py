@@ -18,7 +18,7 @@ from ..data.registry import DATASETS
 from ..data.triplets import join_captions
 from ..distributed import pick_device
 from ..encoders.tme import Encoders, load_encoders
-from ..errors import ErnError, harmless
+from ..errors import ErnError, sanitize
 from ..files import check_path, read_json
 from ..models.hub import KIND, Retriever
 from ..models.registry import create_model, load_model, parse_model
@@ -42,7 +42,7 @@ MAX_FFN = 65_536  # width of a feed-forward that somebody may have trained
 def _fits(value: Any, kind: Any) -> bool:
     "Whether a value of a record is of its kind, and a text one that a path can hold."
     texts = value if isinstance(value, list) else [value] if isinstance(value, str) else []
-    return isinstance(value, kind) and not isinstance(value, bool) and all(isinstance(t, str) and harmless(t) == t for t in texts)
+    return isinstance(value, kind) and not isinstance(value, bool) and all(isinstance(t, str) and sanitize(t) == t for t in texts)
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], list[str]]:

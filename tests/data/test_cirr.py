@@ -193,9 +193,9 @@ def test_a_training_group_may_have_any_form(tmp_path):
 @pytest.mark.parametrize(
     "entries, words",
     [
-        ({"pairid": 7}, "holds no JSON list of entries but one dict"),
+        ({"pairid": 7}, "must be a JSON list of entries, not a dict"),
         ([], "contains no entries"),
-        ([entry(), 3], "entry 2 (index 1) is no object with the keys"),
+        ([entry(), 3], "entry 2 (index 1) is not an object with the keys"),
         ([without("pairid")], "entry 1 (index 0) has no key 'pairid', which must be a whole number"),
         ([without("reference")], "has no key 'reference'"),
         ([without("caption")], "has no key 'caption'"),
@@ -204,14 +204,14 @@ def test_a_training_group_may_have_any_form(tmp_path):
         ([entry(7.0)], "has 'pairid': 7.0"),
         ([entry(True)], "has 'pairid': True"),
         ([entry(None)], "has 'pairid': None"),
-        ([entry(reference=" ")], "has 'reference': ' ', which must be a text that is not empty"),
+        ([entry(reference=" ")], "has 'reference': ' ', which must be a non-empty string"),
         ([entry(reference=["i0"])], "has 'reference': ['i0']"),
         ([entry(target_hard=None)], "has 'target_hard': None"),
         ([entry(target_hard=["i1"])], "has 'target_hard': ['i1']"),
-        ([entry(caption=None)], "has 'caption': None, which must be a text"),
+        ([entry(caption=None)], "has 'caption': None, which must be a string"),
         ([entry(caption=["two dogs"])], "has 'caption': ['two dogs']"),
         ([entry(img_set=SIX)], "has 'img_set': ['i0', 'i1'"),
-        ([entry(img_set={"id": 1})], "has 'img_set' with 'members': None, which must be a list of texts, none empty"),
+        ([entry(img_set={"id": 1})], "has 'img_set' with 'members': None, which must be a list of non-empty strings"),
         ([entry(img_set={"members": "i0"})], "has 'img_set' with 'members': 'i0'"),
         ([entry(**group())], "has 'img_set' with 'members': []"),
         ([entry(**group(*SIX[:5], ""))], "has 'img_set' with 'members': ['i0'"),
@@ -250,7 +250,7 @@ def test_a_group_with_a_wrong_subset_recall_is_an_error(tmp_path, split, changed
 
 def test_targets_are_required_outside_test1(tmp_path):
     for split in ("train", "val"):
-        assert "has no key 'target_hard', which must be a text" in message(
+        assert "has no key 'target_hard', which must be a non-empty string" in message(
             write(tmp_path, split, [without("target_hard")]), split
         )
     assert load_cirr(write(tmp_path, "test1", [without("target_hard")]), "test1").triplets[0].targets == ()
@@ -292,8 +292,8 @@ def test_missing_folder_missing_files_and_unknown_split(tmp_path):
     assert "There is no dataset folder" in message(tmp_path / "file")
     assert "is missing captions/cap.rc2.test1.json, image_splits/split.rc2.test1.json" in message(tmp_path, "test")
     unknown = (
-        ("test2", "no split of CIRR named 'test2'; did you mean 'test"),
-        ("x", "choose from: test, test1, train, val"),
+        ("test2", "no split of CIRR named 'test2'. Did you mean 'test"),
+        ("x", "Choose from: test, test1, train, val"),
     )
     for wrong, words in unknown:
         with pytest.raises(ErnError, match=words):

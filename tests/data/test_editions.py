@@ -15,7 +15,7 @@ from fashionern.data.datasets.factory import create_dataset
 from fashionern.data.drawn.drawing import Design
 from fashionern.data.drawn.garments import write_note
 from fashionern.data.drawn.wording import changes, words
-from fashionern.data.registry import DATASETS, NOTE
+from fashionern.data.registry import DATASETS, DRAWN_NOTE
 from fashionern.data.triplets import apply_missing
 from fashionern.errors import ErnError
 from fashionern.files import read_json
@@ -91,7 +91,7 @@ def test_every_dataset_with_published_files_has_an_edition():
 
 def test_every_split_has_its_images_and_queries(edition):
     name, root, summary = edition
-    assert tuple(summary) == SPLITS[name] and read_json(root / NOTE)["summary"] == summary
+    assert tuple(summary) == SPLITS[name] and read_json(root / DRAWN_NOTE)["summary"] == summary
     for split, categories in summary.items():
         data = create_dataset(name, root, split)
         assert data.found["images"] == len(data.all_images()) == sum(c["images"] for c in categories.values())
@@ -150,7 +150,7 @@ def test_a_second_call_does_nothing_and_a_killed_one_is_repeated(edition, tmp_pa
     touched = pictures(root)[0]
     touched.write_bytes(b"touched")
     assert draw_dataset(name.upper(), root, **SMALL) == summary and touched.read_bytes() == b"touched"
-    write_note(root, read_json(root / NOTE)["asked"])  # the note of a call that was killed
+    write_note(root, read_json(root / DRAWN_NOTE)["asked"])  # the note of a call that was killed
     (root / "descriptions.json").unlink()
     assert draw_dataset(name, root, **SMALL) == summary and digests(root) == first
 

@@ -18,7 +18,7 @@ from fashionern.data.datasets.check import check_dataset, check_sentences, check
 from fashionern.data.datasets.editions import draw_dataset
 from fashionern.data.download.fetch import Manners
 from fashionern.data.download.prepare import Annotation, Source, count_entries, run
-from fashionern.data.registry import DATASETS, NOTE
+from fashionern.data.registry import DATASETS, DRAWN_NOTE
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "data_scripts"
 QUICK = Manners(tries=2, backoff=0.01, silence=3)
@@ -50,7 +50,7 @@ class Small:
     def root(self, folder: Path) -> Path:
         "A new folder, marked as drawn: published counts do not apply."
         (folder / "data").mkdir()
-        shutil.copy(self.drawn / NOTE, folder / "data" / NOTE)
+        shutil.copy(self.drawn / DRAWN_NOTE, folder / "data" / DRAWN_NOTE)
         return folder / "data"
 
     def pack(self, folder: Path, photos: list[Path] | None = None) -> Path:

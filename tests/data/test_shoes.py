@@ -175,8 +175,8 @@ def test_missing_folder_missing_files_and_unknown_split(tmp_path):
     assert "There is no dataset folder" in message(tmp_path / "file")
     assert all(name in message(tmp_path) for name in (*FILES, "triplet.val.json", "split.val.json"))
     for wrong, words in (
-        ("tran", "no split of Shoes named 'tran'; did you mean 'train'"),
-        ("x", "choose from: test, train, val"),
+        ("tran", "no split of Shoes named 'tran'. Did you mean 'train'"),
+        ("x", "Choose from: test, train, val"),
     ):
         with pytest.raises(ErnError, match=words):
             load_shoes(tmp_path, wrong)
@@ -188,20 +188,20 @@ GOOD = entry("c.jpg", "d.jpg")
 @pytest.mark.parametrize(
     "entries, words",
     [
-        ({"a": 1}, "holds no JSON list of entries but one dict"),
+        ({"a": 1}, "must be a JSON list of entries, not a dict"),
         ([], "contains no triplet of Shoes (val) with both images"),
         ([entry("c.jpg", "x.jpg")], "contains no triplet of Shoes (val) with both images"),
-        ([GOOD, "c.jpg"], "entry 2 (index 1) is no object with the keys"),
+        ([GOOD, "c.jpg"], "entry 2 (index 1) is not an object with the keys"),
         (
             [GOOD, GOOD, {"ImageName": "c.jpg", "RelativeCaption": "x"}],
             "entry 3 (index 2) has no key 'ReferenceImageName'",
         ),
         ([{"ReferenceImageName": "c.jpg", "RelativeCaption": "x"}], "entry 1 (index 0) has no key 'ImageName'"),
         ([{"ImageName": "c.jpg", "ReferenceImageName": "d.jpg"}], "has no key 'RelativeCaption'"),
-        ([{**GOOD, "ImageName": 7}], "has 'ImageName': 7, which must be a text that is not empty"),
+        ([{**GOOD, "ImageName": 7}], "has 'ImageName': 7, which must be a non-empty string"),
         ([{**GOOD, "ReferenceImageName": None}], "has 'ReferenceImageName': None"),
         ([{**GOOD, "ReferenceImageName": ["c.jpg"]}], "has 'ReferenceImageName': ['c.jpg']"),
-        ([{**GOOD, "RelativeCaption": ""}], "has 'RelativeCaption': '', which must be a text that is not empty"),
+        ([{**GOOD, "RelativeCaption": ""}], "has 'RelativeCaption': '', which must be a non-empty string"),
         ([{**GOOD, "RelativeCaption": " \n"}], "has 'RelativeCaption': ' \\n'"),
         ([{**GOOD, "RelativeCaption": ["is red"]}], "has 'RelativeCaption': ['is red']"),
     ],
@@ -219,7 +219,7 @@ def test_a_wrong_entry_is_named_with_its_file(small, entries, words):
         (FILES[0], '["é"]'.encode("latin-1"), "relative_captions_shoes.json is not readable JSON"),
         (FILES[1], b"", "train_im_names.txt lists no images"),
         (FILES[2], b"\n \r\n", "eval_im_names.txt lists no images"),
-        (FILES[2], b"\xff\xfec\x00.\x00", "eval_im_names.txt is no UTF-8 text"),
+        (FILES[2], b"\xff\xfec\x00.\x00", "eval_im_names.txt is not UTF-8 text"),
         (
             FILES[2],
             b"c.jpg\nd.jpg\nb.jpg\n",

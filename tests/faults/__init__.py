@@ -1,4 +1,4 @@
-"""Processes killed at random moments: what is left behind opens, the same command goes on, and what comes out is what would have come out.
+"""Kill processes at random moments: the files they leave can be read, the same command resumes, and the result is that of an undisturbed run.
 
-`python -m tests.faults` runs the whole: 200 kills of training, 100 of extraction, 100 of building an index, 100 of adding to one. `tests/test_faults.py` runs a sample.
+`python -m tests.faults` kills training 200 times, and extraction, building an index and adding to an index 100 times each. `tests/test_faults.py` runs a sample.
 """

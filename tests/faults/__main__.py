@@ -1,4 +1,4 @@
-"`python -m tests.faults`: the whole suite, or a part; a table of where the processes died."
+"`python -m tests.faults`: run all or some parts and print where the processes died."
 
 import argparse
 import sys
@@ -21,19 +21,19 @@ PARTS = {
 
 
 def main() -> None:
-    "Run the parts one after another; the first kill that is not survived ends with a traceback that names its seed."
+    "Run the parts in turn; the first kill that is not survived raises an error that names its seed."
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), help="which parts (default: all)")
-    parser.add_argument("--kills", type=int, help="how many kills of each part (default: 200 of training, 100 of the others)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    asked = parser.parse_args()
-    for part in asked.only:
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), help="parts to run (default: all)")
+    parser.add_argument("--kills", type=int, help="kills per part (default: 200 for training, 100 for the others)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (default: 0)")
+    args = parser.parse_args()
+    for part in args.only:
         count, kill = PARTS[part]
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            died = kill(Path(folder), asked.kills or count, asked.seed)
+            died = kill(Path(folder), args.kills or count, args.seed)
         places = ", ".join(f"{v} {k}" for k, v in died.items())
-        print(f"{part}: {plural(asked.kills or count, 'kill')} survived in {time.monotonic() - began:.0f} s ({places})", flush=True)
+        print(f"{part}: {plural(args.kills or count, 'kill')} survived in {time.monotonic() - began:.0f} s ({places})", flush=True)
 
 
 if __name__ == "__main__":

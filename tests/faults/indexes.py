@@ -1,4 +1,4 @@
-"An index killed while it is built or added to: what is in it is whole, the same command goes on, and it then answers as an undisturbed one does."
+"Building and extending an index, killed at any moment: the index stays readable, the same command resumes, and the results equal those of an undisturbed index."
 
 import random
 import shutil
@@ -20,11 +20,11 @@ from fashionern.search.inventory import open_store
 
 from .children import child, counted
 
-FIRST, LATER = 40, 24  # photos there at first, and added
+FIRST, LATER = 40, 24  # photos at first, and photos added
 
 
 def prepare(folder: Path) -> None:
-    "Photos now and later, and a model with random weights."
+    "Write the first and the later photos, and a model with random weights."
     designs = sample_designs("dress", FIRST + LATER, np.random.default_rng(0), set())
     paths = {f"{i}": folder / ("photos" if i < FIRST else "later") / f"{i}.png" for i in range(FIRST + LATER)}
     for place in ("photos", "later"):
@@ -35,44 +35,52 @@ def prepare(folder: Path) -> None:
 
 
 def command(folder: Path, what: str, index: str, images: str) -> None:
-    "As `ern_index` does it."
-    made = ["--model", str(folder / "model"), "--out"] if what == "build" else ["--index"]
+    "Run `ern_index` with these flags."
+    target = ["--model", str(folder / "model"), "--out"] if what == "build" else ["--index"]
     with exit_on_error():
-        run_index(parse_index([what, "--images", str(folder / images), "--num-workers", "0", "--device", "cpu", "--batch-size", "4", *made, str(folder / index)]))
+        run_index(parse_index([what, "--images", str(folder / images), "--num-workers", "0", "--device", "cpu", "--batch-size", "4", *target, str(folder / index)]))
 
 
 def content(folder: Path) -> tuple[dict, list]:
-    "Names and marks, and what is found."
+    "The photos with their marks, and the results of three random queries."
     store = open_store(folder)
     queries = np.random.default_rng(0).standard_normal((3, 128)).astype(np.float32)
-    return store.marks(), [[(name, round(float(score), 5)) for name, score in answer] for answer in store.find(queries, 9)]
+    results = []
+    for hits in store.find(queries, 9):
+        results.append([(name, round(float(score), 5)) for name, score in hits])
+    return store.marks(), results
 
 
-def there(folder: Path) -> int:
-    "How many photos a killed index holds; it opens, or was never begun."
+def photos_in(folder: Path) -> int:
+    "The number of photos in a killed index, which opens or was never started."
     return len(open_store(folder)) if (folder / "records.sqlite").exists() else 0
 
 
 def kill_index(folder: Path, kills: int, what: str, seed: int = 0) -> Counter:
-    "Kill `build` or `add` at this many random moments and give the command again; how many photos the index held at each."
-    rng, died, log, images = random.Random(seed), Counter(), folder / "log", "photos" if what == "build" else "later"
+    "Kill `build` or `add` at random moments and run it again; returns how often it died before, between and after the photos."
+    rng = random.Random(seed)
+    died = Counter()
+    log = folder / "log"
+    images = "photos" if what == "build" else "later"
     works = [lambda: prepare(folder), lambda: command(folder, "build", "first", "photos")]
     if what == "add":
         works += [lambda: shutil.copytree(folder / "first", folder / "whole"), lambda: command(folder, "add", "whole", "later")]
     for work in works:
         undisturbed = child(work, log)
-        assert undisturbed.status == 0, undisturbed.said
-    whole, least = content(folder / ("whole" if what == "add" else "first")), FIRST if what == "add" else 0
+        assert undisturbed.status == 0, undisturbed.output
+    expected = content(folder / ("whole" if what == "add" else "first"))
+    before = FIRST if what == "add" else 0
     for number in counted(kills, what):
-        name, moment = f"index{number}", rng.uniform(0, 0.98 * undisturbed.seconds)
+        name = f"index{number}"
+        moment = rng.uniform(0, 0.98 * undisturbed.seconds)
         if what == "add":
             shutil.copytree(folder / "first", folder / name)
         child(lambda: command(folder, what, name, images), log, after=moment)
-        held = there(folder / name)
+        held = photos_in(folder / name)
         resumed = child(lambda: command(folder, what, name, images), log)
-        told = f"kill {number} of {what} (seed {seed}, after {moment:.3f} s, {held} photos)"
-        assert resumed.status == 0, f"{told}: {resumed.said[-3000:]}"
-        assert content(folder / name) == whole, f"{told}: the index differs"
-        died["before the first photo" if held == least else "after the last photo" if held == len(whole[0]) else "between"] += 1
+        where = f"kill {number} of {what} (seed {seed}, after {moment:.3f} s, {held} photos)"
+        assert resumed.status == 0, f"{where}: {resumed.output[-3000:]}"
+        assert content(folder / name) == expected, f"{where}: the index differs"
+        died["before the first photo" if held == before else "after the last photo" if held == len(expected[0]) else "between"] += 1
         shutil.rmtree(folder / name)
     return died

@@ -1,4 +1,4 @@
-"A small run over all phases, killed anywhere and resumed: the weights, figures and log are those of a run that was left alone."
+"A small run through all phases, killed at any moment and resumed: weights, results and log equal those of an undisturbed run."
 
 import json
 import random
@@ -18,7 +18,7 @@ from .children import child, counted
 
 
 def flags(root: Path, run: Path) -> list[str]:
-    "Every phase, several steps and evaluations in each, a state twice a second."
+    "Flags for a run with several steps and evaluations in every phase, saving its state twice a second."
     chosen = {"preset": "demo", "root": root, "run-dir": run, "features-dir": run.with_name(run.name + "-features"), "device": "cpu", "num-workers": 0,
               "warmup-epochs": 2, "warmup-batch-size": 10, "tme-epochs": 2, "tme-batch-size": 8, "num-epochs": 2, "eval-every": 1, "batch-size": 8,
               "ffn": 64, "compare": "tirg", "save-every": 0.5}  # fmt: skip
@@ -26,13 +26,13 @@ def flags(root: Path, run: Path) -> list[str]:
 
 
 def train(root: Path, run: Path, *more: str) -> None:
-    "As `ern_train` does it."
+    "Run `ern_train` with these flags."
     with exit_on_error():
         run_training(parse_train([*flags(root, run), *more]))
 
 
 def outcome(run: Path) -> dict:
-    "All that a run leaves which must not depend on how often it was killed."
+    "Everything in a run folder that must not depend on how often the run was killed."
     weights = {}
     for path in sorted(run.rglob("*.safetensors")):
         if not path.stem.startswith("resume"):
@@ -47,7 +47,7 @@ def outcome(run: Path) -> dict:
 
 
 def difference(now: dict | list, expected: dict | list) -> str:
-    "Where two outcomes are not the same, in so many words as one wants to read."
+    "A short text on where two outcomes differ."
     if isinstance(now, list):
         return f": {now} instead of {expected}"[:2000]
     places = [k for k in now.keys() | expected.keys() if now.get(k) != expected.get(k)]
@@ -55,7 +55,7 @@ def difference(now: dict | list, expected: dict | list) -> str:
 
 
 def phase(run: Path) -> str:
-    "Where a killed run was."
+    "The phase in which a run was killed."
     if not (run / "record.json").exists():
         return "start"
     if not (run / "clip.safetensors").exists():
@@ -72,7 +72,7 @@ def phase(run: Path) -> str:
 
 
 def damage(run: Path, rng: random.Random) -> str:
-    "One bit of one file of weights flipped, or the file cut short; the best weights are spared, since nothing else holds them."
+    "Flip one bit of a weights file or cut it short; the best weights are spared, because there is no copy of them."
     files = sorted(p for p in run.rglob("*.safetensors") if p.stem != "best")
     if not files:
         return ""
@@ -88,15 +88,17 @@ def damage(run: Path, rng: random.Random) -> str:
 
 
 def kill_training(folder: Path, kills: int, seed: int = 0, damaged: float = 0.25) -> Counter:
-    "Kill a run at this many random moments, resume each; every fourth has a file damaged besides. How many died in which phase."
-    rng, root, died = random.Random(seed), folder / "data", Counter()
+    "Kill a run at random moments and resume it, one in four with a damaged file; returns the number of kills per phase."
+    rng = random.Random(seed)
+    root = folder / "data"
+    died = Counter()
     drawn = child(lambda: draw_fashioniq(root, 12, 8, 8, 20, 10, 5, size=32, workers=1), folder / "log")
-    assert drawn.status == 0, drawn.said
+    assert drawn.status == 0, drawn.output
     whole = child(lambda: train(root, folder / "whole"), folder / "log")
-    assert whole.status == 0, whole.said
+    assert whole.status == 0, whole.output
     again = child(lambda: train(root, folder / "again"), folder / "log")
     expected = outcome(folder / "whole")
-    assert again.status == 0 and outcome(folder / "again") == expected, "the same seed did not give the same run"
+    assert again.status == 0 and outcome(folder / "again") == expected, "the same seed gave another run"
     for number in counted(kills, "training"):
         run = folder / f"run{number}"
         moment = rng.uniform(0, 0.98 * whole.seconds)
@@ -104,14 +106,14 @@ def kill_training(folder: Path, kills: int, seed: int = 0, damaged: float = 0.25
         where = phase(run) if ended.status < 0 else "done before"
         broken = damage(run, rng) if run.exists() and rng.random() < damaged else ""
         resumed = child(lambda: train(root, run, "--resume"), folder / "log")
-        told = f"kill {number} (seed {seed}, after {moment:.3f} s, in {where}, damaged: {broken or 'nothing'})"
-        assert resumed.status == 0, f"{told}: {resumed.said[-3000:]}"
+        context = f"kill {number} (seed {seed}, after {moment:.3f} s, in {where}, damaged: {broken or 'nothing'})"
+        assert resumed.status == 0, f"{context}: {resumed.output[-3000:]}"
         try:
             now = outcome(run)
         except Exception as e:
-            raise AssertionError(f"{told}: what is left cannot be read") from e
+            raise AssertionError(f"{context}: the run folder cannot be read") from e
         for part in expected:
-            assert now[part] == expected[part], f"{told}: {part} differ{difference(now[part], expected[part])}"
+            assert now[part] == expected[part], f"{context}: {part} differ{difference(now[part], expected[part])}"
         died[where] += 1
         died["with a damaged file"] += bool(broken)
         for leftover in folder.glob(f"{run.name}*"):

@@ -1,4 +1,4 @@
-"`python -m tests.fuzz`: every target with many inputs, as a table."
+"`python -m tests.fuzz`: try many inputs on every target and print a table."
 
 import argparse
 import json
@@ -12,7 +12,7 @@ from .harness import TARGETS, Outcome, corpus, encode, replayed, run_target
 
 
 def table(outcomes: list[Outcome]) -> str:
-    "For people."
+    "The outcomes as a table with a total."
     lines = [f"{'target':24} {'inputs':>8} {'accepted':>8} {'refused':>8} {'other':>6} {'slowest':>9} {'rate':>8}"]
     total = Outcome("all")
     for o in outcomes:
@@ -27,11 +27,11 @@ def table(outcomes: list[Outcome]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--examples", type=int, default=3_000, help="inputs for each target; a slow one gets a stated share of them")
-    parser.add_argument("--only", nargs="*", default=[], help="targets whose names begin so")
+    parser.add_argument("--examples", type=int, default=3_000, help="inputs per target; slow targets get a fixed share of them")
+    parser.add_argument("--only", nargs="*", default=[], help="only targets whose names start with one of these")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--found", type=Path, help="folder for the inputs that broke something")
-    parser.add_argument("--replay", action="store_true", help="the inputs in tests/fuzz/corpus, which once broke something")
+    parser.add_argument("--found", type=Path, help="folder in which to save inputs that break something")
+    parser.add_argument("--replay", action="store_true", help="try the inputs in tests/fuzz/corpus instead, which once broke something")
     args = parser.parse_args()
     chosen = [t for t in TARGETS.values() if not args.only or t.name.startswith(tuple(args.only))]
     kept = [f for f in corpus() if f.stem.startswith(tuple(t.name + "--" for t in chosen))]
@@ -39,7 +39,7 @@ def main() -> int:
     for target in kept if args.replay else chosen:
         outcomes.append(replayed(target) if args.replay else run_target(target, max(1, round(args.examples * target.share)), args.seed))
         for key, (count, trace, shortest) in outcomes[-1].other.items():
-            value = encode(pickle.loads(shortest)) if shortest else None  # our own child pickled it
+            value = encode(pickle.loads(shortest)) if shortest else None  # pickled by our own child process
             print(f"=== {outcomes[-1].name}: {key}, {count} times", trace.encode("ascii", "backslashreplace").decode(), f"input: {json.dumps(value)[:1500]}", sep="\n", flush=True)
             if args.found and shortest:
                 args.found.mkdir(parents=True, exist_ok=True)

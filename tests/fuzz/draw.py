@@ -1,6 +1,6 @@
-"""Small makers of random values: each is a function of a `random.Random`.
+"""Small generators of random values: each is a function of a `random.Random`.
 
-hypothesis makes the pool of odd values once, at some milliseconds each; these put them together, thousands a second."""
+hypothesis draws a pool of unusual values once, at a few milliseconds each. These generators combine them, thousands per second."""
 
 from random import Random
 from typing import Any, Callable, Sequence
@@ -12,7 +12,7 @@ Maker = Callable[[Random], Any]
 
 
 def pool(strategy: st.SearchStrategy, count: int) -> list:
-    "So many values of a strategy of hypothesis, the same each time."
+    "`count` values of a hypothesis strategy, the same each time."
     found: list = []
     quick = settings(max_examples=count, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     seed(0)(quick(given(strategy)(lambda value: found.append(value))))()
@@ -36,17 +36,17 @@ def tuples(*makers: Maker) -> Maker:
     return lambda rng: tuple(make(rng) for make in makers)
 
 
-def lists(make: Maker, most: int, least: int = 0) -> Maker:
-    return lambda rng: [make(rng) for _ in range(least + int(rng.random() * (most - least + 1)))]
+def lists(make: Maker, max_size: int, min_size: int = 0) -> Maker:
+    return lambda rng: [make(rng) for _ in range(min_size + int(rng.random() * (max_size - min_size + 1)))]
 
 
 def builds(function: Callable, *makers: Maker) -> Maker:
     return lambda rng: function(*(make(rng) for make in makers))
 
 
-def integers(least: int, most: int) -> Maker:
-    return lambda rng: least + int(rng.random() * (most - least + 1))
+def integers(low: int, high: int) -> Maker:
+    return lambda rng: low + int(rng.random() * (high - low + 1))
 
 
-def binary(most: int) -> Maker:
-    return lambda rng: rng.randbytes(int(rng.random() * (most + 1)))
+def binary(max_size: int) -> Maker:
+    return lambda rng: rng.randbytes(int(rng.random() * (max_size + 1)))

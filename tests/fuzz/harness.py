@@ -1,4 +1,4 @@
-"The contract of every target, and the process that holds it to it."
+"The contract of every target, and the process that enforces it."
 
 import base64
 import functools
@@ -24,22 +24,22 @@ from fashionern.errors import ErnError
 from .draw import Maker
 from .hostile import Raw
 
-SECONDS = 5.0  # of the processor, for one input
-PATIENCE = 90.0  # of the clock, on a machine that has other work too
-MEMORY = 3 << 29  # bytes that the process may grow by during one input: the largest photo that is read takes so much
-ROOM = 6 << 30  # bytes of address space beyond what it has at first: an allocation of more fails
-LONGEST = 4_000  # characters of a sentence
+SECONDS = 5.0  # processor time for one input
+PATIENCE = 90.0  # seconds of wall time, on a machine with other work to do
+MEMORY = 3 << 29  # bytes by which the process may grow during one input; the largest allowed image needs that much
+ROOM = 6 << 30  # bytes of address space beyond the initial size; larger allocations fail
+MAX_MESSAGE_LENGTH = 4_000  # characters
 
 
 @dataclass(frozen=True)
 class Target:
-    "One way in."
+    "One way for input to get in."
 
     name: str
     inputs: Maker
     call: Callable[[Any, Path], Any]  # (input, an empty folder)
-    share: float  # of the number of examples that is asked for: less for a slow one
-    ready: Callable[[], Any]  # makes what all inputs share, before the clock runs
+    share: float  # of the number of examples: less for a slow target
+    ready: Callable[[], Any]  # prepares what all inputs share, before the time is measured
 
 
 TARGETS: dict[str, Target] = {}
@@ -47,18 +47,18 @@ _READY: dict[Callable, Callable] = {}  # each is called once
 
 
 def target(name: str, inputs: Maker, share: float = 1.0, ready: Callable[[], Any] = lambda: None) -> Callable:
-    "Decorator: enter a function as a target."
+    "Decorator that registers a function as a target."
 
-    def enter(call):
+    def register(call):
         assert name not in TARGETS
         TARGETS[name] = Target(name, inputs, call, share, _READY.setdefault(ready, functools.cache(ready)))
         return call
 
-    return enter
+    return register
 
 
 class BrokenContract(Exception):
-    "What a target did and must not do."
+    "Something that a target did but must not do."
 
     def __init__(self, kind: str, detail: object = ""):
         super().__init__(f"{kind}: {detail}" if detail != "" else kind)
@@ -69,7 +69,7 @@ class _TooSlow(BaseException):
     pass
 
 
-# --- what is touched ---------------------------------------------------------------------------------------------------
+# --- what a target touches ---------------------------------------------------------------------------------------------------
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _NEVER = {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn", "os.fork", "ctypes.dlopen"}
@@ -77,7 +77,7 @@ _PATHS = {"os.mkdir": 1, "os.rename": 2, "os.link": 2, "os.symlink": 2, "os.remo
 
 
 class Watch:
-    "An audit hook: what is opened, made, moved or started outside the places that are allowed, while it is on."
+    "An audit hook that records what is opened, created, moved or started outside the allowed places while it is on."
 
     def __init__(self, inside: Path, private: Path):
         self.inside, self.private, self.on, self.seen = (str(inside), "/dev/null"), str(private), False, []
@@ -108,15 +108,15 @@ class Watch:
 
 
 def check_sentence(e: ErnError) -> None:
-    "An `ErnError` must be one line that is harmless to print."
+    "Raise `BrokenContract` unless the message is one line that is safe to print."
     text = str(e)
     wrong = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")), None)
-    if wrong is not None or not text.strip() or len(text) > LONGEST:
-        raise BrokenContract("a sentence that is no harmless line", f"{len(text)} characters, {wrong!r}: {text[:300]!r}")
+    if wrong is not None or not text.strip() or len(text) > MAX_MESSAGE_LENGTH:
+        raise BrokenContract("an error message that is not one printable line", f"{len(text)} characters, {wrong!r}: {text[:300]!r}")
 
 
 class Bench:
-    "A folder to try inputs in; one for each process."
+    "A folder in which to try inputs, one per process."
 
     def __init__(self):
         self.base = Path(tempfile.mkdtemp(prefix="fuzz-")).resolve()
@@ -124,7 +124,7 @@ class Bench:
         self.inside = self.outside / "inside"
         for folder in (self.outside, self.tmp, self.inside):
             folder.mkdir()
-        (self.outside / "canary.txt").write_text("nobody writes or reads this")
+        (self.outside / "canary.txt").write_text("must not be read or written")
         os.environ["TMPDIR"] = tempfile.tempdir = str(self.tmp)
         os.chdir(self.tmp)
         self.watch = Watch(self.inside, self.base)
@@ -144,7 +144,7 @@ class Bench:
         shutil.rmtree(self.base, ignore_errors=True)
 
     def try_one(self, target: Target, given: Any) -> bool:
-        "Whether the input was accepted; anything but acceptance and a proper refusal is raised."
+        "Whether the input was accepted; raises an error unless it was accepted or properly refused."
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self.watch.seen.clear()
         try:
@@ -167,7 +167,7 @@ class Bench:
                 shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - grown) << 10
         if self.watch.seen:
-            raise BrokenContract("touched what is not its own", self.watch.seen[0])
+            raise BrokenContract("touched something outside its folder", self.watch.seen[0])
         if self._look() != self._listing:
             raise BrokenContract("left something outside its folder", self._look())
         if grown > MEMORY:
@@ -175,24 +175,24 @@ class Bench:
         return accepted
 
 
-# --- many inputs, in a process of their own ----------------------------------------------------------------------------
+# --- many inputs, in a separate process ----------------------------------------------------------------------------
 
 
 @dataclass
 class Outcome:
-    "What became of a target's inputs."
+    "The outcome of a target's inputs."
 
     name: str
     inputs: int = 0
     accepted: int = 0
     refused: int = 0
-    slowest: float = 0.0  # seconds of the processor
-    seconds: float = 0.0  # the same, of all
-    other: dict[str, tuple[int, str, bytes]] = field(default_factory=dict)  # where → how often, the traceback, the shortest input, pickled
+    slowest: float = 0.0  # seconds of processor time
+    seconds: float = 0.0  # of processor time, in total
+    other: dict[str, tuple[int, str, bytes]] = field(default_factory=dict)  # place → count, traceback, shortest input (pickled)
 
 
 def signature(e: BaseException) -> str:
-    "The kind of an error and the innermost line of the package that it passed."
+    "The type of an error and the innermost line of the package in its traceback."
     own = [f for f in traceback.extract_tb(e.__traceback__) if "/fashionern/" in f.filename] or traceback.extract_tb(e.__traceback__)[-1:]
     if isinstance(e, BrokenContract):
         return e.kind
@@ -200,7 +200,7 @@ def signature(e: BaseException) -> str:
 
 
 def _child(target: Target, examples: int, seed: int, last: Path, pipe, counter) -> None:
-    "Try so many inputs and send the outcome; the input that is being tried is in the file `last`."
+    "Try `examples` inputs and send the outcome; the file `last` holds the current input."
     sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")
     os.dup2(sys.stdout.fileno(), 1), os.dup2(sys.stdout.fileno(), 2)
     bench, out, rng, began = Bench(), Outcome(target.name), random.Random(f"{target.name} {seed}"), time.process_time()
@@ -228,7 +228,7 @@ def _child(target: Target, examples: int, seed: int, last: Path, pipe, counter) 
 
 
 def run_target(target: Target, examples: int, seed: int = 0) -> Outcome:
-    "All inputs in a process of their own; a process that dies or hangs is told as what its last input did."
+    "The outcome of all inputs, tried in a separate process; if it dies or hangs, its last input is to blame."
     target.ready()
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
@@ -245,9 +245,9 @@ def run_target(target: Target, examples: int, seed: int = 0) -> Outcome:
                     break
                 seen = counter.value
             else:
-                told = ours.recv()
+                outcome = ours.recv()
                 child.join()
-                return told
+                return outcome
         except EOFError:
             child.join()
             what = f"the process ended with status {child.exitcode}"
@@ -257,7 +257,7 @@ def run_target(target: Target, examples: int, seed: int = 0) -> Outcome:
 
 
 def replayed(file: Path) -> Outcome:
-    "What becomes of one kept input."
+    "The outcome of one input from the corpus."
     kept = json.loads(file.read_text(encoding="utf-8"))
     value, target = decode(kept["input"]), TARGETS[kept["target"]]
     return run_target(replace(target, name=file.stem, inputs=lambda rng: value), 1)
@@ -267,7 +267,7 @@ def replayed(file: Path) -> Outcome:
 
 
 def encode(value: Any) -> Any:
-    "An input as JSON: bytes as {'b64': …}, a dictionary as {'dict': pairs}, a number that is none as {'float': …}."
+    "An input as JSON: bytes as {'b64': …}, a dictionary as {'dict': pairs}, a float as {'float': …}."
     if isinstance(value, Raw):
         return {"raw": str(value)}
     if isinstance(value, bytes):
@@ -280,7 +280,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any) -> Any:
-    "What `encode` was given, tuples as lists."
+    "The inverse of `encode`, with tuples as lists."
     if isinstance(value, list):
         return [decode(v) for v in value]
     if isinstance(value, dict):
@@ -293,5 +293,5 @@ def decode(value: Any) -> Any:
 
 
 def corpus(folder: Optional[Path] = None) -> list[Path]:
-    "Kept inputs: files TARGET--WHAT.json."
+    "The inputs of the corpus: files TARGET--WHAT.json."
     return sorted((folder or Path(__file__).parent / "corpus").glob("*.json"))

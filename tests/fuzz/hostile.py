@@ -1,4 +1,4 @@
-"Strings, numbers, documents and bytes as nobody means them."
+"Hostile strings, numbers, documents and bytes."
 
 import json
 import math
@@ -22,7 +22,7 @@ NESTED = ([], {}, [[]], [None], {"": None}, [{}], [1, "a"], {"a": [1]}, [[[[]]]]
 
 
 class Raw(str):
-    "JSON that is written as it stands."
+    "Text that is written into JSON as it is."
 
 
 RAW = tuple(map(Raw, ("[" * 100_000, '{"a":' * 50_000, "1" * 5_000, "-", "NaN", "1e999", '"\\ud800"', '"\\u0000"', '"\\', "/**/", "tru", "0x1", "'a'", "[1,]", '{"a":1,"a":2}')))
@@ -33,7 +33,7 @@ VALUES = draw.one_of(*[SCALARS] * 6, draw.sampled_from(RAW), draw.lists(SCALARS,
 
 
 def dumps(value: Any) -> str:
-    "JSON that may hold `Raw` parts and pairs of equal keys (in a `Pairs`)."
+    "JSON that may hold `Raw` parts and, in `Pairs`, repeated keys."
     if isinstance(value, Raw):
         return str(value)
     if isinstance(value, Pairs):
@@ -50,18 +50,18 @@ def _huge(value: int) -> str:
 
 
 class Pairs(list):
-    "An object as pairs of key and value."
+    "An object as key-value pairs."
 
 
 def _open(value: Any) -> Any:
-    "The document with lists and `Pairs` that can be changed in place."
+    "The document as lists and `Pairs`, which can be changed in place."
     if isinstance(value, dict):
         return Pairs([k, _open(v)] for k, v in value.items())
     return [_open(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def _nodes(value: Any, found: list) -> list:
-    "Every (container, position) of a document."
+    "All (container, position) pairs of a document."
     for i in range(len(value) if isinstance(value, list) else 0):
         found.append((value, i))
         _nodes(value[i][1] if isinstance(value, Pairs) else value[i], found)
@@ -92,12 +92,12 @@ CHANGES = draw.lists(draw.tuples(draw.integers(0, 1 << 16), draw.sampled_from(("
 
 
 def changed(document: Any, changes: list) -> Any:
-    "A document with changes at some of its places; `dumps` writes it."
+    "The document with some changes; `dumps` writes it."
     document = _open({"": document})
     for at, how, value in changes:
         nodes = _nodes(document[0][1], []) or [(document, 0)]
         if at % 53 == 0 and how == "replace":
-            nodes = [(document, 0)]  # the whole document
+            nodes = [(document, 0)]  # replace the document itself
         _change(nodes, at, how, value)
         if not document:
             document = _open({"": None})
@@ -113,7 +113,7 @@ STEPS = draw.lists(
 
 
 def damaged(data: bytes, steps: list) -> bytes:
-    "The bytes after some steps of damage."
+    "The bytes after some damaging steps."
     out = bytearray(data)
     for how, where, value in steps:
         at, length = where % (len(out) + 1), 1 + value % 64
@@ -148,16 +148,16 @@ def json_bytes(document: Any, changes: list, steps: list) -> bytes:
     return damaged(dumps(changed(document, changes)).encode("utf-8", "surrogatepass"), steps)
 
 
-RARELY = draw.one_of(*[draw.just([])] * 5, STEPS)  # most documents stay well-formed
+RARELY = draw.one_of(*[draw.just([])] * 5, STEPS)  # leaves most documents well-formed
 
 
 def documents(*kinds: Any) -> Maker:
-    "JSON files near one of these documents."
+    "JSON files that resemble one of these documents."
     return draw.builds(json_bytes, draw.sampled_from(kinds), CHANGES, RARELY)
 
 
 def lines_of(*kinds: list) -> Maker:
-    "JSON Lines near one of these lists of documents."
+    "JSON Lines files that resemble one of these lists of documents."
 
     def write(records: list, changes: list, steps: list) -> bytes:
         made = changed(records, changes)
@@ -168,12 +168,12 @@ def lines_of(*kinds: list) -> Maker:
 
 
 def near(*files: bytes) -> Maker:
-    "Bytes near one of these files."
+    "Bytes that resemble one of these files."
     return draw.builds(damaged, draw.sampled_from(files), STEPS)
 
 
 def folders(files: dict[str, Maker]) -> Maker:
-    "Files by name; one of them is now and then missing."
+    "Name → content of files; occasionally one is missing."
 
     def make(rng: Random) -> dict[str, bytes]:
         return {name: made(rng) for name, made in files.items() if rng.random() < 0.98}
@@ -182,7 +182,7 @@ def folders(files: dict[str, Maker]) -> Maker:
 
 
 def write_files(files: dict[str, bytes], folder) -> None:
-    "The files of an input into its folder."
+    "Write the files of an input into its folder."
     for name, data in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

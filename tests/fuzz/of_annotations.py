@@ -17,7 +17,7 @@ from .hostile import documents, folders, near, write_files
 
 
 def _used(data: TripletDataset, folder: Path) -> None:
-    "What every run does with a dataset."
+    "Use a dataset as every run does."
     data.single_captions().counts()
     for triplet in data.triplets:
         join_captions(triplet.captions)
@@ -28,7 +28,7 @@ def _used(data: TripletDataset, folder: Path) -> None:
     try:
         apply_missing(data)
     except ErnError as e:
-        check_sentence(e)  # no image is there
+        check_sentence(e)  # there are no images
 
 
 def _drawn(render) -> None:

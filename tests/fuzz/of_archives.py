@@ -1,4 +1,4 @@
-"ZIP and TAR files, and lists of addresses."
+"ZIP and TAR files, and URL lists."
 
 import bz2
 import gzip
@@ -73,11 +73,11 @@ def _unpack(data: bytes, folder: Path, place) -> None:
     unpack(folder / "archive", folder / "out", place, max_bytes=1 << 22, max_members=100, progress=False)
     for path in (folder / "out").rglob("*"):
         if path.is_symlink() or not (path.is_file() or path.is_dir()) or path.name.endswith(".part"):
-            raise BrokenContract("unpacked what is no plain file", path.name)
+            raise BrokenContract("unpacked something other than a plain file", path.name)
 
 
 def _bombs() -> draw.Maker:
-    "Archives of zeros that are small on the disk."
+    "Archives of zeros that are small on disk."
     big = [("a.jpg", bytes(8 << 20), 0, tarfile.REGTYPE, None)]
     packed = zip_bytes(big), gzip.compress(tar_bytes(big)), bz2.compress(tar_bytes(big)), gzip.compress(gzip.compress(tar_bytes(big)))
     return draw.builds(damaged, draw.sampled_from(packed), STEPS)
@@ -87,7 +87,7 @@ def _bombs() -> draw.Maker:
 def _(data: bytes, folder: Path) -> None:
     _unpack(data, folder, flat((".jpg",)))
     if sum(p.stat().st_size for p in (folder / "out").rglob("*") if p.is_file()) > 1 << 22:
-        raise BrokenContract("unpacked more than was allowed")
+        raise BrokenContract("unpacked more than allowed")
 
 
 @target("url-list", near(b"a1\thttp://example.org/a.jpg\nb2 https://example.org/b.jpg\n", b"\xef\xbb\xbfa1 http://h/a\r\n"))
@@ -103,4 +103,4 @@ def _(data: bytes, folder: Path) -> None:
     (folder / "gone.jsonl").write_bytes(data)
     Journal(folder / "gone.jsonl").add("c", "http://h/c", "404")
     if not Journal(folder / "gone.jsonl").knows("c", "http://h/c"):
-        raise BrokenContract("what was added is not there")
+        raise BrokenContract("an added entry is missing")

@@ -1,4 +1,4 @@
-"Image files: of an index or a dataset, uploaded, and fetched."
+"Image files: in a dataset or index, uploaded, and downloaded."
 
 import io
 import struct
@@ -34,7 +34,7 @@ def _exif() -> bytes:
 
 
 def png(width: int, height: int, depth: int = 8, colour: int = 2, extra: bytes = b"", data: bytes = b"") -> bytes:
-    "A PNG that says it has this size."
+    "A PNG whose header states this size."
     chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)) + extra + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
@@ -51,7 +51,7 @@ SIDES = draw.sampled_from((0, 1, 2, 7, 300, 4_000, 15_000, 16_001, 20_000, 65_53
 
 
 def _bomb(width: int, height: int, colour: int, whole: bool) -> bytes:
-    "A PNG of one colour, all of it there where that is no more than 60 million bytes."
+    "A PNG of one colour, complete if that takes no more than 60 million bytes."
     row = 1 + width * {0: 1, 2: 3, 4: 2, 6: 4}[colour]
     return png(width, height, colour=colour, data=bytes(row * height) if whole and row * height <= 60_000_000 else b"\0")
 
@@ -63,12 +63,12 @@ def _seen(data: bytes, folder: Path) -> None:
     (folder / "a.png").write_bytes(data)
     image = load_image(folder / "a.png")
     if image.mode != "RGB" or not min(image.size):
-        raise BrokenContract("a picture of the wrong kind", (image.mode, image.size))
+        raise BrokenContract("an image of the wrong mode or size", (image.mode, image.size))
     fingerprint(image)
     for pad in ("target", "square"):
         view = Preprocess(size=32, pad=pad, canvas=36)
         if view.global_view(image).shape != (3, 32, 32) or view.spread(image).shape != (3, 36, 36):
-            raise BrokenContract("a view of another shape")
+            raise BrokenContract("a view of the wrong shape")
 
 
 @target("image", IMAGES)
@@ -84,7 +84,7 @@ def _(data: bytes, folder: Path) -> None:
 def _uploaded(data: bytes) -> None:
     picture = decode_picture(data)
     if picture.mode != "RGB" or max(picture.size) > 1024:
-        raise BrokenContract("a picture of the wrong kind", (picture.mode, picture.size))
+        raise BrokenContract("an image of the wrong mode or size", (picture.mode, picture.size))
     encode_jpeg(picture, 360)
 
 
@@ -103,4 +103,4 @@ def _(data: bytes, folder: Path) -> None:
     try:
         picture_suffix(data)
     except Refusal:
-        pass  # the fetcher notes its reason and goes on
+        pass  # the downloader notes the reason and continues

@@ -1,4 +1,4 @@
-"Folders of an index and of a feature store."
+"Folders of indexes and feature stores."
 
 import json
 import sqlite3
@@ -32,7 +32,7 @@ def _vectors() -> np.ndarray:
 
 
 def _build() -> None:
-    "The files of a small index, and of approximate ones beside it."
+    "The files of a small index, and of its approximate versions."
     with tempfile.TemporaryDirectory() as d:
         folder = Path(d) / "index"
         store = FolderStore.create(folder, {"format": 1, "model": "runs/demo", "model_name": "sum", "identity": "0" * 16, "dim": DIM, "kind": "hnsw"})
@@ -50,7 +50,7 @@ def _build() -> None:
 
 
 def _asked(folder: Path) -> None:
-    "What ern_index info, ern_search and the page do with an index, but for the model."
+    "Use an index as `ern_index info`, `ern_search` and the page do, without the model."
     store = open_store(folder)
     try:
         told = describe(store)
@@ -93,7 +93,7 @@ FACTS = {
 
 
 def _cell(value):
-    "What SQLite can hold."
+    "A value that SQLite can hold."
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     return value if isinstance(value, (float, type(None))) or isinstance(value, int) and abs(value) < 1 << 63 else None

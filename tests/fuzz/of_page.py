@@ -1,4 +1,4 @@
-"The search page: what a browser, or anything else, may send to its server."
+"The search page: requests from browsers and others to its server."
 
 import asyncio
 import functools
@@ -28,19 +28,19 @@ _KEPT: dict = {}
 @functools.cache
 def _searcher() -> Searcher:
     folder = tempfile.TemporaryDirectory()
-    _KEPT["folder"] = folder  # until the program ends
+    _KEPT["folder"] = folder  # deleted when the program ends
     return tiny_searcher(Path(folder.name), 8, 48)
 
 
 def _app():
-    "The application, made in the process that uses it: it has a thread."
+    "The application, created in the process that uses it, because it has a thread."
     if "app" not in _KEPT:
         _KEPT["app"], _KEPT["loop"] = create_app(_searcher(), ["is red"]), asyncio.new_event_loop()
     return _KEPT["app"]
 
 
 async def _asked(app, method: str, path: str, query: bytes, headers: list, parts: list[bytes]) -> tuple[int, dict, bytes]:
-    "Status, headers and body of one request."
+    "Status, headers and body of the response to one request."
     sent, out = [*parts], {"body": b""}
 
     async def receive():
@@ -59,13 +59,13 @@ async def _asked(app, method: str, path: str, query: bytes, headers: list, parts
 
 
 def _answered(method: str, path: str, query: bytes = b"", body: bytes = b"", kind: bytes = b"application/json", host: bytes = b"localhost:7860", more: tuple = (), cut: int = 1) -> None:
-    "Ask, and look at the answer: one sentence where there is no result, never the server's own fault, always with the headers."
+    "Send a request and check the response: a one-line error or a result, no server error, all headers."
     headers = [(b"host", host), (b"content-type", kind), (b"content-length", str(len(body)).encode()), *more]
     parts = [body[i : i + len(body) // cut + 1] for i in range(0, len(body), len(body) // cut + 1)] or [b""]
     app = _app()
     status, got, answer = _KEPT["loop"].run_until_complete(asyncio.wait_for(_asked(app, method, path, query, headers, parts), 60))
     if any(got.get(k.encode()) != v.encode() for k, v in HEADERS.items()):
-        raise BrokenContract("an answer without the page's headers", (status, got))
+        raise BrokenContract("a response without the page's headers", (status, got))
     if status >= 400:
         told = json.loads(answer)
         if status >= 500 or list(told) != ["error"] or len(told["error"]) > 4_500 or str(Path(_KEPT["folder"].name)) in told["error"]:
@@ -114,7 +114,7 @@ METHODS = draw.sampled_from(("GET", "GET", "HEAD", "POST", "PUT", "DELETE", "OPT
 def _(given: tuple, folder: Path) -> None:
     method, path, query, host, more, body = given
     if method == "HEAD":
-        return  # its answers have no body to look at
+        return  # these responses have no body
     _answered(method, path.encode("utf-8", "replace").decode(), query, body, host=host, more=tuple(more))
 
 
@@ -167,8 +167,8 @@ def _(data: bytes, folder: Path) -> None:
             while part := line.recv(65_536):
                 got += part
         except ConnectionError:
-            return  # hung up on
+            return  # the server closed the connection
     if got and (not got.startswith(b"HTTP/1.1 ") or got[9:10] == b"5"):
-        raise BrokenContract("an answer of a broken server", got[:200])
+        raise BrokenContract("a malformed response", got[:200])
     if b"root:" in got:
-        raise BrokenContract("a file of the machine")
+        raise BrokenContract("the response holds a file of the machine")

@@ -1,4 +1,4 @@
-"Rankings that are compared, prediction files, and queries by the file."
+"Saved rankings, prediction files, and query files."
 
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def _(data: bytes, folder: Path) -> None:
     (folder / "q.jsonl").write_bytes(data)
     for query in read_queries(folder / "q.jsonl", Query(text="-", k=5)):
         if not (query.image is not None or query.name is not None or query.text.strip()):
-            raise BrokenContract("a query that asks for nothing")
+            raise BrokenContract("an empty query")
 
 
 GROUP = tuple(f"dev-{i}" for i in range(6))

@@ -1,4 +1,4 @@
-"Run folders, hub folders and names of models."
+"Run folders, hub folders and model names."
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"Product tables and conditions on their columns."
+"Product tables, and filters on their columns."
 
 import io
 import sqlite3
@@ -121,13 +121,13 @@ def _(text: str, folder: Path) -> None:
     try:
         milvus = to_milvus(tree)
     except ErnError:
-        pass  # what Milvus cannot say
+        pass  # Milvus cannot express it
     if milvus is not None:
         milvus.encode()
     sql, values = to_sql(tree, _column)
     found = _DB[0].execute(f"select name from photos where {sql}", values).fetchall()
     negated = _DB[0].execute(f"select name from photos where not ({sql})", values).fetchall()
     if set(found) & set(negated) or not set(found) <= {("a",), ("b",), ("c",)}:
-        raise BrokenContract("a condition that means something else", (found, negated))
+        raise BrokenContract("the SQL means something else than the filter", (found, negated))
     if _DB[0].total_changes != 4:
-        raise BrokenContract("the condition changed the table")
+        raise BrokenContract("the filter changed the table")

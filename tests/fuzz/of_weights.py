@@ -1,4 +1,4 @@
-"Weights: torch and safetensors files, given with --clip-path or --fusion-model-path, and checkpoints."
+"Weight files (torch and safetensors), as for --clip-path and --fusion-model-path, and checkpoints."
 
 import io
 import json
@@ -22,7 +22,7 @@ from .hostile import CHANGES, STEPS, changed, damaged, dumps, write_files
 
 
 class _Runs:
-    "Pickled, it makes a file when it is read."
+    "Creates a folder when it is unpickled."
 
     def __reduce__(self):
         return os.mkdir, ("../../evil",)
@@ -81,13 +81,13 @@ def _(given: tuple, folder: Path) -> None:
 
 
 def _undigested(head: dict) -> dict:
-    "Without the checksum, which a stranger could make too."
+    "Remove the checksum, which an attacker could compute as well."
     head.get("__metadata__", {}).pop("digest", None)
     return head
 
 
 def _header(data: bytes, changes: list, steps: list) -> bytes:
-    "A safetensors file with another header."
+    "A safetensors file with a changed header."
     size = int.from_bytes(data[:8], "little")
     head = _undigested(json.loads(data[8 : 8 + size]))
     head = damaged(dumps(changed(head, changes)).encode("utf-8", "surrogatepass"), steps)

@@ -151,13 +151,13 @@ def test_a_new_price_list_encodes_nothing(place, shop, photos, tmp_path, capsys,
     after = search(place, tmp_path, "--name", "1.png", "-k", "5")[0]
     assert [(h.name, h.score) for h in after] == [(h.name, h.score) for h in before]
     assert {h.columns["price_eur"] for h in search(place, tmp_path, "--text", "red", "--where", "price_eur < 3")[0]} == {0.0, 1.0, 2.0}
-    with pytest.raises(ErnError, match="did you mean 'price_eur'"):
+    with pytest.raises(ErnError, match="Did you mean 'price_eur'"):
         search(place, tmp_path, "--text", "red", "--where", "price < 3")
     capsys.readouterr()
     search(place, tmp_path, "--text", "red", "--labels", "price_eur")
     shown = capsys.readouterr().out
     assert "price_eur" in shown and "colour" not in shown
-    with pytest.raises(ErnError, match="no column of the index named 'price'; did you mean 'price_eur'"):
+    with pytest.raises(ErnError, match="no column of the index named 'price'. Did you mean 'price_eur'"):
         search(place, tmp_path, "--text", "red", "--labels", "price")
     with pytest.raises(ErnError, match="must end in a kind of picture"):
         search(place, tmp_path, "--text", "red", "--grid", str(tmp_path / "grid.xyz"))

@@ -64,7 +64,7 @@ def test_about_and_page(client, searcher):
 def test_labels_of_the_cards(searcher):
     with TestClient(create_app(searcher, labels=["price", "brand"]), base_url="http://localhost") as client:
         assert client.get("/api/about").json()["labels"] == ["price", "brand"]
-    with pytest.raises(ErnError, match="no column of the index named 'prize'; did you mean 'price'"):
+    with pytest.raises(ErnError, match="no column of the index named 'prize'. Did you mean 'price'"):
         create_app(searcher, labels=["prize"])
 
 

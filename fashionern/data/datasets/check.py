@@ -21,7 +21,7 @@ from tqdm import tqdm
 from .factory import read_descriptions
 from ..images import load_image
 from ..layout import require_folder
-from ..registry import DATASETS, NOTE, DatasetKind
+from ..registry import DATASETS, DRAWN_NOTE, DatasetKind
 from ..triplets import TripletDataset, clean_caption
 from ...errors import ErnError, plural
 
@@ -161,7 +161,7 @@ def check_dataset(
     root = Path(root)
     kind = DATASETS.get(name)
     require_folder(root, "Give the dataset's folder with --root.")
-    drawn = (root / NOTE).is_file()
+    drawn = (root / DRAWN_NOTE).is_file()
     report = Report(name, root, drawn=drawn, read=read_images, binding=kind.sure)
     loaded = _load_splits(report, kind)
     if loaded:

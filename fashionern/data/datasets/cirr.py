@@ -8,7 +8,7 @@ __all__ = ['SPLITS', 'LAYOUT', 'GROUP_SIZE', 'EXPECTED', 'load_cirr']
 # %% ../../../nbs/data/datasets/03_cirr.ipynb #85bcaeb0
 from pathlib import Path
 
-from ..annotations import KINDS, read_entries
+from ..annotations import FIELD_KINDS, read_entries
 from ..images import ImageFinder, image_name
 from ..layout import entry_at, missing_files, require_files, require_listed
 from ..registry import DATASETS, DatasetKind
@@ -39,7 +39,7 @@ def _read_images(path: Path) -> list[str]:
     if not isinstance(images, dict) or not images:
         raise ErnError(f"{path} must be a JSON object that maps image names to paths. Download it again.")
     for name, file in images.items():
-        if not KINDS["text"][1](file) or image_name(file, "file") != name:
+        if not FIELD_KINDS["text"][1](file) or image_name(file, "file") != name:
             raise ErnError(
                 f"{path} gives the image {name!r} the path {file!r:.80}, "
                 "which must end in that name and an image suffix. Fix or remove the entry."
@@ -70,7 +70,7 @@ def _group_fault(triplet: Triplet) -> str:
 # %% ../../../nbs/data/datasets/03_cirr.ipynb #434b5bac
 def _triplet(entry: dict, where: str) -> Triplet:
     "One entry of a caption file, already checked by `read_entries`."
-    form, fits = KINDS["texts"]
+    form, fits = FIELD_KINDS["texts"]
     members = entry["img_set"].get("members")
     if not fits(members):
         raise ErnError(

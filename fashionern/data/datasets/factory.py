@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..annotations import KINDS
+from ..annotations import FIELD_KINDS
 from ..registry import DATASETS
 from ..triplets import TripletDataset, apply_missing
 from ...errors import ErnError, unknown_name
@@ -24,14 +24,14 @@ def list_datasets() -> list[str]:
     "Names that `create_dataset` accepts, sorted."
     return DATASETS.names()
 
-# %% ../../../nbs/data/datasets/05_factory.ipynb #b0b1a348
+# %% ../../../nbs/data/datasets/05_factory.ipynb #a17c6e77
 def read_descriptions(root: str | Path) -> dict[str, list[str]]:
     "Image name → its descriptions in `descriptions.json`; empty if the folder has no such file."
     file = Path(root) / "descriptions.json"
     if not file.is_file():
         return {}
     descriptions = read_json(file)
-    if not isinstance(descriptions, dict) or not all(map(KINDS["texts"][1], descriptions.values())):
+    if not isinstance(descriptions, dict) or not all(map(FIELD_KINDS["texts"][1], descriptions.values())):
         raise ErnError(
             f"{file} must be a JSON object that gives each image a list of non-empty texts. "
             "Regenerate or delete it."

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ...errors import ErnError, unknown_name
-from ...files import RECORDS, missing, write_atomic
+from ...files import RECORDS, not_found, write_atomic
 from .base import KINDS, Photo, Reader, Records, check_vectors
 from .filters import Filter
 
@@ -187,7 +187,7 @@ class FolderStore(Reader):
     def open(cls, where: str | Path) -> "FolderStore":
         "The store of that folder; an `ErnError` where there is none, or its vectors are not all there."
         if not cls.exists(where):
-            raise missing("index", where)
+            raise not_found("index", where)
         records = Records(Path(where) / RECORDS)
         check_facts(records)
         store = cls(Path(where), records)
