@@ -1,4 +1,4 @@
-"CIRR: every count against the real annotation files, what holds of the groups of six, and what bad files end in."
+"CIRR: every count against the real annotation files, the groups of six, and errors about bad files."
 
 from collections import Counter
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fashionern.data.datasets.cirr import EXPECTED, MEMBERS, SPLITS, load_cirr
+from fashionern.data.datasets.cirr import EXPECTED, GROUP_SIZE, SPLITS, load_cirr
 from fashionern.data.triplets import apply_missing, join_captions
 from fashionern.errors import ErnError
 from fashionern.files import read_json, write_json
@@ -28,8 +28,8 @@ def images_of(root: Path, split: str) -> Path:
     return root / "image_splits" / f"split.rc2.{split}.json"
 
 
-def sentence(root, split: str = "val") -> str:
-    "The text of the `ErnError` that loading ends in: one line that names the folder."
+def message(root, split: str = "val") -> str:
+    "The message of the `ErnError` that loading raises: one line that names the folder."
     with pytest.raises(ErnError) as caught:
         load_cirr(root, split)
     assert "\n" not in str(caught.value) and str(root) in str(caught.value) and str(caught.value).endswith(".")
@@ -40,7 +40,7 @@ def sentence(root, split: str = "val") -> str:
 
 
 @pytest.mark.parametrize("split, blank", [("val", 0), ("test1", 1)])
-def test_images_and_triplets_of_a_split(cirr, split, blank):
+def test_counts_of_a_split(cirr, split, blank):
     data = load_cirr(cirr, split)
     assert data.counts() == EXPECTED[split] == {"all": (IMAGES[split], PAIRS[split])}
     assert data.found == {"empty_captions": blank}
@@ -49,55 +49,58 @@ def test_images_and_triplets_of_a_split(cirr, split, blank):
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_the_split_files_themselves(cirr, split):
-    "Read without the loader, with numbers written out here: the loader and its table cannot be wrong together."
+def test_expected_counts_are_those_of_the_files(cirr, split):
+    "Read without the loader and compared with literal numbers, so that loader and table cannot share a mistake."
     paths = read_json(images_of(cirr, split))
     assert len(paths) == IMAGES[split] == EXPECTED[split]["all"][0] and len(set(paths.values())) == IMAGES[split]
     assert all(Path(path).stem == name and path.endswith(".png") for name, path in paths.items())
 
 
 @pytest.mark.parametrize("split", PAIRS)
-def test_what_the_loader_demands_holds_of_the_files_themselves(cirr, split):
-    entries, listed = read_json(captions_of(cirr, split)), set(read_json(images_of(cirr, split)))
-    assert len(entries) == PAIRS[split] == len({e["pairid"] for e in entries}) and MEMBERS == 6
+def test_the_real_files_meet_what_the_loader_requires(cirr, split):
+    entries = read_json(captions_of(cirr, split))
+    listed = set(read_json(images_of(cirr, split)))
+    assert len(entries) == PAIRS[split] == len({e["pairid"] for e in entries}) and GROUP_SIZE == 6
     for e in entries:
-        members, target = e["img_set"]["members"], e.get("target_hard")
+        members = e["img_set"]["members"]
+        target = e.get("target_hard")
         assert type(e["pairid"]) is int and len(members) == len(set(members)) == 6 and set(members) <= listed
         assert e["reference"] in members and target != e["reference"]
         assert target in members if split == "val" else "target_hard" not in e
-    named = {n for e in entries for n in e["img_set"]["members"]}
+    named = set().union(*(e["img_set"]["members"] for e in entries))
     assert named == listed, "every image of the split is in a group"
     assert [e["pairid"] for e in entries if not e["caption"].strip()] == ([] if split == "val" else [27098])
 
 
 def test_the_training_images_from_the_split_file_alone(cirr, tmp_path):
-    "The captions of the training split are not among the shared files: two entries are written for it."
+    "The shared files do not include the captions of the training split, so two entries are written for it."
     names = list(read_json(images_of(cirr, "train")))
     images_of(tmp_path, "train").parent.mkdir()
     images_of(tmp_path, "train").write_bytes(images_of(cirr, "train").read_bytes())
-    pairs = [{"pairid": i, "reference": names[i], "target_hard": names[9], "caption": "x", "img_set": {"members": names[:6]}} for i in (0, 1)]
-    write_json(captions_of(tmp_path, "train"), pairs)
+    pair = {"target_hard": names[9], "caption": "x", "img_set": {"members": names[:6]}}
+    write_json(captions_of(tmp_path, "train"), [pair | {"pairid": i, "reference": names[i]} for i in (0, 1)])
     data = load_cirr(tmp_path, "train")
     assert data.counts() == {"all": (16939, 2)} and data.split_images["all"] == names
     if not captions_of(cirr, "train").exists():
-        assert "lacks captions/cap.rc2.train.json;" in sentence(cirr, "train")
+        assert "is missing captions/cap.rc2.train.json. " in message(cirr, "train")
 
 
 def test_an_entry_as_a_triplet(cirr):
     for split in PAIRS:
         for t, e in zip(load_cirr(cirr, split).triplets, read_json(captions_of(cirr, split)), strict=True):
-            assert (t.id, t.reference, t.captions, t.members) == (str(e["pairid"]), e["reference"], (e["caption"],), tuple(e["img_set"]["members"]))
+            assert (t.id, t.reference, t.captions) == (str(e["pairid"]), e["reference"], (e["caption"],))
+            assert t.members == tuple(e["img_set"]["members"])
             assert t.targets == ((e["target_hard"],) if split == "val" else ())
 
 
-def test_soft_targets_call_some_references_right(cirr):
-    "Why `target_soft` is not read; the numbers are those of the notebook's prose."
+def test_soft_targets_include_some_references(cirr):
+    "The reason why `target_soft` is not read, with the numbers of the notebook's prose."
     entries = read_json(captions_of(cirr, "val"))
     grades = Counter(e["target_soft"].get(e["reference"]) for e in entries)
     assert grades == {None: 4144, 1.0: 37}
 
 
-def test_test_is_another_word_for_test1_and_holds_its_answers_back(cirr):
+def test_test_means_test1_and_has_no_targets(cirr):
     test = load_cirr(cirr, "test")
     assert test.split == "test1" and test.triplets == load_cirr(cirr, "test1").triplets
     assert all(t.targets == () for t in test.triplets) and test[0]["target"] is None
@@ -109,8 +112,10 @@ def test_the_layout_of_clip4cir(cirr, tmp_path):
     for path in (captions_of, images_of):
         path(tmp_path / "cirr", "val").parent.mkdir(parents=True)
         path(tmp_path / "cirr", "val").write_bytes(path(cirr, "val").read_bytes())
-    deep, flat = load_cirr(tmp_path), load_cirr(cirr)
-    assert deep.triplets == flat.triplets and deep.split_images == flat.split_images and deep.images.folders == [tmp_path]
+    deep = load_cirr(tmp_path)
+    flat = load_cirr(cirr)
+    assert deep.triplets == flat.triplets and deep.split_images == flat.split_images
+    assert deep.images.folders == [tmp_path]
     name = deep.triplets[0].reference
     (tmp_path / "dev").mkdir()
     Image.new("RGB", (2, 2)).save(tmp_path / "dev" / f"{name}.png")
@@ -123,8 +128,9 @@ SIX = [f"i{n}" for n in range(6)]
 
 
 def entry(number: int = 7, **changed) -> dict:
-    "One query on the group of i0 to i5."
-    return {"pairid": number, "reference": "i0", "target_hard": "i1", "caption": "two dogs", "img_set": {"id": 1, "members": SIX}} | changed
+    "One query whose group is i0 to i5."
+    fields = {"pairid": number, "reference": "i0", "target_hard": "i1", "caption": "two dogs"}
+    return fields | {"img_set": {"id": 1, "members": SIX}} | changed
 
 
 def group(*members, **more) -> dict:
@@ -144,23 +150,27 @@ def write(root: Path, split: str, entries, images=None) -> Path:
 def test_long_captions_other_alphabets_and_blanks(tmp_path):
     names = ["é 1", "chien et chat", "狗", "a.b", "Ü", "x-1"]
     caption = "façade 🐕 " + "and one more dog " * 3000
-    write(tmp_path, "val", [entry(reference=names[0], target_hard=names[2], caption=caption, **group(*names))], {n: f"./dev/sub dir/{n}.png" for n in names})
+    paths = {n: f"./dev/sub dir/{n}.png" for n in names}
+    one = entry(reference=names[0], target_hard=names[2], caption=caption, **group(*names))
+    write(tmp_path, "val", [one], paths)
     (tmp_path / "dev" / "sub dir").mkdir(parents=True)
     for n in names:
         Image.new("RGB", (2, 2)).save(tmp_path / "dev" / "sub dir" / f"{n}.png")
     data = apply_missing(load_cirr(tmp_path))
     t = data.triplets[0]
-    assert (t.reference, t.targets, t.captions, t.members) == (names[0], (names[2],), (caption,), tuple(names)) and data.images("a.b").name == "a.b.png"
+    assert (t.reference, t.targets, t.captions, t.members) == (names[0], (names[2],), (caption,), tuple(names))
+    assert data.images("a.b").name == "a.b.png"
 
 
-def test_unknown_keys_and_soft_targets_do_not_matter(tmp_path):
+def test_unknown_keys_and_soft_targets_are_ignored(tmp_path):
     plain = load_cirr(write(tmp_path / "a", "val", [entry()])).triplets
     assert load_cirr(write(tmp_path / "b", "val", [entry(target_soft={"i4": 1.0}, note=3)])).triplets == plain
 
 
-def test_an_answer_in_test1_is_kept(tmp_path):
-    assert load_cirr(write(tmp_path, "test1", [entry(), {**without("target_hard"), "pairid": 8}]), "test").triplets[0].targets == ("i1",)
-    assert "'target_hard': ''" in sentence(write(tmp_path, "test1", [entry(target_hard="")]), "test1")
+def test_a_target_in_test1_is_kept(tmp_path):
+    write(tmp_path, "test1", [entry(), without("target_hard") | {"pairid": 8}])
+    assert load_cirr(tmp_path, "test").triplets[0].targets == ("i1",)
+    assert "'target_hard': ''" in message(write(tmp_path, "test1", [entry(target_hard="")]), "test1")
 
 
 def test_empty_captions_are_kept_and_counted(tmp_path):
@@ -168,11 +178,15 @@ def test_empty_captions_are_kept_and_counted(tmp_path):
     assert len(data) == 3 and data.found == {"empty_captions": 2}
 
 
-def test_a_training_group_may_be_of_any_kind(tmp_path):
+def test_a_training_group_may_have_any_form(tmp_path):
     odd = [entry(1, **group("i5")), entry(2, **group("elsewhere", "elsewhere")), entry(3, target_hard="i0")]
-    assert [t.members for t in load_cirr(write(tmp_path, "train", odd), "train").triplets] == [("i5",), ("elsewhere",) * 2, tuple(SIX)]
+    assert [t.members for t in load_cirr(write(tmp_path, "train", odd), "train").triplets] == [
+        ("i5",),
+        ("elsewhere",) * 2,
+        tuple(SIX),
+    ]
     for e in odd:
-        assert "fetch the file anew" in sentence(write(tmp_path, "val", [e])) or "does not list" in sentence(tmp_path)
+        assert "Download the file again" in message(write(tmp_path, "val", [e])) or "does not list" in message(tmp_path)
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -180,7 +194,7 @@ def test_a_training_group_may_be_of_any_kind(tmp_path):
     "entries, words",
     [
         ({"pairid": 7}, "must be a JSON list of entries, not a dict"),
-        ([], "holds no entry"),
+        ([], "contains no entries"),
         ([entry(), 3], "entry 2 (index 1) is not an object with the keys"),
         ([without("pairid")], "entry 1 (index 0) has no key 'pairid', which must be a whole number"),
         ([without("reference")], "has no key 'reference'"),
@@ -204,11 +218,14 @@ def test_a_training_group_may_be_of_any_kind(tmp_path):
         ([entry(**group(*SIX[:5], 3))], "has 'img_set' with 'members': ['i0'"),
         ([entry(8), entry(9), entry(8)], "entry 3 (index 2) has the 'pairid' 8 of entry 1"),
         ([entry(reference="zz")], "entry 1 (index 0) names the image 'zz', which split.rc2.{split}.json does not list"),
-        ([entry(1), entry(2, target_hard="i1.png")], "entry 2 (index 1) names the image 'i1.png', which split.rc2.{split}.json does not list"),
+        (
+            [entry(1), entry(2, target_hard="i1.png")],
+            "entry 2 (index 1) names the image 'i1.png', which split.rc2.{split}.json does not list",
+        ),
     ],
 )
 def test_a_wrong_entry_is_named_in_every_split(tmp_path, split, entries, words):
-    said = sentence(write(tmp_path, split, entries), split)
+    said = message(write(tmp_path, split, entries), split)
     assert words.format(split=split) in said and f"cap.rc2.{split}.json" in said
 
 
@@ -223,17 +240,19 @@ def test_a_wrong_entry_is_named_in_every_split(tmp_path, split, entries, words):
         (group(*SIX, "i2"), "has 6 different images in a list of 7 'members'"),
         ({"reference": "i6"}, "has 'i6' as reference or target, which is not among its 'members'"),
         ({"target_hard": "i7"}, "has 'i7' as reference or target, which is not among its 'members'"),
-        ({"target_hard": "i0"}, "has its reference 'i0' as 'target_hard', which can never be found"),
+        ({"target_hard": "i0"}, "has its reference 'i0' as 'target_hard', which can never be retrieved"),
     ],
 )
-def test_a_group_that_subset_recall_would_be_wrong_on(tmp_path, split, changed, words):
-    said = sentence(write(tmp_path, split, [entry(1), entry(2, **changed)]), split)
+def test_a_group_with_a_wrong_subset_recall_is_an_error(tmp_path, split, changed, words):
+    said = message(write(tmp_path, split, [entry(1), entry(2, **changed)]), split)
     assert f"cap.rc2.{split}.json, entry 2 (index 1) {words.format(split=split)}" in said
 
 
-def test_the_answer_must_be_there_outside_test1(tmp_path):
+def test_targets_are_required_outside_test1(tmp_path):
     for split in ("train", "val"):
-        assert "has no key 'target_hard', which must be a non-empty string" in sentence(write(tmp_path, split, [without("target_hard")]), split)
+        assert "has no key 'target_hard', which must be a non-empty string" in message(
+            write(tmp_path, split, [without("target_hard")]), split
+        )
     assert load_cirr(write(tmp_path, "test1", [without("target_hard")]), "test1").triplets[0].targets == ()
 
 
@@ -241,7 +260,7 @@ def test_the_answer_must_be_there_outside_test1(tmp_path):
     "images, words",
     [
         ([], "must be a JSON object"),
-        ({}, "must be a JSON object that gives the name of each image its path, one at least"),
+        ({}, "must be a JSON object that maps image names to paths"),
         (["i0"], "must be a JSON object"),
         ({"i0": "./dev/i1.png"}, "gives the image 'i0' the path './dev/i1.png', which must end in that name"),
         ({"i0.png": "./dev/i0.png"}, "gives the image 'i0.png' the path"),
@@ -252,7 +271,7 @@ def test_the_answer_must_be_there_outside_test1(tmp_path):
     ],
 )
 def test_a_wrong_split_file_is_named_with_its_key(tmp_path, images, words):
-    said = sentence(write(tmp_path, "val", [entry()], images))
+    said = message(write(tmp_path, "val", [entry()], images))
     assert words in said and "split.rc2.val.json" in said
 
 
@@ -260,18 +279,22 @@ def test_a_wrong_split_file_is_named_with_its_key(tmp_path, images, words):
 def test_a_missing_or_broken_file_is_named(tmp_path, path):
     for content in (b"", b"[{", '{"é": 1}'.encode("latin-1")):
         path(write(tmp_path, "val", [entry()]), "val").write_bytes(content)
-        assert f"{path(tmp_path, 'val').name} is not readable JSON" in sentence(tmp_path)
+        assert f"{path(tmp_path, 'val').name} is not readable JSON" in message(tmp_path)
     path(tmp_path, "val").unlink()
-    assert f"{tmp_path} lacks {path(tmp_path, 'val').relative_to(tmp_path)};" in sentence(tmp_path)
+    assert f"{tmp_path} is missing {path(tmp_path, 'val').relative_to(tmp_path)}. " in message(tmp_path)
     write(tmp_path / "cirr", "val", [entry()])
-    assert len(load_cirr(tmp_path)) == 1, "the complete one of the two places is read"
+    assert len(load_cirr(tmp_path)) == 1, "the complete place is read"
 
 
-def test_no_folder_no_file_no_such_split(tmp_path):
-    assert "There is no dataset folder" in sentence(tmp_path / "none")
+def test_missing_folder_missing_files_and_unknown_split(tmp_path):
+    assert "There is no dataset folder" in message(tmp_path / "none")
     (tmp_path / "file").write_text("")
-    assert "There is no dataset folder" in sentence(tmp_path / "file")
-    assert "lacks captions/cap.rc2.test1.json, image_splits/split.rc2.test1.json" in sentence(tmp_path, "test")
-    for wrong, words in (("test2", "no split of CIRR named 'test2'. Did you mean 'test"), ("x", "Choose from: test, test1, train, val")):
+    assert "There is no dataset folder" in message(tmp_path / "file")
+    assert "is missing captions/cap.rc2.test1.json, image_splits/split.rc2.test1.json" in message(tmp_path, "test")
+    unknown = (
+        ("test2", "no split of CIRR named 'test2'. Did you mean 'test"),
+        ("x", "Choose from: test, test1, train, val"),
+    )
+    for wrong, words in unknown:
         with pytest.raises(ErnError, match=words):
             load_cirr(tmp_path, wrong)

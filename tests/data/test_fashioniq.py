@@ -1,8 +1,8 @@
-"Every count of FashionIQ against the real annotation files, and the loader over the layout of the public download."
+"FashionIQ: every count against the real annotation files, and the loader on the public download."
 
 import pytest
 
-from fashionern.data.datasets.fashioniq import CATEGORIES, DIFFERENT_IMAGES, EXPECTED, SPLIT_ENTRIES, SPLITS, load_fashioniq
+from fashionern.data.datasets.fashioniq import CATEGORIES, EXPECTED, SPLIT_ENTRIES, SPLITS, UNIQUE_IMAGES, load_fashioniq
 from fashionern.files import read_json
 
 SUMS = {"train": (46609, 18000), "val": (15536, 6016), "test": (15538, 6118)}
@@ -15,7 +15,7 @@ def fashioniq(annotations):
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_images_and_triplets_of_every_category(fashioniq, split):
+def test_counts_of_every_category(fashioniq, split):
     data = load_fashioniq(fashioniq, split)
     assert data.counts() == EXPECTED[split]
     assert (sum(map(len, data.split_images.values())), len(data)) == SUMS[split]
@@ -36,16 +36,19 @@ def test_images_and_triplets_of_every_category(fashioniq, split):
         ("toptee", "test", 5374, 2056),
     ],
 )
-def test_the_files_themselves_hold_the_counts_of_the_table(fashioniq, category, split, images, triplets):
-    "Read without the loader, with numbers written out here: the loader and its table cannot be wrong together."
+def test_expected_counts_are_those_of_the_files(fashioniq, category, split, images, triplets):
+    "Read without the loader and compared with literal numbers, so that loader and table cannot share a mistake."
     names = read_json(fashioniq / "image_splits" / f"split.{category}.{split}.json")
     assert len(names) == len(set(names)) == images
     assert len(read_json(fashioniq / "captions" / f"cap.{category}.{split}.json")) == triplets
 
 
-def test_split_entries_name_fewer_different_images(fashioniq):
-    names = [n for split in SPLITS for listed in load_fashioniq(fashioniq, split).split_images.values() for n in listed]
-    assert (len(names), len(set(names))) == (77_683, 74_381) == (SPLIT_ENTRIES, DIFFERENT_IMAGES)
+def test_split_entries_name_fewer_unique_images(fashioniq):
+    names = []
+    for split in SPLITS:
+        for listed in load_fashioniq(fashioniq, split).split_images.values():
+            names += listed
+    assert (len(names), len(set(names))) == (77_683, 74_381) == (SPLIT_ENTRIES, UNIQUE_IMAGES)
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -55,18 +58,15 @@ def test_val_images_named_by_a_val_triplet(fashioniq, category):
     assert set(data.named_images()) <= set(data.split_images[category])
 
 
-def test_ids_are_unique_and_say_where_a_triplet_stands(fashioniq):
+def test_ids_are_unique_and_give_the_position_in_the_file(fashioniq):
     for split in SPLITS:
         data = load_fashioniq(fashioniq, split)
         assert len({t.id for t in data.triplets}) == len(data)
     triplet = next(t for t in load_fashioniq(fashioniq, "val").triplets if t.id == "shirt-val-17")
     entry = read_json(fashioniq / "captions" / "cap.shirt.val.json")[17]
-    assert (triplet.reference, triplet.targets, triplet.captions) == (
-        entry["candidate"],
-        (entry["target"],),
-        tuple(entry["captions"]),
-    )
+    assert (triplet.reference, triplet.targets) == (entry["candidate"], (entry["target"],))
+    assert triplet.captions == tuple(entry["captions"])
 
 
-def test_test_split_holds_its_answers_back(fashioniq):
+def test_test_split_has_no_targets(fashioniq):
     assert all(t.targets == () for t in load_fashioniq(fashioniq, "test").triplets)

@@ -1,4 +1,4 @@
-"The real annotation files with stub images and random features, through `ern_eval`: all galleries at their true size, recalls at chance."
+"The real annotation files with stub images and random features, through `ern_eval`: gallery sizes and recalls at chance."
 
 import json
 import math
@@ -20,39 +20,44 @@ from fashionern.records import CROPS, ImageFeatures
 
 
 def stub(real: Path, folder: Path, dataset: str, split: str) -> list[str]:
-    "A root in `folder` with the real annotations, one stub image per name, and random features; the arguments of `ern_eval`."
-    root, kind = folder / "data", DATASETS.get(dataset)
+    "Create a root with the real annotations, stub images and random features; return flags for `ern_eval`."
+    root = folder / "data"
     (root / "images").mkdir(parents=True)
     for part in ("captions", "image_splits"):
         (root / part).symlink_to(real / part)
-    names = kind.load(root, split).all_images()
+    names = DATASETS.get(dataset).load(root, split).all_images()
     Image.new("RGB", (1, 1)).save(folder / "stub.png")
     for name in names:
         os.link(folder / "stub.png", root / "images" / f"{name}.png")
     torch.manual_seed(42)
     clip = create_clip(TINY)
     Encoders(clip).save(folder / "encoders.safetensors")
-    store = FeatureStore.create(root / "features" / f"{clip.image_fingerprint()}-random-float32", clip.image_fingerprint(), names, clip.dim)
-    whole = F.normalize(torch.randn(len(names), clip.dim), dim=-1)
-    store.put(torch.arange(len(names)), ImageFeatures(whole, whole[:, None].expand(-1, CROPS, -1)))
-    return ["--models", "sum", "--dataset", dataset, "--root", str(root), "--clip-model-name", TINY, "--clip-pretrained", "None",
-            "--clip-path", str(folder / "encoders.safetensors"), "--device", "cpu", "--out", str(folder), "--split", split]  # fmt: skip
+    fingerprint = clip.image_fingerprint()
+    features = root / "features" / f"{fingerprint}-random-float32"
+    store = FeatureStore.create(features, fingerprint, names, clip.dim)
+    embedding = F.normalize(torch.randn(len(names), clip.dim), dim=-1)
+    store.put(torch.arange(len(names)), ImageFeatures(embedding, embedding[:, None].expand(-1, CROPS, -1)))
+    flags = ["--models", "sum", "--dataset", dataset, "--root", str(root), "--split", split, "--out", str(folder)]
+    flags += ["--clip-model-name", TINY, "--clip-pretrained", "None", "--device", "cpu"]
+    return [*flags, "--clip-path", str(folder / "encoders.safetensors")]
 
 
 def ern_eval(monkeypatch, capsys, *args) -> str:
+    "Run `ern_eval` with these flags and return its output."
     monkeypatch.setattr(sys, "argv", ["ern_eval", *args])
     capsys.readouterr()
     ern_evaluate.main()
     return capsys.readouterr().out
 
 
-def at_chance(found: float, k: float, places: int, queries: int) -> bool:
-    "A recall in per cent within five standard deviations of k right places of so many."
-    p = k / places
-    return abs(found / 100 - p) < 5 * math.sqrt(p * (1 - p) / queries)
+def at_chance(recall: float, k: float, candidates: int, queries: int) -> bool:
+    "Whether a recall in percent is within five standard deviations of k hits among so many candidates."
+    p = k / candidates
+    return abs(recall / 100 - p) < 5 * math.sqrt(p * (1 - p) / queries)
 
 
-FASHIONIQ = {  # protocol → gallery of dress, shirt, toptee; images before the target that are always taken (the reference); queries per triplet
+# protocol → gallery of dress, shirt, toptee; places always taken by the reference; queries per triplet
+FASHIONIQ = {
     "fashioniq-original": ((3817, 6346, 5373), 1, 1),
     "fashioniq-original-masked": ((3817, 6346, 5373), 0, 1),
     "fashioniq-val": ((2628, 3089, 2902), 1, 1),
@@ -67,13 +72,21 @@ def test_fashioniq_val_under_all_protocols(monkeypatch, capsys, annotations, tmp
     results = json.loads((tmp_path / "results.val.json").read_text())
     assert [r["protocol"] for r in results] == list(FASHIONIQ) and all(f"protocol {p}" in said for p in FASHIONIQ)
     for r in results:
-        galleries, before, times = FASHIONIQ[r["protocol"]]
-        for (category, recalls), size, queries in zip(r["recalls"].items(), galleries, (2017, 2038, 1961), strict=True):
+        galleries, taken, per_triplet = FASHIONIQ[r["protocol"]]
+        for (category, recalls), size, triplets in zip(
+            r["recalls"].items(), galleries, (2017, 2038, 1961), strict=True
+        ):
             counts = r["counts"][category]
-            assert counts["gallery"] == counts["gallery_expected"] == size and counts["queries_expected"] == counts["queries"] == queries * times
+            assert counts["gallery"] == counts["gallery_expected"] == size
+            assert counts["queries"] == counts["queries_expected"] == triplets * per_triplet
             for k in (10, 50):
-                assert at_chance(recalls[f"R@{k}"], k - before, size - 1, queries), (r["protocol"], category, k, recalls)
-    assert results[0]["dominance"]["nearest"] > 99, "the reference is always there: that is what takes one of the k places"
+                assert at_chance(recalls[f"R@{k}"], k - taken, size - 1, triplets), (
+                    r["protocol"],
+                    category,
+                    k,
+                    recalls,
+                )
+    assert results[0]["dominance"]["nearest"] > 99, "the reference is in the gallery and takes the first place"
 
 
 def test_cirr_val_at_chance(monkeypatch, capsys, annotations, tmp_path):
@@ -91,7 +104,8 @@ def test_cirr_val_at_chance(monkeypatch, capsys, annotations, tmp_path):
 def test_cirr_test1_submissions(monkeypatch, capsys, annotations, tmp_path):
     args = stub(annotations("cirr"), tmp_path, "cirr", "test1")
     assert "answers are held back" in ern_eval(monkeypatch, capsys, *args)
-    asked = {str(e["pairid"]): e for e in json.loads((annotations("cirr") / "captions" / "cap.rc2.test1.json").read_text())}
+    entries = json.loads((annotations("cirr") / "captions" / "cap.rc2.test1.json").read_text())
+    asked = {str(e["pairid"]): e for e in entries}
     for metric, length in (("recall", 50), ("recall_subset", 3)):
         file = tmp_path / "predictions" / "sum" / f"cirr.test1.{metric}.json"
         content = json.loads(file.read_text())
@@ -99,7 +113,8 @@ def test_cirr_test1_submissions(monkeypatch, capsys, annotations, tmp_path):
         assert len(content) == 4148 and set(content) == set(asked)
         for pair, names in content.items():
             members = set(asked[pair]["img_set"]["members"])
-            assert len(set(names)) == length and asked[pair]["reference"] not in names and (metric == "recall" or set(names) <= members)
+            assert len(set(names)) == length and asked[pair]["reference"] not in names
+            assert metric == "recall" or set(names) <= members
 
 
 def test_fashioniq_test_predictions(monkeypatch, capsys, annotations, tmp_path):

@@ -1,11 +1,11 @@
-"Shoes: every count against the real annotation files, both forms of the files, and what bad files end in."
+"Shoes: every count against the real annotation files, both forms of the files, and errors about bad files."
 
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from fashionern.data.datasets.shoes import EXPECTED, LISTS, RELATIVE_CAPTIONS, SPLITS, load_shoes
+from fashionern.data.datasets.shoes import CAPTION_COUNT, EXPECTED, LIST_FILES, SPLITS, load_shoes
 from fashionern.data.triplets import apply_missing
 from fashionern.errors import ErnError
 from fashionern.files import read_json, write_json
@@ -19,17 +19,17 @@ def shoes(annotations):
 
 
 def lines(path: Path) -> list[str]:
-    "Read without the loader."
+    "The lines of a file, read without the loader."
     return path.read_bytes().decode("utf-8").split()
 
 
 def content(data) -> list[tuple]:
-    "What the triplets say, without their ids."
+    "The triplets without their ids."
     return [(t.reference, t.targets, t.captions, t.category) for t in data.triplets]
 
 
-def sentence(root, split: str = "val") -> str:
-    "The text of the `ErnError` that loading ends in: one line that names the folder."
+def message(root, split: str = "val") -> str:
+    "The message of the `ErnError` that loading raises: one line that names the folder."
     with pytest.raises(ErnError) as caught:
         load_shoes(root, split)
     assert "\n" not in str(caught.value) and str(root) in str(caught.value) and str(caught.value).endswith(".")
@@ -40,7 +40,7 @@ def sentence(root, split: str = "val") -> str:
 
 
 @pytest.mark.parametrize("split, images, triplets, alike", [("train", 10000, 8990, 26), ("val", 4658, 1761, 1)])
-def test_images_and_triplets_of_a_split(shoes, split, images, triplets, alike):
+def test_counts_of_a_split(shoes, split, images, triplets, alike):
     data = load_shoes(shoes, split)
     assert data.counts() == EXPECTED[split] == {"all": (images, triplets)}
     assert data.found == {"listed_twice": 0, "in_no_split": 0, "target_is_reference": alike}
@@ -48,19 +48,20 @@ def test_images_and_triplets_of_a_split(shoes, split, images, triplets, alike):
     assert set(data.named_images()) <= set(data.split_images["all"])
 
 
-def test_the_files_themselves_hold_the_counts_of_the_table(shoes):
-    "Read without the loader, with numbers written out here: the loader and its table cannot be wrong together."
+def test_expected_counts_are_those_of_the_files(shoes):
+    "Read without the loader and compared with literal numbers, so that loader and table cannot share a mistake."
     entries = read_json(shoes / "relative_captions_shoes.json")
     train, val = (lines(shoes / name) for name in ("train_im_names.txt", "eval_im_names.txt"))
-    assert (len(entries), len(train), len(val)) == (10751, 10000, 4658) and RELATIVE_CAPTIONS == 10751
+    assert (len(entries), len(train), len(val)) == (10751, 10000, 4658) and CAPTION_COUNT == 10751
     assert len(set(train)) == 10000 and len(set(val)) == 4658 and not set(train) & set(val)
     for names, triplets in ((set(train), 8990), (set(val), 1761)):
         assert sum(e["ImageName"] in names and e["ReferenceImageName"] in names for e in entries) == triplets
     assert {n.rsplit(".", 1)[1] for n in train + val} == {"jpg"} and list(EXPECTED) == list(SPLITS)
 
 
-def test_an_id_says_where_its_entry_stands(shoes):
-    entries, seen = read_json(shoes / "relative_captions_shoes.json"), set()
+def test_an_id_gives_the_position_in_the_file(shoes):
+    entries = read_json(shoes / "relative_captions_shoes.json")
+    seen = set()
     for split in SPLITS:
         for t in load_shoes(shoes, split).triplets:
             _, in_id, index = t.id.split("-")
@@ -71,29 +72,35 @@ def test_an_id_says_where_its_entry_stands(shoes):
     assert seen == set(range(10751))
 
 
-def test_test_is_another_word_for_val(shoes):
-    test, val = load_shoes(shoes, "test"), load_shoes(shoes)
+def test_test_means_val(shoes):
+    test = load_shoes(shoes, "test")
+    val = load_shoes(shoes)
     assert test.split == "val" and test.triplets == val.triplets and test.split_images == val.split_images
 
 
 def write_derived(shoes: Path, root: Path, split: str) -> None:
-    "The real files in the derived form: a split's own captions file, and paths for names."
-    path = lambda name: f"womens/{name.removeprefix('img_').rsplit('_', 1)[0]}/0/{name}"
-    listed = lines(shoes / LISTS[split])
-    mine = [e for e in read_json(shoes / "relative_captions_shoes.json") if {e["ImageName"], e["ReferenceImageName"]} <= set(listed)]
-    write_json(root / f"split.{split}.json", [path(n) for n in listed])
-    write_json(root / f"triplet.{split}.json", [{**e, "ImageName": path(e["ImageName"]), "ReferenceImageName": path(e["ReferenceImageName"])} for e in mine])
+    "Write the real files in the derived form: one caption file per split, and paths instead of names."
+    listed = lines(shoes / LIST_FILES[split])
+    paths = {name: f"womens/{name.removeprefix('img_').rsplit('_', 1)[0]}/0/{name}" for name in listed}
+    entries = []
+    for e in read_json(shoes / "relative_captions_shoes.json"):
+        if {e["ImageName"], e["ReferenceImageName"]} <= paths.keys():
+            entries.append(e | {key: paths[e[key]] for key in ("ImageName", "ReferenceImageName")})
+    write_json(root / f"split.{split}.json", list(paths.values()))
+    write_json(root / f"triplet.{split}.json", entries)
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_derived_form_gives_the_same_triplets(shoes, tmp_path, split):
     write_derived(shoes, tmp_path, split)
-    derived, data = load_shoes(tmp_path, split), load_shoes(shoes, split)
-    assert content(derived) == content(data) and derived.split_images == data.split_images and derived.found == data.found
+    derived = load_shoes(tmp_path, split)
+    data = load_shoes(shoes, split)
+    assert content(derived) == content(data)
+    assert derived.split_images == data.split_images and derived.found == data.found
     assert [t.id for t in derived.triplets] == [f"shoes-{split}-{i}" for i in range(len(data))]
 
 
-def test_a_shorter_list_is_counted_not_silent(shoes, tmp_path):
+def test_triplets_outside_a_shorter_list_are_counted(shoes, tmp_path):
     for name in FILES[:2]:
         (tmp_path / name).write_bytes((shoes / name).read_bytes())
     kept = lines(shoes / FILES[2])[:4000]
@@ -112,8 +119,9 @@ def entry(reference: str, target: str, caption: str = "is red") -> dict:
 
 @pytest.fixture
 def small(tmp_path) -> Path:
-    "The form of the download: images a and b in training, c, d and e in evaluation."
-    write_json(tmp_path / FILES[0], [entry("a.jpg", "b.jpg"), entry("c.jpg", "d.jpg"), entry("a.jpg", "c.jpg"), entry("x.jpg", "c.jpg")])
+    "The download: images a and b in training, c, d and e in evaluation."
+    pairs = (("a.jpg", "b.jpg"), ("c.jpg", "d.jpg"), ("a.jpg", "c.jpg"), ("x.jpg", "c.jpg"))
+    write_json(tmp_path / FILES[0], [entry(*pair) for pair in pairs])
     (tmp_path / FILES[1]).write_text("a.jpg\nb.jpg\n")
     (tmp_path / FILES[2]).write_text("c.jpg\nd.jpg\ne.jpg\nc.jpg\n")
     return tmp_path
@@ -127,25 +135,28 @@ def derived(tmp_path) -> Path:
     return tmp_path
 
 
-def test_triplets_across_splits_and_of_no_split_are_counted(small):
+def test_triplets_of_no_split_are_counted(small):
     data = load_shoes(small)
     assert [t.id for t in data.triplets] == ["shoes-val-1"] and data.split_images == {"all": ["c", "d", "e"]}
     assert data.found == {"listed_twice": 1, "in_no_split": 2, "target_is_reference": 0}
 
 
-def test_the_download_is_read_where_both_forms_are(small, derived):
+def test_the_download_is_read_if_both_forms_exist(small, derived):
     assert small == derived and load_shoes(small).split_images == {"all": ["c", "d", "e"]}
     (small / FILES[1]).unlink()
     assert load_shoes(small).split_images == {"all": ["c", "d"]} and load_shoes(small).found["listed_twice"] == 1
-    assert sentence(small, "train").startswith(f"{small} lacks train_im_names.txt for the form of the download, and triplet.train.json, split.train.json for")
+    said = message(small, "train")
+    assert said.startswith(f"{small} is missing train_im_names.txt for the form of the download, ")
+    assert "and triplet.train.json, split.train.json for the derived form." in said
 
 
-def test_long_captions_other_alphabets_blanks_and_windows_lines(small):
+def test_long_captions_other_alphabets_blanks_and_windows_line_ends(small):
     caption = "ist höher, naïve 靴 👠 " + "and has one more strap " * 2000
     write_json(small / FILES[0], [entry("é 1.jpg", "womens clogs/Ü v1.2.JPG", caption)])
     (small / FILES[2]).write_bytes("\ufeffé 1.jpg\r\n\r\n  Ü v1.2.JPG \r\n".encode())
     data = load_shoes(small)
-    assert content(data) == [("é 1", ("Ü v1.2",), (caption,), "all")] and data.split_images["all"] == ["é 1", "Ü v1.2"]
+    assert content(data) == [("é 1", ("Ü v1.2",), (caption,), "all")]
+    assert data.split_images["all"] == ["é 1", "Ü v1.2"]
     for name in ("womens a/0/é 1.jpg", "womens a/1/Ü v1.2.JPG"):
         (small / name).parent.mkdir(parents=True)
         Image.new("RGB", (2, 2)).save(small / name, format="JPEG")
@@ -155,15 +166,18 @@ def test_long_captions_other_alphabets_blanks_and_windows_lines(small):
 @pytest.mark.parametrize("missing", FILES)
 def test_a_missing_file_is_named(small, missing):
     (small / missing).unlink()
-    assert f"lacks {missing} for the form of the download" in sentence(small)
+    assert f"is missing {missing} for the form of the download" in message(small)
 
 
-def test_no_folder_no_file_no_such_split(tmp_path):
-    assert "There is no dataset folder" in sentence(tmp_path / "none")
+def test_missing_folder_missing_files_and_unknown_split(tmp_path):
+    assert "There is no dataset folder" in message(tmp_path / "none")
     (tmp_path / "file").write_text("")
-    assert "There is no dataset folder" in sentence(tmp_path / "file")
-    assert all(name in sentence(tmp_path) for name in (*FILES, "triplet.val.json", "split.val.json"))
-    for wrong, words in (("tran", "no split of Shoes named 'tran'. Did you mean 'train'"), ("x", "Choose from: test, train, val")):
+    assert "There is no dataset folder" in message(tmp_path / "file")
+    assert all(name in message(tmp_path) for name in (*FILES, "triplet.val.json", "split.val.json"))
+    for wrong, words in (
+        ("tran", "no split of Shoes named 'tran'. Did you mean 'train'"),
+        ("x", "Choose from: test, train, val"),
+    ):
         with pytest.raises(ErnError, match=words):
             load_shoes(tmp_path, wrong)
 
@@ -175,10 +189,13 @@ GOOD = entry("c.jpg", "d.jpg")
     "entries, words",
     [
         ({"a": 1}, "must be a JSON list of entries, not a dict"),
-        ([], "holds no triplet of Shoes (val) with both images"),
-        ([entry("c.jpg", "x.jpg")], "holds no triplet of Shoes (val) with both images"),
+        ([], "contains no triplet of Shoes (val) with both images"),
+        ([entry("c.jpg", "x.jpg")], "contains no triplet of Shoes (val) with both images"),
         ([GOOD, "c.jpg"], "entry 2 (index 1) is not an object with the keys"),
-        ([GOOD, GOOD, {"ImageName": "c.jpg", "RelativeCaption": "x"}], "entry 3 (index 2) has no key 'ReferenceImageName'"),
+        (
+            [GOOD, GOOD, {"ImageName": "c.jpg", "RelativeCaption": "x"}],
+            "entry 3 (index 2) has no key 'ReferenceImageName'",
+        ),
         ([{"ReferenceImageName": "c.jpg", "RelativeCaption": "x"}], "entry 1 (index 0) has no key 'ImageName'"),
         ([{"ImageName": "c.jpg", "ReferenceImageName": "d.jpg"}], "has no key 'RelativeCaption'"),
         ([{**GOOD, "ImageName": 7}], "has 'ImageName': 7, which must be a non-empty string"),
@@ -191,7 +208,7 @@ GOOD = entry("c.jpg", "d.jpg")
 )
 def test_a_wrong_entry_is_named_with_its_file(small, entries, words):
     write_json(small / FILES[0], entries)
-    assert words in sentence(small) and (FILES[0] in sentence(small) or "holds no triplet" in words)
+    assert words in message(small) and (FILES[0] in message(small) or "contains no triplet" in words)
 
 
 @pytest.mark.parametrize(
@@ -200,15 +217,19 @@ def test_a_wrong_entry_is_named_with_its_file(small, entries, words):
         (FILES[0], b"[{", "relative_captions_shoes.json is not readable JSON"),
         (FILES[0], b"", "relative_captions_shoes.json is not readable JSON"),
         (FILES[0], '["é"]'.encode("latin-1"), "relative_captions_shoes.json is not readable JSON"),
-        (FILES[1], b"", "train_im_names.txt lists no image"),
-        (FILES[2], b"\n \r\n", "eval_im_names.txt lists no image"),
+        (FILES[1], b"", "train_im_names.txt lists no images"),
+        (FILES[2], b"\n \r\n", "eval_im_names.txt lists no images"),
         (FILES[2], b"\xff\xfec\x00.\x00", "eval_im_names.txt is not UTF-8 text"),
-        (FILES[2], b"c.jpg\nd.jpg\nb.jpg\n", "eval_im_names.txt lists 'b' (1 in all), which train_im_names.txt lists too"),
+        (
+            FILES[2],
+            b"c.jpg\nd.jpg\nb.jpg\n",
+            "eval_im_names.txt lists 'b' (1 in all), which train_im_names.txt lists too",
+        ),
     ],
 )
 def test_a_broken_file_is_named(small, name, content, words):
     (small / name).write_bytes(content)
-    assert words in sentence(small)
+    assert words in message(small)
 
 
 @pytest.mark.parametrize(
@@ -217,20 +238,32 @@ def test_a_broken_file_is_named(small, name, content, words):
         ("split.val.json", [], "split.val.json must be a JSON list of image names"),
         ("split.val.json", ["c.jpg", ""], "split.val.json must be a JSON list of image names, none empty"),
         ("split.val.json", {"c.jpg": 1}, "split.val.json must be a JSON list"),
-        ("split.val.json", ["w/c.jpg"], "triplet.val.json, entry 1 (index 0) names the image 'd', which split.val.json does not list"),
-        ("triplet.val.json", [entry("d.jpg", "c.jpg"), entry("z/zz.jpg", "c.jpg")], "entry 2 (index 1) names the image 'zz', which split.val.json"),
-        ("triplet.val.json", [], "holds no triplet of Shoes (val)"),
-        ("triplet.val.json", [{**GOOD, "RelativeCaption": 3}], "triplet.val.json, entry 1 (index 0) has 'RelativeCaption': 3"),
+        (
+            "split.val.json",
+            ["w/c.jpg"],
+            "triplet.val.json, entry 1 (index 0) names the image 'd', which split.val.json does not list",
+        ),
+        (
+            "triplet.val.json",
+            [entry("d.jpg", "c.jpg"), entry("z/zz.jpg", "c.jpg")],
+            "entry 2 (index 1) names the image 'zz', which split.val.json",
+        ),
+        ("triplet.val.json", [], "contains no triplet of Shoes (val)"),
+        (
+            "triplet.val.json",
+            [{**GOOD, "RelativeCaption": 3}],
+            "triplet.val.json, entry 1 (index 0) has 'RelativeCaption': 3",
+        ),
     ],
 )
 def test_a_wrong_derived_file_is_named(derived, name, value, words):
     write_json(derived / name, value)
-    assert words in sentence(derived)
+    assert words in message(derived)
 
 
 @pytest.mark.parametrize("name", ["split.val.json", "triplet.val.json"])
 def test_a_missing_or_broken_derived_file_is_named(derived, name):
     (derived / name).write_bytes(b"\xff[")
-    assert f"{name} is not readable JSON" in sentence(derived)
+    assert f"{name} is not readable JSON" in message(derived)
     (derived / name).unlink()
-    assert f"{name} for the derived form" in sentence(derived)
+    assert f"{name} for the derived form" in message(derived)
