@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ..distributed import World, world
 from ..errors import ErnError, escaped, plural
-from .config import AddConfig, BuildConfig, Indexing, UpdateConfig, one_place
+from .config import AddConfig, BuildConfig, Indexing, UpdateConfig, index_location
 from .index import Work, begin_store, check_identity, compare, fill
 from .inventory import find_photos, odd_columns, open_store, read_rows, row_name, run_inventory
 from .stores.base import Store
@@ -33,7 +33,7 @@ def run_index(cfg: Indexing) -> int:
 
 
 def _work(cfg: BuildConfig | AddConfig, ranks: World) -> int:
-    where = one_place(cfg.out if isinstance(cfg, BuildConfig) else cfg.index, cfg.store)
+    where = index_location(cfg.out if isinstance(cfg, BuildConfig) else cfg.index, cfg.store)
     store = open_store(where) if ranks.main and isinstance(cfg, AddConfig) else None
     model, run_model = ranks.broadcast((cfg.model or store.about["model"], cfg.run_model or store.about["model_name"]) if store else (cfg.model, cfg.run_model))
     model = str(Path(model).resolve()) if Path(model).exists() else model

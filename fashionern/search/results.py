@@ -19,7 +19,7 @@ from rich.table import Table
 from ..data.images import load_image
 from ..errors import escaped
 from ..evaluation.plots import Retrieved, check_picture, retrieval_grid, save_figure
-from .config import SearchConfig, one_place
+from .config import SearchConfig, index_location
 from .explain import why, why_picture
 from .indexing import _say
 from .inventory import check_labels
@@ -32,7 +32,7 @@ def run_search(cfg: SearchConfig) -> list[list[Hit]]:
         check_picture(path)
     flags: dict[str, Any] = dict(k=cfg.k, where=cfg.where, keep_reference=cfg.keep_reference)
     queries = read_queries(cfg.queries, Query(text="-", **flags)) if cfg.queries else [Query(cfg.image, cfg.name, cfg.text, **flags)]
-    searcher = Searcher.load(one_place(cfg.index, cfg.store), cfg.model, cfg.device)
+    searcher = Searcher.load(index_location(cfg.index, cfg.store), cfg.model, cfg.device)
     if cfg.labels:
         check_labels(cfg.labels, searcher.store.values(1_000_000))
     found = searcher.search_many(queries)

@@ -26,7 +26,7 @@ import fashionern
 from ..data.images import load_image
 from ..encoders.feature_store import digest_of
 from ..errors import ErnError, plural
-from ..search.config import one_place
+from ..search.config import index_location
 from ..search.inventory import check_labels
 from ..search.searcher import Hit, Query, Searcher, plain
 from ..search.stores.filters import parse_filter
@@ -343,5 +343,5 @@ def run_app(cfg: AppConfig) -> None:
     "`ern_app`: serve the page over an index."
     bound = listen(cfg.host, cfg.port)  # a port that is taken is told before the model is loaded
     bound.close()
-    searcher = Searcher.load(one_place(cfg.index, cfg.store), cfg.model, cfg.device)
+    searcher = Searcher.load(index_location(cfg.index, cfg.store), cfg.model, cfg.device)
     serve(searcher, cfg.host, cfg.port, cfg.examples, cfg.allowed_hosts or None, cfg.open, cfg.labels)
