@@ -181,9 +181,9 @@ class Answers:
         return JSONResponse(await self._wait(self.batcher.do(lambda: self._explain(query, self._load(name, path))), query.name))
 
     def _explain(self, query: Query, result: Image.Image) -> dict[str, Any]:
-        from fashionern.search.explain import why
+        from fashionern.search.explain import explain_result
 
-        said = why(self.searcher.retriever, self.searcher.reference(query), query.text, result)
+        said = explain_result(self.searcher.retriever, self.searcher.reference(query), query.text, result)
         parts = {part: float(getattr(said, part)) for part in ("score", "base", "image", "text")}
         crops = {part: None if (v := getattr(said, part)) is None else [float(x) for x in v] for part in ("crops", "result_crops")}
         return parts | crops | {"words": [[str(word), float(weight)] for word, weight in said.words]}
