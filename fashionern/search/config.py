@@ -18,8 +18,10 @@ from ..registry import load_plugins
 from ..training.config import Plugin, check_flag
 
 # %% ../../nbs/search/00_config.ipynb #1c510005
-def index_location(folder: Optional[Path], store: Optional[str], flag: str = "--index") -> str | Path:
-    "The folder of the index or its Milvus address. Raises an `ErnError` unless exactly one is given."
+def index_location(
+    folder: Optional[Path], store: Optional[str], flag: str = "--index"
+) -> str | Path:
+    "The folder or Milvus address of the index. Raises an `ErnError` unless exactly one is given."
     if folder is not None and store is None:
         return folder
     if store is not None and folder is None:
@@ -61,7 +63,7 @@ class BuildConfig(_EncodingConfig):
     out: Optional[Path] = None
     "Folder of the new index."
     kind: Literal["exact", "hnsw", "ivf-pq"] = "exact"
-    "exact compares every photo; hnsw and ivf-pq are approximate, for several hundred thousand photos and more."
+    "exact, or approximate (hnsw, ivf-pq) for several hundred thousand photos and more; recall is printed."
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,11 +92,11 @@ class UpdateConfig(AddConfig):
     most_gone: bool = False
     "Allow the removal of over half of the folder's photos. Otherwise refused: --images is then often wrong."
 
-# %% ../../nbs/search/00_config.ipynb #5f7c2f20
+# %% ../../nbs/search/00_config.ipynb #8f83d50b
 @dataclass(frozen=True)
 class RemoveConfig:
-    """Remove photos from an index, for example: ern_index remove --index indexes/shop 10016.jpg. The
-    files stay, and the next update of their folder adds them again."""
+    """Remove photos from an index, for example: ern_index remove --index indexes/shop 10016.jpg.
+    The files stay, and the next update of their folder adds them again."""
 
     names: tyro.conf.Positional[tuple[str, ...]]
     "Names as ern_search prints them: paths below the folder of the photos."
@@ -123,7 +125,7 @@ class InfoConfig:
     def __post_init__(self) -> None:
         index_location(self.index, self.store)
 
-# %% ../../nbs/search/00_config.ipynb #bed39ec2
+# %% ../../nbs/search/00_config.ipynb #f553b864
 Indexing = Union[BuildConfig, AddConfig, UpdateConfig, RemoveConfig, InfoConfig]
 
 _INDEX_HELP = """Make a folder of photos searchable, and keep the index up to date.
@@ -143,7 +145,7 @@ def parse_index(args: Optional[Sequence[str]] = None) -> Indexing:
         "remove": RemoveConfig,
         "info": InfoConfig,
     }
-    choices = tuple(Annotated[config, tyro.conf.subcommand(name)] for name, config in commands.items())
+    choices = tuple(Annotated[cls, tyro.conf.subcommand(name)] for name, cls in commands.items())
     cfg = tyro.cli(Union[choices], prog="ern_index", args=args, description=_INDEX_HELP)
     if isinstance(cfg, _EncodingConfig):
         load_plugins(cfg.plugin)
@@ -163,7 +165,7 @@ class SearchConfig:
     name: Optional[str] = None
     "Reference image: the name of a photo in the index."
     text: str = ""
-    "Modification text: what should differ from the reference. Without a reference, a description of the photo."
+    "What should differ from the reference. Without a reference, a description of the photo."
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 12
     "Number of results."
     where: str = ""
@@ -191,9 +193,9 @@ class SearchConfig:
         check_flag(self.k > 0, "k", self.k, "must be greater than 0")
         has_query = bool(self.image or self.name or self.text)
         if self.queries is not None and has_query:
-            raise ErnError("--queries has its own references and texts. Leave out --image, --name and --text.")
+            raise ErnError("With --queries, leave out --image, --name and --text.")
         if self.queries is None and not (self.image or self.name or self.text.strip()):
-            raise ErnError("Give a query: a reference image with --image FILE or --name PHOTO, a --text, or both.")
+            raise ErnError("Give a reference with --image FILE or --name PHOTO, a --text, or both.")
 
 # %% ../../nbs/search/00_config.ipynb #1c510008
 _SEARCH_HELP = """Find "like this one, but …" among the photos of an index.

@@ -13,12 +13,12 @@ from ..distributed import World, world
 from ..errors import ErnError, escaped, plural
 from ..models.hub import Retriever
 from .config import AddConfig, BuildConfig, Indexing, UpdateConfig, index_location
-from .index import UpdatePlan, begin_store, check_same_model, encode_into, plan_update
+from .index import Rows, UpdatePlan, begin_store, check_same_model, encode_into, plan_update
 from .inventory import column_warnings, console, find_photos, open_store, read_rows, row_key, run_inventory
 from .stores.base import Store
 from ..training.trained import load_retriever
 
-# %% ../../nbs/search/05_indexing.ipynb #a3ae7773
+# %% ../../nbs/search/05_indexing.ipynb #7293ae87
 def _report_plan(cfg: BuildConfig | AddConfig, plan: UpdatePlan) -> None:
     counts = [plural(plan.new, "new photo"), f"{plan.changed:,} changed"]
     if plan.relabelled:
@@ -29,7 +29,7 @@ def _report_plan(cfg: BuildConfig | AddConfig, plan: UpdatePlan) -> None:
     console.print(f"{cfg.images}: {', '.join(counts)}", markup=False)
 
 
-def _report_rows(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Optional[dict[str, dict]]) -> None:
+def _report_rows(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Rows) -> None:
     "Warn about photos without a row, rows without a photo, and odd columns."
     if rows is None:
         written = plan.to_encode if plan.with_row else []
@@ -39,8 +39,8 @@ def _report_rows(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Optional[
             console.print(f"{cfg.table}: {warning}", markup=False)
         unused = sorted(rows.keys() - {row_key(name, rows) for name in find_photos(cfg.images)})
         if unused:
-            count = f"{plural(len(unused), 'row')} of {cfg.table}"
-            console.print(f"{count} without a photo in {cfg.images}, such as {unused[0]}", markup=False)
+            count = f"{plural(len(unused), 'row')} of {cfg.table} without a photo"
+            console.print(f"{count} in {cfg.images}, such as {unused[0]}", markup=False)
         written = [*plan.to_encode, *plan.relabelled, *plan.moved]
         reason = f"in {cfg.table}, column {cfg.id_column}"
     without_row = [p.name for p in written if not p.columns]
@@ -48,7 +48,7 @@ def _report_rows(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Optional[
         count = f"{plural(len(without_row), 'photo')} without a row, such as {without_row[0]}"
         console.print(f"{count} ({reason}). Only the filter `is null` matches these.", markup=False)
 
-# %% ../../nbs/search/05_indexing.ipynb #93f34960
+# %% ../../nbs/search/05_indexing.ipynb #8e7122fc
 def _check_deletions(cfg: UpdateConfig, store: Store, plan: UpdatePlan) -> None:
     "Raise an `ErnError` if most of the folder's photos are missing, unless --most-gone is given."
     present = plan.unchanged + plan.changed + len(plan.relabelled) + len(plan.moved)
@@ -58,8 +58,8 @@ def _check_deletions(cfg: UpdateConfig, store: Store, plan: UpdatePlan) -> None:
     root = Path(store.get([first])[0].path.removesuffix(first))
     total = plural(len(plan.deleted) + present, "photo")
     raise ErnError(
-        f"{cfg.images} is missing {len(plan.deleted):,} of the {total} that were indexed from {root}, and the update "
-        "would remove them. Give the right folder, or --most-gone if they were deleted on purpose."
+        f"{cfg.images} is missing {len(plan.deleted):,} of the {total} that were indexed from {root}, "
+        "and the update would remove them. Give the right folder, or --most-gone if they were deleted on purpose."
     )
 
 
@@ -72,7 +72,8 @@ def _finish(store: Store, where: str | Path, unreadable: dict[str, str]) -> None
         console.print(f"[yellow]{files} could not be read and are not in the index[/]")
     facts = store.refresh()
     if facts:
-        console.print(f"approximate search keeps {100 * facts['recall@10']:.1f} % of the ten nearest photos")
+        recall = 100 * facts["recall@10"]
+        console.print(f"approximate search keeps {recall:.1f} % of the ten nearest photos")
     console.print(f"{where}: {plural(len(store), 'photo')}", markup=False)
     store.close()
 
@@ -98,7 +99,8 @@ def _index_folder(cfg: BuildConfig | AddConfig, ranks: World) -> int:
         plan = _plan(cfg, store)
         store.set_columns([*plan.relabelled, *plan.moved])
     to_encode = ranks.broadcast(plan.to_encode)
-    unreadable = encode_into(store, retriever, to_encode, cfg.batch_size, cfg.num_workers, ranks, progress=True)
+    options = (cfg.batch_size, cfg.num_workers, ranks)
+    unreadable = encode_into(store, retriever, to_encode, *options, progress=True)
     if store is not None:
         if isinstance(cfg, UpdateConfig) and plan.deleted:
             removed = plural(store.remove(plan.deleted), "photo")
@@ -106,8 +108,10 @@ def _index_folder(cfg: BuildConfig | AddConfig, ranks: World) -> int:
         _finish(store, where, unreadable)
     return 1 if unreadable else 0
 
-# %% ../../nbs/search/05_indexing.ipynb #31a11c15
-def _load_model(cfg: BuildConfig | AddConfig, store: Optional[Store], ranks: World) -> tuple[str, Retriever]:
+# %% ../../nbs/search/05_indexing.ipynb #386e13dd
+def _load_model(
+    cfg: BuildConfig | AddConfig, store: Optional[Store], ranks: World
+) -> tuple[str, Retriever]:
     "The source and the model that the flags name, or else the model that built the index."
     source = (cfg.model, cfg.run_model)
     if store is not None:

@@ -51,10 +51,11 @@ def find_photos(folder: str | Path) -> dict[str, Path]:
         if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
             name = path.relative_to(root).as_posix()
             if not is_valid_text(name):
-                raise ErnError(f"{root} contains a file whose name is not valid UTF-8: {name!r}. Rename it.")
+                raise ErnError(f"The file name {name!r} in {root} is not valid UTF-8. Rename the file.")
             photos[name] = path.resolve()
     if not photos:
-        raise ErnError(f"There is no image file below {root}. Image files end in {', '.join(IMAGE_SUFFIXES)}.")
+        suffixes = ", ".join(IMAGE_SUFFIXES)
+        raise ErnError(f"There is no image file below {root}. Image files end in {suffixes}.")
     return photos
 
 
@@ -69,7 +70,7 @@ def row_of(name: str, rows: dict[str, dict]) -> dict[str, str | float]:
     "The table's row of a photo, empty if there is none."
     return rows.get(row_key(name, rows), {})
 
-# %% ../../nbs/search/01_inventory.ipynb #4221dd3b
+# %% ../../nbs/search/01_inventory.ipynb #f1035e7f
 def read_rows(
     table: str | Path,  # .csv, .parquet, or .json: an object that maps each photo to its columns
     id_column: str,  # names the photo; not used for JSON
@@ -91,9 +92,8 @@ def read_rows(
 def _warn_duplicates(table: str | Path, id_column: str, ids: Sequence[str]) -> None:
     duplicates = [name for name, count in Counter(filter(None, ids)).items() if count > 1]
     if duplicates:
-        values = f"{plural(len(duplicates), 'value')} of {id_column}"
-        message = f"{table}: {values} in more than one row, such as {duplicates[0]}. The last row counts."
-        tqdm.write(message, file=sys.stderr)
+        values = f"{plural(len(duplicates), 'value')} of {id_column} in more than one row"
+        tqdm.write(f"{table}: {values}, such as {duplicates[0]}. The last row counts.", file=sys.stderr)
 
 
 def _as_numbers(values: Sequence[str]) -> Sequence[str | float]:
@@ -104,11 +104,13 @@ def _as_numbers(values: Sequence[str]) -> Sequence[str | float]:
         return values
     return numbers if all(isinstance(v, str) or np.isfinite(v) for v in numbers) else values
 
-# %% ../../nbs/search/01_inventory.ipynb #cf66fe2b
+# %% ../../nbs/search/01_inventory.ipynb #3a245de8
 def _json_rows(table: Path) -> dict[str, dict[str, str | float]]:
     rows = read_json(table)
     if not isinstance(rows, dict) or not all(map(_is_row, rows.values())):
-        raise ErnError(f"{table} must map each photo to an object of texts and numbers. Correct it, or give a .csv.")
+        raise ErnError(
+            f"{table} must map each photo to an object of texts and numbers. Correct it, or give a .csv."
+        )
     return rows
 
 
@@ -119,7 +121,7 @@ def _is_row(row: Any) -> bool:
 def _is_cell(value: Any) -> bool:
     return is_valid_text(value) or type(value) in (int, float) and abs(value) < 1e300
 
-# %% ../../nbs/search/01_inventory.ipynb #dbf467ad
+# %% ../../nbs/search/01_inventory.ipynb #bcbcc00b
 _NUMBER_LIKE = re.compile(r"\W{0,3}\d[\d.,' ]*\W{0,3}")  # '12,50', '€ 12.50'
 
 
@@ -137,7 +139,7 @@ def column_warnings(rows: dict[str, dict[str, str | float]]) -> list[str]:
             example = next((v for v in texts if not _is_number(v)), texts[0])
             warnings.append(
                 f"column {name} holds texts, such as {example!r:.60}, so {name} < 20 matches nothing. "
-                "Write its numbers like 12.5 and leave other cells empty."
+                "Write numbers like 12.5 and leave other cells empty."
             )
     return warnings
 
@@ -146,14 +148,16 @@ def _is_number(text: str) -> bool:
     return isinstance(_as_numbers([text])[0], float)
 
 # %% ../../nbs/search/01_inventory.ipynb #1d62000b
-def check_rows(folder: str | Path, photos: dict[str, Path], rows: Optional[dict[str, dict]]) -> None:
+def check_rows(
+    folder: str | Path, photos: dict[str, Path], rows: Optional[dict[str, dict]]
+) -> None:
     "Raise an `ErnError` for a table without a row for any of the photos."
     if rows and not any(row_of(name, rows) for name in photos):
         photo = next(iter(photos))
         row = next(iter(rows))
         raise ErnError(
-            f"No photo of {folder} has a row in the table: the first photo is {photo!r}, the first row {row!r:.60}. "
-            "Name the column that identifies the photo with --id-column."
+            f"No photo of {folder} has a row in the table. The first photo is {photo!r}, "
+            f"the first row {row!r:.60}. Name the column that identifies the photo with --id-column."
         )
 
 # %% ../../nbs/search/01_inventory.ipynb #1d62000e
@@ -181,7 +185,7 @@ def describe(store: Store) -> dict[str, Any]:
         "photos": len(store),
         "folders": dict(folders.most_common(5)),
         "with_a_row": with_row,
-        "columns": {column: _value_counts(values) for column, values in store.values(1_000_000).items()},
+        "columns": {c: _value_counts(values) for c, values in store.values(1_000_000).items()},
         "approximate": store.refresh() or None,
     }
 
@@ -192,7 +196,7 @@ def _value_counts(values: Sequence[str | float]) -> str:
     counts = {"number": len(values) - texts, "text": texts}
     return " and ".join(plural(count, kind) for kind, count in counts.items() if count)
 
-# %% ../../nbs/search/01_inventory.ipynb #9c67f6e3
+# %% ../../nbs/search/01_inventory.ipynb #773a9f64
 def run_inventory(cfg: InfoConfig | RemoveConfig) -> None:
     "Run `ern_index info` or `ern_index remove`."
     store = open_store(index_location(cfg.index, cfg.store))
@@ -216,5 +220,6 @@ def info_table(description: dict[str, Any]) -> Table:
         if isinstance(value, dict):
             form = "{} ({})" if key == "columns" else "{} {}"
             value = ", ".join(form.format(*item) for item in value.items())
-        table.add_row(escaped(key.replace("_", " ")), escaped("–" if value in (None, "") else value))
+        shown = "–" if value in (None, "") else value
+        table.add_row(escaped(key.replace("_", " ")), escaped(shown))
     return table

@@ -287,8 +287,8 @@ for turn in range(100_000):
 @pytest.mark.parametrize("turns, wait", [(2, 0), (12, 0.003), (13, 0.01), (15, 0.02)])
 def test_killed_during_puts(maker, turns, wait):
     kind, place = maker
-    here = Path(__file__).resolve().parents[1]
-    paths = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+    folders = Path(__file__).resolve().parents[:3]  # of this module, its helpers and the package
+    paths = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, kind.__module__, kind.__name__, str(place)],
         stdout=subprocess.PIPE,
