@@ -94,7 +94,7 @@ class UpdatePlan:
         "Photos of the index that must be encoded again."
         return len(self.to_encode) - self.new
 
-
+# %% ../../nbs/search/02_index.ipynb #a81a566a
 def plan_update(
     store: Store,
     folder: str | Path,
@@ -128,7 +128,7 @@ def plan_update(
             plan.deleted.append(photo.name)
     return plan
 
-# %% ../../nbs/search/02_index.ipynb #fcca16d8
+# %% ../../nbs/search/02_index.ipynb #8d7e976a
 def _plan_photo(plan: UpdatePlan, photo: Photo, file: Path, rows: Rows) -> None:
     "Add a photo that is where it was indexed to the plan."
     columns = _columns(photo, rows)
@@ -153,7 +153,7 @@ def _moved(photo: Photo, file: Path, rows: Rows) -> Photo:
 def _columns(photo: Photo, rows: Rows) -> dict[str, str | float]:
     return photo.columns if rows is None else row_of(photo.name, rows)
 
-# %% ../../nbs/search/02_index.ipynb #46ffc79f
+# %% ../../nbs/search/02_index.ipynb #441a4b5e
 def _all_photos(store: Store) -> Iterator[Photo]:
     for part in batched(sorted(store.marks()), 10_000):
         yield from store.get(part)
@@ -184,7 +184,7 @@ class _ReadableViews(ImageViews):
             zeros = [torch.zeros(3, side, side, dtype=torch.uint8) for side in sides]
             return torch.full((3,), -1), i, *zeros
 
-
+# %% ../../nbs/search/02_index.ipynb #0e6abec6
 # not inference_mode: gloo writes to the gathered tensors from another thread, which torch 2.4 refuses
 @torch.no_grad()
 def _encode_batches(
@@ -233,7 +233,7 @@ def encode_into(
     world.barrier()
     return unreadable
 
-
+# %% ../../nbs/search/02_index.ipynb #3b53f60c
 def _put_batch(
     store: Store, photos: list[Photo], positions: Tensor, marks: Tensor, vectors: Tensor
 ) -> dict[str, str]:

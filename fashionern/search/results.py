@@ -24,7 +24,7 @@ from .explain import explain_result, explanation_figure
 from .inventory import check_labels, console
 from .searcher import Hit, Query, Searcher, plain, read_queries
 
-# %% ../../nbs/search/06_results.ipynb #eb308f0e
+# %% ../../nbs/search/06_results.ipynb #1b33f52c
 _NO_MATCH_HINT = (
     ". Filters compare texts exactly ('Red' is not 'red'), and '20' in quotes is a text, "
     "not a number. ern_index info shows which columns hold texts and which hold numbers."
@@ -52,7 +52,7 @@ def hits_table(
         table.add_row(str(rank), f"{hit.score:.3f}", *map(escaped, texts))
     return table
 
-
+# %% ../../nbs/search/06_results.ipynb #51a6b8e4
 def _title(query: Query) -> str:
     "The query in one line: reference, text and filter."
     parts = [str(query.name or query.image or "")]
@@ -67,7 +67,7 @@ def _columns_text(hit: Hit, labels: Sequence[str]) -> str:
     shown = [c for c in labels or hit.columns if c in hit.columns]
     return "; ".join(f"{c} {plain(hit.columns[c])}" for c in shown)
 
-# %% ../../nbs/search/06_results.ipynb #f5efb822
+# %% ../../nbs/search/06_results.ipynb #2ded8df8
 def _as_json(query: Query, hits: Sequence[Hit]) -> dict[str, Any]:
     "The query and its hits as one JSON object."
     given = {

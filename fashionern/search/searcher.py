@@ -133,7 +133,7 @@ class Searcher:
                 hits.append(Hit(photo.name, score, photo.path, photo.columns))
         return hits[: query.k]
 
-
+# %% ../../nbs/search/03_searcher.ipynb #0fd3e4d2
 def _is_reference(photo: Photo, name: Optional[str], digest: Optional[int]) -> bool:
     return photo.name == name or digest is not None and photo.mark[2] == digest
 
@@ -160,7 +160,7 @@ def read_queries(
         raise ErnError(f"{path} contains no query. Write one JSON object per line.")
     return queries
 
-
+# %% ../../nbs/search/03_searcher.ipynb #32ea28bf
 def _parse_query(line: str, where: str, folder: Path, default: Query) -> Query:
     try:
         fields = json.loads(line)

@@ -357,7 +357,7 @@ def test_kinds_addresses_and_names_that_milvus_refuses(tmp_path):
         )
         > 0.95
     )
-    assert "rename" in sentence(store.put, [Photo("\udc80.jpg", "/p")], vectors[:1])
+    assert "Rename the file" in sentence(store.put, [Photo("\udc80.jpg", "/p")], vectors[:1])
     assert "bytes" in sentence(store.put, [Photo("x" * 70_000, "/p")], vectors[:1])
     assert len(store) == 200
     store.close()

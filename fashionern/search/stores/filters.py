@@ -138,7 +138,7 @@ def _number(token: _Token) -> Union[int, float]:
     is_exact = token.value.lstrip("+-").isdigit() and abs(value) < 2**53
     return int(token.value) if is_exact else value
 
-
+# %% ../../../nbs/search/stores/00_filters.ipynb #a4affa1e
 class _Parser:
     "A position in the tokens of one filter."
 
@@ -163,7 +163,7 @@ class _Parser:
             raise _error(unexpected.position, problem)
         return token
 
-
+# %% ../../../nbs/search/stores/00_filters.ipynb #c7f557a1
 def _described(token: _Token, text_expected: bool) -> str:
     "A token as an error names it."
     if token.kind == "end":
@@ -174,7 +174,7 @@ def _described(token: _Token, text_expected: bool) -> str:
         return f"the column {value}. Write '{text}' for the text"
     return repr(value)
 
-# %% ../../../nbs/search/stores/00_filters.ipynb #cee18ec4
+# %% ../../../nbs/search/stores/00_filters.ipynb #90ea0943
 _COMPARISONS = ("=", "!=", "<", "<=", ">", ">=")
 
 

@@ -165,14 +165,14 @@ class VectorSearch:
         is_row = (rows >= 0) & (rows < len(self.vectors))  # a damaged file may hold any number
         return np.where(is_row, rows, -1)
 
-
+# %% ../../../nbs/search/stores/02_folder.ipynb #f3120e99
 def _best(scores: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     "The k best of each query's (Q, N) scores and their rows; row -1 comes last."
     scores = np.where(rows < 0, -np.inf, scores)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
-# %% ../../../nbs/search/stores/02_folder.ipynb #369ecfc4
+# %% ../../../nbs/search/stores/02_folder.ipynb #9b466e67
 def tune_width(
     search: VectorSearch,
     k: int = 10,
@@ -248,7 +248,7 @@ def _is_sound_approximate(facts: Any, rows: int) -> bool:
         return False
     return 0 <= facts["covered"] <= rows and facts["photos"] >= 0 and 0 < facts["breadth"] <= _MAX_WIDTH
 
-# %% ../../../nbs/search/stores/02_folder.ipynb #6faf1560
+# %% ../../../nbs/search/stores/02_folder.ipynb #bd12df3f
 def read_faiss(path: Path, dim: int) -> faiss.Index:
     "The approximate index of a file. Raises an `ErnError` unless it holds (N, dim) vectors."
     try:
@@ -327,7 +327,7 @@ class _FolderVectors(Reader):
         "(rows, D), memory-mapped."
         return self.vectors.read(self.records.fact("next"))
 
-# %% ../../../nbs/search/stores/02_folder.ipynb #fea20e70
+# %% ../../../nbs/search/stores/02_folder.ipynb #d5a35161
 def _add_rows(index: faiss.Index, vectors: np.ndarray, rows: np.ndarray) -> None:
     "Add these rows to an approximate index."
     hidden = len(rows) < 50_000
@@ -418,11 +418,11 @@ class FolderStore(_FolderVectors):
         names = self.names(np.unique(rows[rows >= 0]).tolist())
         return [_named(names, *hits) for hits in zip(rows.tolist(), scores.tolist())]
 
-
+# %% ../../../nbs/search/stores/02_folder.ipynb #5fa7f5c0
 def _named(names: dict[int, str], rows: list[int], scores: list[float]) -> list[tuple[str, float]]:
     return [(names[row], score) for row, score in zip(rows, scores) if row in names]
 
-# %% ../../../nbs/search/stores/02_folder.ipynb #3156ad9e
+# %% ../../../nbs/search/stores/02_folder.ipynb #0500f3a2
 def _new_folder(where: str | Path) -> Path:
     "Create a folder. Raises an `ErnError` if it holds anything except an unfinished index."
     folder = Path(where)

@@ -196,7 +196,7 @@ def _read_about(client: Any, where: str | Path) -> dict[str, Any]:
     except ValueError:
         raise ErnError(f"The collection {name} in {where} is not an index. Choose another name.") from None
 
-
+# %% ../../../nbs/search/stores/03_milvus.ipynb #0f6984ff
 def _no_index(where: str | Path) -> ErnError:
     command = f"ern_index build --images DIR --model RUN --store {where}"
     return ErnError(f"There is no index in {where}. Build one with {command}.")
@@ -310,7 +310,7 @@ class _Connection:
         with _milvus_errors(self.where):
             return getattr(self.client, method)(self._name, timeout=TIMEOUT_SECONDS, **arguments)
 
-# %% ../../../nbs/search/stores/03_milvus.ipynb #6140532e
+# %% ../../../nbs/search/stores/03_milvus.ipynb #0839ea00
 class _Rows(_Connection):
     "Reads the rows of a collection."
 
@@ -352,7 +352,7 @@ class _Rows(_Connection):
                 yield from rows
             pages.close()
 
-
+# %% ../../../nbs/search/stores/03_milvus.ipynb #f1cccb41
 def _by_frequency(counts: Counter) -> list:
     "The values, most frequent first; numbers before texts."
     return sorted(counts, key=lambda v: (-counts[v], isinstance(v, str), v))
