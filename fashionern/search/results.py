@@ -36,7 +36,7 @@ def hits_table(
     hits: Sequence[Hit],
     labels: Sequence[str] = (),  # columns to show, in this order; default: all
 ) -> Table | str:
-    "The hits as a table, or a sentence if there are none; both are rich text."
+    "The hits as a table, or one line of text if there are none; both are rich text."
     if not hits:
         hint = _NO_MATCH_HINT if query.where else ""
         return f"[italic]{escaped(_title(query))}[/]: no photo matches{hint}"
