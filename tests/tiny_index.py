@@ -1,4 +1,4 @@
-"A small index of drawn garments with a product table, and a searcher over it: what the tests of the search page look at."
+"A small index of drawn garments with a product table, and its searcher, for the tests of the search page."
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.tme import Encoders
 from fashionern.models.hub import Retriever
 from fashionern.models.registry import create_model
-from fashionern.search.index import begin_store, compare, fill
+from fashionern.search.index import begin_store, encode_into, plan_update
 from fashionern.search.searcher import Searcher
 
 
@@ -24,12 +24,18 @@ def tiny_searcher(
     torch.manual_seed(0)
     photos = folder / "photos"
     (photos / "women").mkdir(parents=True)
-    designs, rows = sample_designs("dress", count, np.random.default_rng(0), set()), {}
+    designs = sample_designs("dress", count, np.random.default_rng(0), set())
+    rows = {}
     for i, design in enumerate(designs):
         name = f"women/{i:02}.png" if i % 2 else f"O'Neill {i:02} ✓.jpg"
         draw_file((design, (0, i), size, photos / name))
-        rows[name] = {"colour": design.colour, "length": design.length, "brand": ("O'Neill", "Été & fils")[i % 2], "price": 10.0 + i % 5}
+        rows[name] = {
+            "colour": design.colour,
+            "length": design.length,
+            "brand": ("O'Neill", "Été & fils")[i % 2],
+            "price": 10.0 + i % 5,
+        }
     retriever = Retriever(Encoders(create_clip(TINY)), create_model("dvr@mask_padding", 128, ffn=64)).eval()
-    store = begin_store(folder / "index", retriever, "a model made for this test")
-    fill(store, retriever, compare(store, photos, rows).todo)
+    store = begin_store(folder / "index", retriever, "a model of this test")
+    encode_into(store, retriever, plan_update(store, photos, rows).to_encode)
     return Searcher(retriever, store)

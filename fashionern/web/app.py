@@ -27,7 +27,7 @@ import fashionern
 from ..data.images import load_image
 from ..encoders.feature_store import digest_of
 from ..errors import ErnError, plural
-from ..search.config import one_place
+from ..search.config import index_location
 from ..search.inventory import check_labels
 from ..search.searcher import Hit, Query, Searcher, plain
 from ..search.stores.base import Store

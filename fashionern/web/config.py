@@ -13,7 +13,7 @@ from typing import Optional, Sequence
 import tyro
 
 from ..registry import load_plugins
-from ..search.config import one_place
+from ..search.config import index_location
 from ..training.config import Plugin, check_flag
 
 # %% ../../nbs/web/00_config.ipynb #ca6c960d
@@ -49,7 +49,7 @@ class AppConfig:
     plugin: Plugin = ()
 
     def __post_init__(self) -> None:
-        one_place(self.index, self.store)
+        index_location(self.index, self.store)
         check_flag(0 < self.port < 65536, "port", self.port, "must be from 1 to 65535")
 
 # %% ../../nbs/web/00_config.ipynb #809e3adb

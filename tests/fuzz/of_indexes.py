@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fashionern.encoders.feature_store import FeatureStore
 from fashionern.models.hub import KIND  # noqa: F401  heavy imports before the fork
-from fashionern.search.inventory import _told_table, describe, open_store
+from fashionern.search.inventory import describe, info_table, open_store
 from fashionern.search.results import hits_table
 from fashionern.search.searcher import Hit, Query
 from fashionern.search.stores.base import Photo
@@ -43,8 +43,8 @@ def _build() -> None:
             index.add_with_ids(_vectors(), np.arange(ROWS)) if kind != "flat" else index.add(_vectors())
             faiss.write_index(index, str(folder / f"approximate-{kind}.faiss"))
         with store.records.writing():
-            store.records.set("approximate", {"file": "approximate-hnsw.faiss", "covered": ROWS, "photos": ROWS, "breadth": 16, "recall@10": 1.0})
-        store.records.ask("pragma wal_checkpoint(truncate)")
+            store.records.set_fact("approximate", {"file": "approximate-hnsw.faiss", "covered": ROWS, "photos": ROWS, "breadth": 16, "recall@10": 1.0})
+        store.records.query("pragma wal_checkpoint(truncate)")
         store.close()
         FILES.update({p.name: p.read_bytes() for p in folder.iterdir() if not p.name.endswith(("-wal", "-shm"))})
 
@@ -57,7 +57,7 @@ def _asked(folder: Path) -> None:
         json.dumps(told, ensure_ascii=False, indent=2).encode()
         with open(folder / "out.txt", "w", encoding="utf-8") as out:
             say = Console(file=out, width=100).print
-            say(_told_table(told))
+            say(info_table(told))
             names = sorted(store.marks())
             for where in (None, parse_filter("colour = 'red' and not price > 5")):
                 found = store.find(_vectors()[:2], 5, where)
