@@ -52,9 +52,6 @@ class Source:
     first_wins: bool = False  # an archive may contain an image more than once
 
 # %% ../../../nbs/data/download/03_prepare.ipynb #2814d79e
-KNOWN = "matches the known copy"
-
-
 def count_entries(content: bytes, suffix: str) -> int:
     "Items of a JSON list or object, or non-empty lines of text. Raises a `ValueError` otherwise."
     text = content.decode("utf-8-sig")
@@ -67,6 +64,9 @@ def count_entries(content: bytes, suffix: str) -> int:
     if not isinstance(value, (list, dict)):
         raise ValueError("neither a JSON list nor an object")
     return len(value)
+
+# %% ../../../nbs/data/download/03_prepare.ipynb #ce213c9c
+KNOWN = "matches the known copy"
 
 
 def verify(content: bytes, annotation: Annotation) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _annotation_folder(given: Path, names: set[str], max_bytes: int) -> Iterator
     else:
         raise ErnError(f"There is no folder or archive {given}. Check --annotations.")
 
-# %% ../../../nbs/data/download/03_prepare.ipynb #4eb6422a
+# %% ../../../nbs/data/download/03_prepare.ipynb #29a43ceb
 def take_annotations(
     given: Path,  # folder or archive
     root: Path,  # of the dataset
@@ -219,7 +219,7 @@ def _load_splits(name: str, root: Path) -> list[TripletDataset]:
             continue
     return splits
 
-# %% ../../../nbs/data/download/03_prepare.ipynb #70463a11
+# %% ../../../nbs/data/download/03_prepare.ipynb #3db15198
 def _fetch_missing_images(
     source: Source, root: Path, retry_gone: bool, policy: FetchPolicy
 ) -> tuple[int, dict[str, list[str]]]:
@@ -356,7 +356,7 @@ def _obtain(
         failed["images"] = reasons
     return done, {what: names for what, names in failed.items() if names}
 
-# %% ../../../nbs/data/download/03_prepare.ipynb #f129d5ac
+# %% ../../../nbs/data/download/03_prepare.ipynb #d09c31da
 def _verify_all(source: Source, root: Path) -> dict[str, dict[str, Any]]:
     "Path → result of `verify`. Prints each file that is not as expected, and a summary."
     results = {}
