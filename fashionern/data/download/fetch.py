@@ -257,8 +257,9 @@ class Fetcher:
         "The body and its address, or None and the address to try next."
         started = time.monotonic()
         try:
-            options = {"preload_content": False, "redirect": False, "decode_content": False}
-            response = self._pool.request("GET", url, **options)
+            response = self._pool.request(
+                "GET", url, preload_content=False, redirect=False, decode_content=False
+            )
         except CONNECTION_ERRORS:
             host.record(refused=True)
             raise FetchError("no connection or no answer", retry=True) from None
