@@ -55,7 +55,7 @@ def conditions(where: list[str]) -> dict[str, list[str]]:
 
 
 def unpack_photos(o: argparse.Namespace) -> dict[str, dict[str, int]]:
-    "Unpack the archive, if there is one; its counts if something was written."
+    "Unpack the archive, if there is one. Returns its counts if something was written."
     if not o.images:
         return {}
     if o.images.is_dir():
@@ -70,7 +70,7 @@ def unpack_photos(o: argparse.Namespace) -> dict[str, dict[str, int]]:
 
 
 def build(o: argparse.Namespace, where: dict[str, list[str]]) -> dict:
-    "Write the dataset folder; its report."
+    "Write the dataset folder and return its report."
     return triplets_from_table(
         o.table,
         o.id_column,
@@ -102,7 +102,7 @@ def rows(report: dict) -> list[tuple[str, object]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    "Unpack, build and check; the exit status, 0 if complete, 1 if not, 2 if the input is wrong."
+    "Unpack, build and check. Returns 0 if complete, else 1. Wrong input exits with status 2."
     o = parse(argv)
     with exit_on_error():
         where = conditions(o.where)  # first, so that an error is reported before a large archive is unpacked

@@ -24,15 +24,9 @@ def unpack_images(
     progress: bool = True,  # show a progress bar
 ) -> Unpacked:
     "Unpack the photos that do not exist yet. Raises an `ErnError` if the archive is refused."
-    return unpack(
-        path,
-        folder,
-        flat(IMAGE_SUFFIXES),
-        noun="photo",
-        collision_key=lambda name: PurePosixPath(name).stem,
-        max_bytes=max_bytes,
-        progress=progress,
-    )
+    stem = lambda name: PurePosixPath(name).stem
+    place = flat(IMAGE_SUFFIXES)
+    return unpack(path, folder, place, "photo", stem, max_bytes=max_bytes, progress=progress)
 
 # %% ../../../nbs/data/catalogue/00_photos.ipynb #a26a4c3d
 BRIGHTNESS_MARGIN = 4  # of 255, by which a cell must be brighter than its neighbour

@@ -95,7 +95,7 @@ def read_table(
     needed: Iterable[str] = (),  # columns that must exist
     name_column: Optional[str] = None,  # one more; the last one of a CSV file may contain unquoted commas
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    "The table as text, '' for missing values, and counts for the report. Raises an `ErnError`."
+    "The table as text ('' if missing), and counts. Raises an `ErnError` for an unreadable table."
     path = Path(path)
     exact = list(needed)
     check_path("table", path)
@@ -193,7 +193,7 @@ def split_products(
     sizes: dict[str, float | int | None],  # split → number, share below 1, or None for the rest
     seed: int = 42,  # of the order
 ) -> dict[str, list[int]]:
-    "Sorted indices of the products of each split. No group is in two splits."
+    "Sorted product indices of each split. Raises an `ErnError` for sizes that do not fit."
     wanted = _split_sizes(sizes, len(groups))
     members = defaultdict(list)
     for i, group in enumerate(groups.tolist()):
@@ -358,7 +358,7 @@ def triplets_from_table(
     seed: int = 42,  # of splits, pairs and texts
     progress: bool = True,  # show progress bars
 ) -> dict:
-    "Write the folder that `load_folder` reads; the content of `report.json`. Raises an `ErnError`."
+    "Write the folder for `load_folder` and return its report. Raises an `ErnError` for wrong input."
     root = Path(root)
     attributes = tuple(attributes)
     _check_options(attributes, per_product, queries)
@@ -441,7 +441,7 @@ def _build(
 
 # %% ../../../nbs/data/catalogue/02_table.ipynb #012cb816
 def _build_split(root: Path, split: str, products: list[Product], o: dict, seed: int) -> dict:
-    "Draw the triplets of one split and write its files; its numbers for the report."
+    "Draw the triplets of one split and write its files. Returns its numbers for the report."
     attributes = tuple(o["attributes"])
     if split == "train":
         entries = one_change_triplets(products, attributes, o["per_product"], seed=seed)

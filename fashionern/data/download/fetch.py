@@ -286,7 +286,7 @@ def fetch_file(
     max_bytes: int = 200_000_000,  # a longer file is refused
     fetcher: Optional[Fetcher] = None,  # of the run
 ) -> bool:
-    "Download a file if it does not exist; whether it did. Raises an `ErnError` on failure."
+    "Download a file unless it exists; True if downloaded. Raises an `ErnError` on failure."
     path = Path(path)
     if path.is_file():
         return False

@@ -122,14 +122,14 @@ def _annotation_folder(given: Path, names: set[str], max_bytes: int) -> Iterator
     else:
         raise ErnError(f"There is no folder or archive {given}. Check --annotations.")
 
-# %% ../../../nbs/data/download/03_prepare.ipynb #29a43ceb
+# %% ../../../nbs/data/download/03_prepare.ipynb #819798cf
 def take_annotations(
     given: Path,  # folder or archive
     root: Path,  # of the dataset
     wanted: tuple[Annotation, ...],
     max_bytes: int,  # limit for an unpacked archive
 ) -> list[str]:
-    "Copy the files that do not exist yet, except broken ones; the paths of the copied files."
+    "Copy missing files, except broken ones. Returns the paths of the copied files."
     names = {PurePosixPath(annotation.path).name for annotation in wanted}
     taken = []
     with _annotation_folder(given, names, max_bytes) as folder:
@@ -171,7 +171,7 @@ def fetch_annotations(
     wanted: Iterable[Annotation],
     policy: FetchPolicy = FetchPolicy(),
 ) -> tuple[list[str], dict[str, str]]:
-    "Download missing files; paths of the downloaded files, and path → reason for the others."
+    "Download missing files. Returns their paths, and path → reason for the others."
     fetcher = Fetcher(policy)
     fetched = []
     failed = {}
@@ -192,7 +192,7 @@ def unpack_archives(
     archives: Iterable[Path],
     unpack_one: Callable[[Path], Unpacked],
 ) -> dict[str, dict[str, int]]:
-    "Unpack each archive and print its counts; file name → counts."
+    "Unpack each archive and print its counts. Returns file name → counts."
     counts = {}
     for path in archives:
         unpacked = unpack_one(path)
@@ -219,11 +219,11 @@ def _load_splits(name: str, root: Path) -> list[TripletDataset]:
             continue
     return splits
 
-# %% ../../../nbs/data/download/03_prepare.ipynb #3db15198
+# %% ../../../nbs/data/download/03_prepare.ipynb #7cc14c92
 def _fetch_missing_images(
     source: Source, root: Path, retry_gone: bool, policy: FetchPolicy
 ) -> tuple[int, dict[str, list[str]]]:
-    "Download the missing images; how many were downloaded, and reason → names of the others."
+    "Download missing images. Returns their number, and reason → names of the others."
     urls: dict[str, str] = {}
     for annotation in source.url_lists:
         if (root / annotation.path).is_file():
@@ -316,7 +316,7 @@ def parse_options(source: Source, about: str, argv: Optional[list[str]]) -> argp
 
 
 def _validated(o: argparse.Namespace) -> argparse.Namespace:
-    "The options. Creates the dataset's folder; raises an `ErnError` for a wrong value."
+    "The options, after creating `--root`. Raises an `ErnError` for a wrong value."
     for flag, value in (("--workers", o.workers), ("--max-gb", o.max_gb)):
         if value is not None and not value > 0:
             raise ErnError(f"{flag} {value} must be greater than 0.")
@@ -330,7 +330,7 @@ def _validated(o: argparse.Namespace) -> argparse.Namespace:
 def _obtain(
     source: Source, o: argparse.Namespace, policy: FetchPolicy
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    "All steps before the check; what was done, and what could not be fetched."
+    "Run all steps before the check. Returns what was done, and what could not be fetched."
     root = o.root
     max_bytes = int(o.max_gb * 1e9)
     fetch_listed = getattr(o, "fetch_images", False)
@@ -388,7 +388,7 @@ def prepare_dataset(
     argv: Optional[list[str]] = None,
     policy: FetchPolicy = FetchPolicy(),
 ) -> int:
-    "Run all steps; the exit status, 0 if complete, else 1. Wrong input exits with status 2."
+    "Run all steps. Returns 0 if complete, else 1. Wrong input exits with status 2."
     with exit_on_error():
         o = parse_options(source, about, argv)
         if o.workers:
