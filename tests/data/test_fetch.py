@@ -188,7 +188,8 @@ def test_slow_bodies_are_abandoned(server):
 
 def test_slow_headers_are_abandoned(server):
     def slowly(request):
-        for letter in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 2000:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        for letter in b"X-Slow: " + b"x" * 2000:
             request.wfile.write(bytes([letter]))
             time.sleep(0.02)
 
