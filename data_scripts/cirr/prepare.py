@@ -1,16 +1,15 @@
-"CIRR: annotation files, and the images of NLVR2; see README.md beside this file."
+"Prepare CIRR: annotation files, and the images of NLVR2. See README.md."
 
 import sys
 
 from fashionern.data.download.archives import tree
-from fashionern.data.datasets.check import check_dataset, check_sentences, check_table
+from fashionern.data.download.prepare import Annotation, Source, prepare_dataset
 from fashionern.data.images import IMAGE_SUFFIXES
-from fashionern.data.download.prepare import Annotation, Source, run
 
 REPOSITORY = "https://raw.githubusercontent.com/Cuberick-Orion/CIRR/cirr_dataset"
 
 FILES = (  # path, entries, sha256
-    ("captions/cap.rc2.train.json", 28225, ""),  # a copy to take the checksum of was not at hand
+    ("captions/cap.rc2.train.json", 28225, ""),  # no copy was available for a checksum
     ("captions/cap.rc2.val.json", 4181, "a85c3a1aa464f1af7229918e8018d08b8b20ce5dab479ffdf39d61113140f919"),
     ("captions/cap.rc2.test1.json", 4148, "26a2b2e7a5c96c903491aefc7d5f237f03d3cca97712e1b6bb3b231db5ff8001"),
     ("image_splits/split.rc2.train.json", 16939, "7b3f2211ff67e527190754ab778321a3c83f0baa6150d1e6c19646ec25c3bcb9"),
@@ -26,4 +25,4 @@ SOURCE = Source(
 )
 
 if __name__ == "__main__":
-    sys.exit(run(SOURCE, check_dataset, check_table, check_sentences, __doc__))
+    sys.exit(prepare_dataset(SOURCE, __doc__))

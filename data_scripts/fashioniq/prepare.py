@@ -1,11 +1,10 @@
-"FashionIQ: annotation files, images from archives or one by one from the addresses in its lists; see README.md beside this file."
+"Prepare FashionIQ: annotation files, and images from archives or from the listed addresses. See README.md."
 
 import sys
 
 from fashionern.data.download.archives import flat
-from fashionern.data.datasets.check import check_dataset, check_sentences, check_table
+from fashionern.data.download.prepare import Annotation, Source, prepare_dataset
 from fashionern.data.images import IMAGE_SUFFIXES
-from fashionern.data.download.prepare import Annotation, Source, run
 
 REPOSITORY = "https://raw.githubusercontent.com/XiaoxiaoGuo/fashion-iq/master"
 ADDRESSES = "https://raw.githubusercontent.com/hongwang600/fashion-iq-metadata/master"
@@ -31,13 +30,15 @@ FILES = (  # path, entries, sha256
     ("image_splits/split.toptee.test.json", 5374, "25a30d4f4013a04026585399b10980db7cba39dfaad0d97a0671a62e2125ddbf"),
 )  # fmt: skip
 
+URL_LISTS = ("image_url/asin2url.dress.txt", "image_url/asin2url.shirt.txt", "image_url/asin2url.toptee.txt")
+
 SOURCE = Source(
     name="fashioniq",
     annotations=tuple(Annotation(path, f"{REPOSITORY}/{path}", entries, sha256) for path, entries, sha256 in FILES),
     place=flat(IMAGE_SUFFIXES),
-    url_lists=tuple(Annotation(path, f"{ADDRESSES}/{path}") for path in (f"image_url/asin2url.{c}.txt" for c in ("dress", "shirt", "toptee"))),
-    first_wins=True,  # archives of three folders hold an image of two categories twice
+    url_lists=tuple(Annotation(path, f"{ADDRESSES}/{path}") for path in URL_LISTS),
+    first_wins=True,  # an archive with a folder per category contains an image of two categories twice
 )
 
 if __name__ == "__main__":
-    sys.exit(run(SOURCE, check_dataset, check_table, check_sentences, __doc__))
+    sys.exit(prepare_dataset(SOURCE, __doc__))

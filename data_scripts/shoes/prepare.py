@@ -1,11 +1,10 @@
-"Shoes: annotation files, and the shoes among the images of the Attribute Discovery Dataset; see README.md beside this file."
+"Prepare Shoes: annotation files, and the shoes of the Attribute Discovery Dataset. See README.md."
 
 import sys
 
 from fashionern.data.download.archives import tree
-from fashionern.data.datasets.check import check_dataset, check_sentences, check_table
+from fashionern.data.download.prepare import Annotation, Source, prepare_dataset
 from fashionern.data.images import IMAGE_SUFFIXES
-from fashionern.data.download.prepare import Annotation, Source, run
 
 REPOSITORY = "https://raw.githubusercontent.com/XiaoxiaoGuo/fashion-retrieval/master/dataset"
 
@@ -17,7 +16,7 @@ FILES = (  # path, entries, sha256
 
 
 def place(name):
-    "Shoes only: the download holds bags, earrings and ties too."
+    "Only shoes: the archive also contains bags, earrings and ties."
     return tree(IMAGE_SUFFIXES, "attributedata")(name) if name.name.startswith("img_womens_") else None
 
 
@@ -29,4 +28,4 @@ SOURCE = Source(
 )
 
 if __name__ == "__main__":
-    sys.exit(run(SOURCE, check_dataset, check_table, check_sentences, __doc__))
+    sys.exit(prepare_dataset(SOURCE, __doc__))

@@ -1,4 +1,4 @@
-"A user's own data: product tables worked by hand, splits that share nothing, bad input, hostile archives, the real catalogue."
+"A user's own data: product tables worked by hand, disjoint splits, bad input, hostile archives, the real catalogue."
 
 import shutil
 import stat
@@ -15,7 +15,7 @@ from PIL import Image
 
 from fashionern.data.catalogue import table as table_module
 from fashionern.data.catalogue.photos import unpack_images
-from fashionern.data.catalogue.table import one_change_triplets, read_table, select_products, split_products, triplets_from_table
+from fashionern.data.catalogue.table import one_change_triplets, read_table, select_products, triplets_from_table
 from fashionern.data.datasets.factory import create_dataset
 from fashionern.data.datasets.folder import load_folder, read_products
 from fashionern.data.images import ImageFinder
@@ -26,7 +26,7 @@ ATTRIBUTES = ("colour", "kind", "sleeve")
 
 
 def photo(path: Path, number: int) -> None:
-    "A picture unlike that of any other number."
+    "An image that differs from that of any other number."
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(number).integers(0, 255, (8, 6, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize((60, 80)).save(path, quality=95)
@@ -34,18 +34,14 @@ def photo(path: Path, number: int) -> None:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory) -> Path:
-    "120 products in 4 colours, 3 kinds and 2 sleeves; 100 to 119 show the photos of 0 to 19 again, saved anew."
-    root, rows = tmp_path_factory.mktemp("shop"), []
+    "120 products in 4 colours, 3 kinds and 2 sleeves. 100 to 119 have the photos of 0 to 19, saved again."
+    root = tmp_path_factory.mktemp("shop")
+    rows = []
     for i in range(120):
-        rows.append(
-            (
-                i,
-                ("Red", "Navy Blue", "Green", "Black")[i % 4],
-                ("Shirts", "Tops", "Dresses")[i % 3],
-                ("short", "long")[i // 12 % 2],
-                f"Garment {i}",
-            )
-        )
+        colour = ("Red", "Navy Blue", "Green", "Black")[i % 4]
+        kind = ("Shirts", "Tops", "Dresses")[i % 3]
+        sleeve = ("short", "long")[i // 12 % 2]
+        rows.append((i, colour, kind, sleeve, f"Garment {i}"))
         if i < 100:
             photo(root / "images" / f"{i}.jpg", i)
         else:
@@ -78,50 +74,58 @@ def test_a_table_worked_by_hand(tmp_path):
     (tmp_path / "shop.csv").write_text("\n".join(["id,colour,kind,name", *rows]) + "\n")
     for i in range(1, 8):
         photo(tmp_path / "images" / f"{i}.jpg", i)
-    frame, found = read_table(tmp_path / "shop.csv", ["id", "colour", "kind"], "name")
-    assert list(found.values()) == [8, 1, 1, 0]
+    frame, counts = read_table(tmp_path / "shop.csv", ["id", "colour", "kind"], "name")
+    assert list(counts.values()) == [8, 1, 1, 0]
     products, left_out = select_products(frame, "id", ("colour", "kind"), ImageFinder(tmp_path / "images"), "name")
     assert [(p.image, p.name) for p in products][2] == ("3", "bold, with dots")
     assert left_out == {"a chosen attribute is missing": 1, "no photo": 1}
     entries = one_change_triplets(products, ("colour", "kind"), per_product=9)
-    made = {(e["candidate"], e["target"][0], frozenset(e["target"]), e["changed"]) for e in entries}
     both = frozenset({"2", "3"})
-    assert made == {
-        ("1", "2", both, "colour"), ("1", "3", both, "colour"), ("2", "1", frozenset("1"), "colour"), ("3", "1", frozenset("1"), "colour"),
-        ("2", "4", frozenset("4"), "kind"), ("3", "4", frozenset("4"), "kind"), ("4", "2", both, "kind"), ("4", "3", both, "kind"),
-    }  # fmt: skip
+    assert {(e["candidate"], e["target"][0], frozenset(e["target"]), e["changed"]) for e in entries} == {
+        ("1", "2", both, "colour"),
+        ("1", "3", both, "colour"),
+        ("2", "1", frozenset("1"), "colour"),
+        ("3", "1", frozenset("1"), "colour"),
+        ("2", "4", frozenset("4"), "kind"),
+        ("3", "4", frozenset("4"), "kind"),
+        ("4", "2", both, "kind"),
+        ("4", "3", both, "kind"),
+    }
+    values = {p.image: dict(zip(("colour", "kind"), p.values)) for p in products}
     for e in entries:
-        old, new = (
-            {p.image: p.values for p in products}[n][["colour", "kind"].index(e["changed"])]
-            for n in (e["candidate"], e["target"][0])
-        )
-        assert new.lower() in e["captions"][0] and len(e["captions"][0].split()) <= 12 and old != new
+        old = values[e["candidate"]][e["changed"]]
+        new = values[e["target"][0]][e["changed"]]
+        text = e["captions"][0]
+        assert new.lower() in text and len(text.split()) <= 12 and old != new
 
 
 def test_splits_share_no_product_and_no_photo(shop, tmp_path):
     report = make(shop, tmp_path)
     splits = {s: load_folder(tmp_path, s) for s in ("train", "val", "test")}
     images = {s: set(data.all_images()) for s, data in splits.items()}
-    assert {s: len(data.split_images["all"]) for s, data in splits.items()} == {"train": 74, "val": 36, "test": 10}
+    sizes = {s: len(data.split_images["all"]) for s, data in splits.items()}
+    assert sizes == {"train": 74, "val": 36, "test": 10}
     assert sum(map(len, images.values())) == len(set().union(*images.values())) == 120
     assert report["usable"] == {"products": 120, "groups": 100, "in no split": 0}
-    side = {name: s for s, names in images.items() for name in names}
-    assert all(side[str(i)] == side[str(i + 100)] for i in range(20))
-    assert len({side[str(i)] for i in range(20)}) > 1
+    split_of = {}
+    for split, names in images.items():
+        split_of.update(dict.fromkeys(names, split))
+    assert all(split_of[str(i)] == split_of[str(i + 100)] for i in range(20))
+    assert len({split_of[str(i)] for i in range(20)}) > 1
 
 
-def test_every_right_answer_is_listed_and_the_reference_is_none(shop, tmp_path):
+def test_all_targets_are_listed_and_the_reference_is_not_one(shop, tmp_path):
     make(shop, tmp_path)
     for split, per_product in (("train", 4), ("val", 1), ("test", 1)):
-        data, products = create_dataset("folder", tmp_path, split), read_products(tmp_path, split)
+        data = create_dataset("folder", tmp_path, split)
+        products = read_products(tmp_path, split)
         assert set(products) == set(data.split_images["all"]) and data.default_protocol == "table"
         for t in data.triplets:
-            old, new = products[t.reference]["attributes"], products[t.target]["attributes"]
+            old = products[t.reference]["attributes"]
+            new = products[t.target]["attributes"]
             assert sum(old[a] != new[a] for a in ATTRIBUTES) == 1
-            assert (
-                set(t.targets) == {n for n, p in products.items() if p["attributes"] == new}
-                and t.reference not in t.targets
-            )
+            assert set(t.targets) == {n for n, p in products.items() if p["attributes"] == new}
+            assert t.reference not in t.targets
         references = [t.reference for t in data.triplets]
         assert max(map(references.count, references)) == per_product
         assert len({(t.reference, t.target) for t in data.triplets}) == len(data)
@@ -129,19 +133,20 @@ def test_every_right_answer_is_listed_and_the_reference_is_none(shop, tmp_path):
 
 
 def test_csv_and_parquet_give_the_same_files(shop, tmp_path):
-    csv, parquet = make(shop, tmp_path / "csv"), make(shop, tmp_path / "parquet", "shop.parquet")
+    csv = make(shop, tmp_path / "csv")
+    parquet = make(shop, tmp_path / "parquet", "shop.parquet")
     assert csv["splits"] == parquet["splits"] and csv["usable"] == parquet["usable"]
     for path in (tmp_path / "csv").glob("*.*.*"):
         assert path.read_bytes() == (tmp_path / "parquet" / path.name).read_bytes()
     assert len(list((tmp_path / "csv").glob("*.*.*"))) == 9
 
 
-def test_numbers_with_gaps_are_the_same_ids_in_parquet(tmp_path):
+def test_parquet_ids_that_are_floats_become_integers(tmp_path):
     pd.DataFrame({"id": [1.0, None, 3.0], "colour": ["Red", None, "Blue"]}).to_parquet(tmp_path / "t.parquet")
     assert read_table(tmp_path / "t.parquet", ["id"])[0].values.tolist() == [["1", "Red"], ["", ""], ["3", "Blue"]]
 
 
-def test_seed_and_options_decide_and_older_files_do_not_stay(shop, tmp_path):
+def test_seed_and_options_decide_and_older_files_are_deleted(shop, tmp_path):
     make(shop, tmp_path)
     first = (tmp_path / "triplets.train.json").read_bytes()
     report = make(shop, tmp_path, seed=1, test=0)
@@ -164,11 +169,11 @@ def test_unreadable_photos_and_equal_names_are_counted(shop, tmp_path):
     report = triplets_from_table(
         tmp_path / "named.csv", "id", ATTRIBUTES, tmp_path, "name", same_name=True, val=0.4, progress=False
     )
-    assert report["usable"]["groups"] == 2  # 0–39 and 100–119 share photos, and 80–99 a name with these; 40–79 another
+    assert report["usable"]["groups"] == 2  # 0–39 and 100–119 share photos, and 80–99 share a name with these
 
 
 def make_from(shop: Path, root: Path) -> dict:
-    "The folder of `shop`'s table over the photos that `root` has already."
+    "The folder of `shop`'s table, with the photos that `root` already has."
     return triplets_from_table(shop / "shop.csv", "id", ATTRIBUTES, root, "name", progress=False)
 
 
@@ -181,19 +186,19 @@ def make_from(shop: Path, root: Path) -> dict:
         ({"where": {"kind": ["shirts"]}}, ("'shirts'", "Shirts")),
         ({"train": 500}, ("120 products", "train 500")),
         ({"val": None}, ("Only one split",)),
-        ({"val": -1}, ("ask for fewer",)),
+        ({"val": -1}, ("120 products", "val -120", "numbers that fit")),
         ({"per_product": 0}, ("--per-product 0",)),
         ({"attributes": ("name",), "val": 1}, ("1 products of val", "name")),
         ({"table": "none.csv"}, ("none.csv", "--table")),
         ({"table": "images"}, ("no table",)),
     ],
 )
-def test_wrong_options_get_a_sentence(shop, tmp_path, options, words):
-    said = sentence(make, shop, tmp_path, **options)
-    assert all(word in said for word in words), said
+def test_wrong_options_are_explained(shop, tmp_path, options, words):
+    message = sentence(make, shop, tmp_path, **options)
+    assert all(word in message for word in words), message
 
 
-def test_wrong_tables_get_a_sentence(tmp_path, monkeypatch):
+def test_wrong_tables_are_explained(tmp_path, monkeypatch):
     for name, content, word in (
         ("empty.csv", b"", "empty"),
         ("latin.csv", "id,colour\n1,gr\u00fcn\n".encode("latin-1"), "UTF-8"),
@@ -203,27 +208,27 @@ def test_wrong_tables_get_a_sentence(tmp_path, monkeypatch):
         ("excel.csv", b"id;colour\n1;red\n", "commas between the columns"),
     ):
         (tmp_path / name).write_bytes(content)
-        said = sentence(read_table, tmp_path / name)
-        assert name in said and word in said
+        message = sentence(read_table, tmp_path / name)
+        assert name in message and word in message
     (tmp_path / "none.csv").write_text("id,colour\n")
-    assert "No product" in sentence(
-        triplets_from_table, tmp_path / "none.csv", "id", ["colour"], tmp_path, progress=False
-    )
+    message = sentence(triplets_from_table, tmp_path / "none.csv", "id", ["colour"], tmp_path, progress=False)
+    assert "No product" in message
 
-    def lacks_pyarrow(path):
+    def without_pyarrow(path):
         raise ImportError("pyarrow")
 
-    monkeypatch.setattr(table_module.pd, "read_parquet", lacks_pyarrow)
+    monkeypatch.setattr(table_module.pd, "read_parquet", without_pyarrow)
     assert "pip install pyarrow" in sentence(read_table, tmp_path / "broken.parquet")
 
 
-def test_a_group_that_does_not_fit_is_left_over():
+def test_a_group_that_does_not_fit_is_left_out():
     groups = np.array([0] * 8 + [8, 9])
-    assert split_products(groups, {"train": 5, "val": 1}) in ({"train": [8], "val": [9]}, {"train": [9], "val": [8]})
+    parts = table_module.split_products(groups, {"train": 5, "val": 1})
+    assert parts in ({"train": [8], "val": [9]}, {"train": [9], "val": [8]})
 
 
 def archive(path: Path, *names: str, link: str = "") -> Path:
-    "A ZIP file with a little in every name."
+    "A ZIP file with a little content in every member."
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
         for name in names:
             z.writestr(name, bytes(1000))
@@ -242,14 +247,15 @@ def archive(path: Path, *names: str, link: str = "") -> Path:
         (("ok.jpg", "/evil.jpg"), "", "outside its folder"),
         (("ok.jpg", "..\\evil.jpg"), "", "outside its folder"),
         (("ok.jpg", "C:evil.jpg"), "", "outside its folder"),
-        (("ok.jpg",), "evil.jpg", "holds a link"),
+        (("ok.jpg",), "evil.jpg", "contains a link"),
         (("ok.jpg", "other/ok.png"), "", "two photos named 'ok'"),
-        (("readme.txt",), "", "no photo"),
+        (("readme.txt",), "", "no usable photo"),
         (("1.jpg", "2.jpg", "3.jpg"), "", "more than"),
     ],
 )
-def test_hostile_archives_are_refused_whole(tmp_path, names, link, word):
-    zip_file, images = archive(tmp_path / "photos.zip", *names, link=link), tmp_path / "root" / "images"
+def test_hostile_archives_are_refused(tmp_path, names, link, word):
+    zip_file = archive(tmp_path / "photos.zip", *names, link=link)
+    images = tmp_path / "root" / "images"
     assert word in sentence(unpack_images, zip_file, images, max_bytes=2500, progress=False)
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["photos.zip"]
 
@@ -263,38 +269,18 @@ def test_a_damaged_archive_is_refused(tmp_path):
     assert not (tmp_path / "images" / "1.jpg").exists()
 
 
-def test_the_script_makes_the_folder_once(shop, tmp_path):
+def test_a_second_run_of_the_script_changes_nothing(shop, tmp_path):
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as z:
         for path in (shop / "images").iterdir():
             z.write(path, f"photos/{path.name}")
-    command = [
-        sys.executable,
-        str(SCRIPT),
-        "--table",
-        str(shop / "shop.csv"),
-        "--images",
-        str(tmp_path / "photos.zip"),
-        "--root",
-        str(tmp_path / "data"),
-    ]
-    command += [
-        "--name-column",
-        "name",
-        "--attributes",
-        *ATTRIBUTES,
-        "--where",
-        "kind=Shirts,Tops",
-        "--train",
-        "rest",
-        "--val",
-        "0.25",
-    ]
+    command = [sys.executable, str(SCRIPT), "--table", str(shop / "shop.csv")]
+    command += ["--images", str(tmp_path / "photos.zip"), "--root", str(tmp_path / "data")]
+    command += ["--name-column", "name", "--attributes", *ATTRIBUTES, "--where", "kind=Shirts,Tops"]
+    command += ["--train", "rest", "--val", "0.25"]
     first = subprocess.run(command, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
-    assert (
-        "left out: not asked for (where)" in first.stdout
-        and len(create_dataset("folder", tmp_path / "data", "val")) > 0
-    )
+    assert "left out: not asked for (where)" in first.stdout
+    assert len(create_dataset("folder", tmp_path / "data", "val")) > 0
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*")}
     assert subprocess.run(command, capture_output=True, text=True).returncode == 0
     assert times == {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*")}
@@ -302,17 +288,15 @@ def test_the_script_makes_the_folder_once(shop, tmp_path):
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "COLUMN=VALUE" in wrong.stderr
 
 
-def test_folder_entries_name_file_and_place(tmp_path):
-    write_json(
-        tmp_path / "triplets.val.json",
-        [{"candidate": "a", "target": ["b", "c"], "captions": ["is red"]}, {"candidate": "a", "captions": ["x"]}],
-    )
-    said = sentence(load_folder, tmp_path)
-    assert "triplets.val.json, entry 2 (index 1)" in said and "'target'" in said
+def test_a_wrong_entry_is_reported_with_its_file_and_number(tmp_path):
+    entry = {"candidate": "a", "target": ["b", "c"], "captions": ["is red"]}
+    write_json(tmp_path / "triplets.val.json", [entry, {"candidate": "a", "captions": ["x"]}])
+    message = sentence(load_folder, tmp_path)
+    assert "triplets.val.json, entry 2 (index 1)" in message and "'target'" in message
 
 
 class Everywhere(ImageFinder):
-    "Takes every name of a list for an image: a table can be counted without its photos."
+    "Finds an image for every name of a list, so that a table can be counted without its photos."
 
     def __init__(self, names):
         super().__init__()
@@ -321,18 +305,17 @@ class Everywhere(ImageFinder):
 
 def test_counts_of_the_real_catalogue(shared):
     if not (shared / "catalogue" / "styles.csv").is_file():
-        pytest.skip(f"the shared files hold no catalogue: no file {shared / 'catalogue' / 'styles.csv'}")
+        pytest.skip(f"no shared catalogue: there is no file {shared / 'catalogue' / 'styles.csv'}")
     with zipfile.ZipFile(shared / "catalogue" / "images.zip") as z:
         photos = [Path(n).stem for n in z.namelist()]
     attributes = ("articleType", "baseColour", "gender", "usage")
-    frame, found = read_table(
-        shared / "catalogue" / "styles.csv", ["id", *attributes, "masterCategory"], "productDisplayName"
-    )
-    assert (len(photos), len(frame), list(found.values())) == (35_615, 35_615, [35_615, 0, 0, 0])
+    needed = ["id", *attributes, "masterCategory"]
+    frame, counts = read_table(shared / "catalogue" / "styles.csv", needed, "productDisplayName")
+    assert (len(photos), len(frame), list(counts.values())) == (35_615, 35_615, [35_615, 0, 0, 0])
     where = {"masterCategory": ["Apparel", "Footwear"]}
     products, left_out = select_products(frame, "id", attributes, Everywhere(photos), "productDisplayName", where)
     assert (len(products), left_out) == (24_561, {"not asked for (where)": 11_029, "a chosen attribute is missing": 25})
-    parts = split_products(np.arange(len(products)), {"train": 16_000, "val": 3_970})
+    parts = table_module.split_products(np.arange(len(products)), {"train": 16_000, "val": 3_970})
     assert {s: len(p) for s, p in parts.items()} == {"train": 16_000, "val": 3_970}
     val = one_change_triplets([products[i] for i in parts["val"]], attributes)
     train = one_change_triplets([products[i] for i in parts["train"]], attributes, per_product=4)

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from fashionern.data.catalogue.photos import fingerprint
-from fashionern.data.download.fetch import Refusal
-from fashionern.data.download.image_urls import picture_suffix
+from fashionern.data.download.fetch import FetchError
+from fashionern.data.download.image_urls import image_suffix
 from fashionern.data.images import load_image
 from fashionern.data.transforms import Preprocess
 from fashionern.web.uploads import decode_image, encode_jpeg
@@ -101,6 +101,6 @@ def _(data: bytes, folder: Path) -> None:
 @target("fetched-picture", IMAGES)
 def _(data: bytes, folder: Path) -> None:
     try:
-        picture_suffix(data)
-    except Refusal:
-        pass  # the downloader notes the reason and continues
+        image_suffix(data)
+    except FetchError:
+        pass  # the fetcher records its reason and continues

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from fashionern.data.catalogue.phrases import product_sentences
+from fashionern.data.catalogue.phrases import product_descriptions
 from fashionern.data.catalogue.table import read_table, triplets_from_table
 from fashionern.data.datasets.folder import load_folder
 from fashionern.errors import ErnError, unknown_name
@@ -81,7 +81,7 @@ def _(given: tuple, folder: Path) -> None:
 
 @target("product-sentences", draw.builds(dict, draw.lists(draw.tuples(draw.sampled_from(("colour", "sleeveLength", "gender", "articleType", "{new}", "(", "neck")), draw.sampled_from([s for s in STRINGS if len(s) < 1000])), 4)))
 def _(attributes: dict, folder: Path) -> None:
-    product_sentences(attributes, "a name")
+    product_descriptions(attributes, "a name")
 
 
 # --- conditions --------------------------------------------------------------------------------------------------------
