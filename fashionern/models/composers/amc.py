@@ -42,21 +42,22 @@ class ResidualCell(nn.Module):
     def forward(self, regions: Tensor, text: Tensor) -> Tensor:
         return _layer_norm(regions)
 
-# %% ../../../nbs/models/composers/08_amc.ipynb #b8b72c5e
+# %% ../../../nbs/models/composers/08_amc.ipynb #0801b6b7
 class GlobalCell(nn.Module):
     "Joins each region with the text; the first `places` of them (None: all) then attend to all."
 
     def __init__(self, dim: int, heads: int = 8):
         super().__init__()
-        self.region = nn.Linear(dim, dim)  # `region` and `text` are the two halves of one layer over [region; text]
+        # region and text are the two halves of one layer over [region; text]
+        self.region = nn.Linear(dim, dim)
         self.text = nn.Linear(dim, dim, bias=False)
         self.norm_attn = nn.LayerNorm(dim)
         self.norm_ffn = nn.LayerNorm(dim)
         self.attn = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.ffn = nn.Sequential(nn.Linear(dim, dim // 2), nn.ReLU(), nn.Linear(dim // 2, dim))
         with torch.no_grad():
-            attn_value = self.attn.in_proj_weight[2 * dim :]
-            for weight in (self.region.weight, self.text.weight, attn_value, self.attn.out_proj.weight):
+            value_weight = self.attn.in_proj_weight[2 * dim :]
+            for weight in (self.region.weight, self.text.weight, value_weight, self.attn.out_proj.weight):
                 weight.copy_(torch.eye(dim))
 
     def forward(self, regions: Tensor, text: Tensor, places: Optional[int] = None) -> Tensor:
@@ -80,7 +81,7 @@ class StyleCell(nn.Module):
     def forward(self, regions: Tensor, text: Tensor) -> Tensor:
         return _layer_norm(self.gamma(text)[:, None] * regions + self.beta(text)[:, None])
 
-# %% ../../../nbs/models/composers/08_amc.ipynb #68bb6b62
+# %% ../../../nbs/models/composers/08_amc.ipynb #38755b48
 class ExpertLayer(nn.Module):
     "The three cells, weighted by the router's gates: (B, S, D) → the first `places` of S."
 
@@ -94,13 +95,13 @@ class ExpertLayer(nn.Module):
     def forward(self, regions: Tensor, text: Tensor, places: Optional[int] = None) -> Tensor:
         gates = self.router(regions, text)
         first = regions[:, :places]
-        cells = (self.residual(first, text), self.joint(regions, text, places), self.style(first, text))
+        cells = [self.residual(first, text), self.joint(regions, text, places), self.style(first, text)]
         return sum(gate[:, None, None] * cell for gate, cell in zip(gates.unbind(1), cells))
 
 # %% ../../../nbs/models/composers/08_amc.ipynb #caac9cbb
 @COMPOSERS.register("amc")
 class AMC(Composer):
-    "Composer after AMC (Zhu et al., 2023): two layers of routed experts; (B, D) queries of unit length."
+    "Composer after AMC (Zhu et al., 2023): two layers of routed experts."
 
     def __init__(
         self,
@@ -115,7 +116,7 @@ class AMC(Composer):
         return F.normalize(self._outputs(reference, text)[-1], dim=-1)
 
     def auxiliary_loss(self, reference: ImageFeatures, text: TextFeatures, target: ImageFeatures) -> Tensor:
-        "Mean squared difference between the similarity matrices of the queries and of their targets."
+        "Mean squared difference between the queries' and the targets' similarity matrices."
         query = F.normalize(torch.cat(self._outputs(reference, text), -1), dim=-1).float()
         goal = target.embedding.float()
         with torch.autocast(query.device.type, enabled=False):
@@ -132,7 +133,8 @@ class AMC(Composer):
     def _inputs(reference: ImageFeatures, text: TextFeatures) -> tuple[Tensor, Tensor]:
         "(B, 1 + P, D) regions and (B, D) text, of length √D."
         scale = text.embedding.shape[-1] ** 0.5
-        return scale * torch.cat([reference.embedding[:, None], reference.local], 1), scale * text.embedding
+        regions = torch.cat([reference.embedding[:, None], reference.local], 1)
+        return scale * regions, scale * text.embedding
 
     def _outputs(self, reference: ImageFeatures, text: TextFeatures) -> list[Tensor]:
         "(B, D) of each layer, at the global image's position."

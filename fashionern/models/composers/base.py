@@ -30,7 +30,7 @@ class Attention:
 class Composer(nn.Module):
     "Base class of every composer: `forward` returns the query, everything else has a default."
 
-    reads_padding: bool = False  # True: padding tokens change the query, so texts keep their full length
+    reads_padding: bool = False  # True: padding changes the query, so texts keep their full length
 
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
         "(B, D) queries of unit length from B reference images and B modification texts."
@@ -49,13 +49,15 @@ class Composer(nn.Module):
         "How much each query draws on each crop and token; None for a composer without such shares."
         return None
 
-    def auxiliary_loss(self, reference: ImageFeatures, text: TextFeatures, target: ImageFeatures) -> Optional[Tensor]:
+    def auxiliary_loss(
+        self, reference: ImageFeatures, text: TextFeatures, target: ImageFeatures
+    ) -> Optional[Tensor]:
         "A scalar to add to the retrieval loss; None adds nothing."
         return None
 
-# %% ../../../nbs/models/composers/00_base.ipynb #04468c9b
+# %% ../../../nbs/models/composers/00_base.ipynb #7dc7626f
 class TargetHead(nn.Module):
-    "Base class of every target head: `forward` returns the embedding that queries are compared with."
+    "Base class of every target head: `forward` returns the embedding queries are compared with."
 
     def forward(self, images: ImageFeatures) -> Tensor:
         "(B, D) embeddings of B images."

@@ -16,7 +16,7 @@ from ...records import ImageFeatures, TextFeatures
 # %% ../../../nbs/models/composers/06_combiner.ipynb #97548d1e
 @COMPOSERS.register("combiner")
 class Combiner(Composer):
-    "Composer of CLIP4Cir: mixture + s·text + (1 − s)·image, L2-normalised. Parameters have the published names."
+    "Composer of CLIP4Cir: mixture + s·text + (1 − s)·image, L2-normalised; published names."
 
     def __init__(self, dim: int):  # D
         super().__init__()
@@ -25,7 +25,11 @@ class Combiner(Composer):
         self.combiner_layer = nn.Linear(8 * dim, 8 * dim)
         self.output_layer = nn.Linear(8 * dim, dim)
         self.dynamic_scalar = nn.Sequential(
-            nn.Linear(8 * dim, 8 * dim), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8 * dim, 1), nn.Sigmoid()
+            nn.Linear(8 * dim, 8 * dim),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(8 * dim, 1),
+            nn.Sigmoid(),
         )
         self.dropout = nn.Dropout(0.5)
 

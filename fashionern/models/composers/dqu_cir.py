@@ -28,10 +28,10 @@ def read_off(
         scores = scores.masked_fill(~mask.bool(), float("-inf"))
     return torch.einsum("bn,bnd->bd", scores.softmax(-1), tokens)
 
-# %% ../../../nbs/models/composers/12_dqu_cir.ipynb #6a9d38ac
+# %% ../../../nbs/models/composers/12_dqu_cir.ipynb #527294c3
 @COMPOSERS.register("dqu-cir")
 class DQU(Composer):
-    "Composer after DQU-CIR (Wen et al., SIGIR 2024): a text-oriented and a vision-oriented query, weighted by an MLP."
+    "Composer after DQU-CIR (Wen et al., SIGIR 2024): two unified queries, weighted by an MLP."
 
     def __init__(
         self,
@@ -60,8 +60,10 @@ class DQU(Composer):
         "The text-oriented and the vision-oriented query, (B, D) each, unit length."
         regions = torch.cat([reference.embedding[:, None], reference.local], 1)
         caption = self.caption(read_off(text.embedding, regions, self.temperature))
-        writing = self.writing(read_off(reference.embedding, text.tokens, self.temperature, text.mask))
-        return F.normalize(text.embedding + caption, dim=-1), F.normalize(reference.embedding + writing, dim=-1)
+        words = read_off(reference.embedding, text.tokens, self.temperature, text.mask)
+        writing = self.writing(words)
+        text_oriented = F.normalize(text.embedding + caption, dim=-1)
+        return text_oriented, F.normalize(reference.embedding + writing, dim=-1)
 
     def weights(self, text_oriented: Tensor, vision_oriented: Tensor) -> Tensor:
         "(B, D), (B, D) → (B, 2) shares of the two queries; they sum to one."
@@ -70,4 +72,5 @@ class DQU(Composer):
 
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
         queries = self.unify(reference, text)
-        return F.normalize(torch.einsum("bk,bkd->bd", self.weights(*queries), torch.stack(queries, 1)), dim=-1)
+        mixed = torch.einsum("bk,bkd->bd", self.weights(*queries), torch.stack(queries, 1))
+        return F.normalize(mixed, dim=-1)

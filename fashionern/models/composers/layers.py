@@ -24,7 +24,7 @@ class GatedCombiner(nn.Module):
         self,
         dim: int,  # D
         floor: float = 0.0,  # published: 0; above it neither side can be shut out
-        noise: float = 0.0,  # published: 0; in training, this share of samples gets an s drawn evenly from (0, 1)
+        noise: float = 0.0,  # published: 0; share of training samples with s drawn evenly from (0, 1)
     ):
         super().__init__()
         if not 0 <= floor < 0.5:
@@ -36,7 +36,11 @@ class GatedCombiner(nn.Module):
         self.text = nn.Sequential(nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Dropout(0.5))
         self.image = nn.Sequential(nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Dropout(0.5))
         self.gate = nn.Sequential(
-            nn.Linear(8 * dim, 8 * dim), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8 * dim, 1), nn.Sigmoid()
+            nn.Linear(8 * dim, 8 * dim),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(8 * dim, 1),
+            nn.Sigmoid(),
         )
 
     def forward(
@@ -44,7 +48,8 @@ class GatedCombiner(nn.Module):
         image: Tensor,  # (B, D)
         text: Tensor,  # (B, D)
     ) -> Tensor:  # (B, D), unit length
-        s = self.floor + (1 - 2 * self.floor) * self.gate(torch.cat([self.text(text), self.image(image)], -1))
+        gate = self.gate(torch.cat([self.text(text), self.image(image)], -1))
+        s = self.floor + (1 - 2 * self.floor) * gate
         if self.training and self.noise:
             s = torch.where(torch.rand_like(s) < self.noise, torch.rand_like(s), s)
         return F.normalize(s * text + (1 - s) * image, dim=-1)
@@ -76,7 +81,7 @@ class SelfGuided(nn.Module):
     def weights(
         self,
         x: Tensor,  # (B, P, D)
-        mask: Optional[Tensor] = None,  # (B, P) False for vectors to ignore; at least one True per row
+        mask: Optional[Tensor] = None,  # (B, P) False: ignored; at least one True per row
     ) -> Tensor:
         "(B, P) weights that sum to one."
         parts = self.local(x.flatten(0, 1)).view_as(x) if self.per_channel else self.local(x)
@@ -88,7 +93,7 @@ class SelfGuided(nn.Module):
 
 
 def mean_of(x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-    "(B, P, D) → (B, D): mean of the vectors where the (B, P) mask is True, or of all without a mask."
+    "(B, P, D) → (B, D): mean of the vectors where the (B, P) mask is True; None: of all."
     if mask is None:
         return x.mean(1)
     share = mask.to(x.dtype)[..., None]
@@ -130,12 +135,14 @@ class JointTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-12)
         self.dropout = nn.Dropout(0.1)
         layer = dict(dropout=0.1, activation="gelu", layer_norm_eps=1e-12, batch_first=True)
-        self.layers = nn.ModuleList(nn.TransformerEncoderLayer(dim, heads, ffn, **layer) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(dim, heads, ffn, **layer) for _ in range(layers)
+        )
         for block in self.layers:
             block.dropout.p = 0.0
-            attn = block.self_attn
-            for weight in (attn.in_proj_weight, attn.out_proj.weight, block.linear1.weight, block.linear2.weight):
-                nn.init.normal_(weight, std=0.02)
+            nn.init.normal_(block.self_attn.in_proj_weight, std=0.02)
+            for linear in (block.self_attn.out_proj, block.linear1, block.linear2):
+                nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(block.linear1.bias)
             nn.init.zeros_(block.linear2.bias)
 
@@ -143,7 +150,7 @@ class JointTransformer(nn.Module):
         self,
         local: Tensor,  # (B, P, D) crops of the reference
         words: Tensor,  # (B, L, D) tokens of the modification text
-        mask: Optional[Tensor] = None,  # (B, L) False at padding, which is then not attended; None: all are attended
+        mask: Optional[Tensor] = None,  # (B, L) False: padding, not attended; None: all attended
     ) -> tuple[Tensor, Tensor]:  # (B, P, D) and (B, L, D), unit length
         x = self._embed(local, words)
         hidden = _hidden(local, mask)
@@ -154,12 +161,14 @@ class JointTransformer(nn.Module):
 
     def _embed(self, local: Tensor, words: Tensor) -> Tensor:
         x = torch.cat([self.cls.expand(len(local), -1, -1), local, words], 1)
-        kind = torch.cat([self.kind[:1].expand(1 + local.shape[1], -1), self.kind[1:].expand(words.shape[1], -1)])
+        image_kind = self.kind[:1].expand(1 + local.shape[1], -1)
+        text_kind = self.kind[1:].expand(words.shape[1], -1)
+        kind = torch.cat([image_kind, text_kind])
         return self.dropout(self.norm(x + self.position[: x.shape[1]] + kind))
 
     @torch.no_grad()
     def flow(self, local: Tensor, words: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-        "(B, S, S), S = 1 + P + L: attention of each output traced through all layers to the inputs; rows sum to one."
+        "(B, S, S), S = 1 + P + L: attention traced from outputs to inputs; rows sum to one."
         x = self._embed(local, words)
         hidden = _hidden(local, mask)
         flow = None
@@ -172,14 +181,16 @@ class JointTransformer(nn.Module):
 
 def _hidden(local: Tensor, mask: Optional[Tensor]) -> Optional[Tensor]:
     "(B, 1 + P + L) True at padding, the convention of PyTorch's attention."
-    return None if mask is None else torch.cat([mask.new_zeros(len(mask), 1 + local.shape[1]), ~mask], 1)
+    if mask is None:
+        return None
+    return torch.cat([mask.new_zeros(len(mask), 1 + local.shape[1]), ~mask], 1)
 
 # %% ../../../nbs/models/composers/13_layers.ipynb #80bf93a4
 ASK_MODES = ("first", "words", "image")
 
 
 class ModifierGuided(nn.Module):
-    "Words attend to crops or crops to words: (B, K, D), with K = P for 'first' and 'image', and L for 'words'."
+    "Words attend to crops or crops to words: (B, K, D); K is L for 'words', else P."
 
     def __init__(
         self,
@@ -199,7 +210,7 @@ class ModifierGuided(nn.Module):
         self,
         local: Tensor,  # (B, P, D) crops from the joint transformer
         words: Tensor,  # (B, L, D) words from the joint transformer
-        mask: Optional[Tensor] = None,  # (B, L) False at padding; only 'image' uses it, since its crops attend to words
+        mask: Optional[Tensor] = None,  # (B, L) False at padding; only 'image' attends to words and uses it
     ) -> Tensor:
         return self.attend(local, words, mask)[0]
 
@@ -209,7 +220,7 @@ class ModifierGuided(nn.Module):
         "(B, K, D) outputs and, on request, their (B, K, ·) attention, mean over the heads."
         if self.ask == "image":
             hidden = None if mask is None else ~mask
-            return self.attn(local, words, words, key_padding_mask=hidden, need_weights=need_weights)
+            return self.attn(local, words, words, hidden, need_weights)
         queries = self._first(words) if self.ask == "first" else words
         return self.attn(queries, local, local, need_weights=need_weights)
 
@@ -221,6 +232,8 @@ class ModifierGuided(nn.Module):
 
     def _first(self, x: Tensor) -> Tensor:
         "(B, L, …) → (B, P, …): the first P positions, filled up with zeros for a shorter text."
-        missing = max(self.places - x.shape[1], 0)
         first = x[:, : self.places]
-        return torch.cat([first, x.new_zeros(len(x), missing, *x.shape[2:])], 1) if missing else first
+        missing = self.places - first.shape[1]
+        if not missing:
+            return first
+        return torch.cat([first, x.new_zeros(len(x), missing, *x.shape[2:])], 1)

@@ -29,12 +29,18 @@ class TIRG(Composer):
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
         both = torch.cat([reference.embedding, text.embedding], -1)
         kept = self.gate(both).sigmoid() * reference.embedding
-        return F.normalize(self.gate_weight * kept + self.residual_weight * self.residual(both), dim=-1)
+        changed = self.gate_weight * kept + self.residual_weight * self.residual(both)
+        return F.normalize(changed, dim=-1)
 
 
 def _two_layers(dim: int) -> nn.Sequential:
     "(B, 2D) → (B, D)"
-    return nn.Sequential(nn.LayerNorm(2 * dim), nn.Linear(2 * dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
+    return nn.Sequential(
+        nn.LayerNorm(2 * dim),
+        nn.Linear(2 * dim, 2 * dim),
+        nn.ReLU(),
+        nn.Linear(2 * dim, dim),
+    )
 
 
 @torch.no_grad()
@@ -47,4 +53,5 @@ def _start_as_text(layers: nn.Sequential) -> None:
         layer.weight.mul_(0.1)
         nn.init.zeros_(layer.bias)
     first.weight[:, dim:] += torch.cat([eye, -eye])
-    last.weight.copy_((torch.cat([eye, -eye], 1) + last.weight) / dim**0.5)  # undo layer norm's factor of √D
+    # layer norm makes the entries of unit vectors √D larger
+    last.weight.copy_((torch.cat([eye, -eye], 1) + last.weight) / dim**0.5)

@@ -16,7 +16,7 @@ from ...records import ImageFeatures, TextFeatures
 # %% ../../../nbs/models/composers/07_vtf.ipynb #9164f657
 @COMPOSERS.register("vtf")
 class VTF(Composer):
-    "Composer: Combiner of image and text + Combiner of attended crops and attended tokens, L2-normalised."
+    "Composer: Combiner of image and text + Combiner of attended crops and tokens."
 
     def __init__(
         self,
@@ -38,7 +38,8 @@ class VTF(Composer):
         plain = self.plain(both, reference.embedding, text.embedding)
         crops = self.crops(reference.local, text.embedding)
         words = self.words(text.tokens, reference.embedding, text.mask)
-        return F.normalize(plain + self.attended(torch.cat([words, crops], -1), crops, words), dim=-1)
+        attended = self.attended(torch.cat([words, crops], -1), crops, words)
+        return F.normalize(plain + attended, dim=-1)
 
 
 class _Mixture(nn.Module):
