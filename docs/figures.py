@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "nbs" / "results"
 PAGES = ("README.md", "docs/catalogue.md")
 BLOCK = re.compile(r"(<!-- figures: (\S+) -->\n).*?(<!-- end of figures -->)", re.S)
-DOMINANCE = {"nearest": "ref 1st %", "outranks": "ref > right %", "margin": "Δcos"}
+DOMINANCE = {"nearest": "ref 1st %", "outranks": "ref > target %", "margin": "Δcos"}
 PEERS = ("tirg", "val", "artemis", "attention-pooling", "combiner", "vtf", "amc", "fame-vil", "compodiff", "cala", "dqu-cir")
 OURS = "fashionern@mask_padding,by_place,gate_noise=0.3"
 SHORT = (

@@ -145,7 +145,7 @@ def test_missing_images_are_told_in_the_result(monkeypatch, capsys, finished, tm
     found, dress, said = result["found"], result["counts"]["dress"], " ".join(capsys.readouterr().out.split())
     assert found["images"] == 33 and found["images_expected"] == 36 and found["queries"] < found["queries_expected"] == 30
     assert dress["queries"] < dress["queries_expected"] == 10 and (dress["gallery"], dress["gallery_expected"]) == (9, 12)
-    assert f"dress: queries {dress['queries']} of 10, gallery 9 of 12" in said and "IMAGES ARE MISSING: 33 of 36 are there" in said
+    assert f"dress: queries {dress['queries']} of 10, gallery 9 of 12" in said and "IMAGES ARE MISSING: 33 of 36 are available" in said
 
 
 @pytest.mark.parametrize(
