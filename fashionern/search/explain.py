@@ -20,7 +20,7 @@ from torch import Tensor
 from ..data.images import load_image
 from ..data.triplets import clean_caption, join_captions
 from ..errors import ErnError
-from ..evaluation.plots import SPECIAL_TOKEN_COLOUR, WORD_COLOUR, query_attention, shade_crops, show_picture, word_bars
+from ..evaluation.plots import MUTED_COLOUR, WORD_COLOUR, query_attention, shade_crops, show_picture, word_bars
 from ..models.hub import Retriever
 from ..records import ImageFeatures
 from ..training.trained import check_searchable, encode_sentences
@@ -117,7 +117,7 @@ def why(
     return Why(both, base, *shapley(both, photo, said, base), falls, crops, _target_crops(retriever, found))
 
 # %% ../../nbs/search/04_explain.ipynb #a66e0024
-_PARTS = {"a blank question": SPECIAL_TOKEN_COLOUR, "reference": "#e69f00", "sentence": WORD_COLOUR}
+_PARTS = {"a blank question": MUTED_COLOUR, "reference": "#e69f00", "sentence": WORD_COLOUR}
 
 
 def why_picture(

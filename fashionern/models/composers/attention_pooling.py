@@ -57,5 +57,5 @@ class AttentionPooling(Composer):
 
 def _all_vectors(reference: ImageFeatures, text: TextFeatures) -> Tensor:
     "(B, 2+P+L, D): global image, crops, text, tokens."
-    image, sentence = reference.embedding[:, None], text.embedding[:, None]
-    return torch.cat([image, reference.local, sentence, text.tokens], 1)
+    image = torch.cat([reference.embedding[:, None], reference.local], 1)
+    return torch.cat([image, text.embedding[:, None], text.tokens], 1)

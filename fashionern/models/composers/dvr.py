@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from ...errors import ErnError, unknown_name
 from .base import COMPOSERS, TARGET_HEADS, Attention, Composer, TargetHead
-from .layers import ByPlace, GatedCombiner, JointTransformer, ModifierGuided, SelfGuided, mean_of
+from .layers import ByPlace, GatedCombiner, JointTransformer
 from ...records import CROPS, ImageFeatures, TextFeatures
 
-# %% ../../../nbs/models/composers/14_dvr.ipynb #ea722451
+# %% ../../../nbs/models/composers/14_dvr.ipynb #dca1ea94
+from .layers import ModifierGuided, SelfGuided, mean_of
+
+# %% ../../../nbs/models/composers/14_dvr.ipynb #414d2221
 LENGTH_MODES = ("unit", "published")
 _CLIP_LENGTH = 10.0  # about the length of RN50x4's and ViT-B-16's global vectors before normalising
 
@@ -154,7 +157,7 @@ _PARAMETERS = {
     f"{_BERT}.embeddings.token_type_embeddings.weight": "composer.joint.kind",
 }
 
-# %% ../../../nbs/models/composers/14_dvr.ipynb #464337f8
+# %% ../../../nbs/models/composers/14_dvr.ipynb #5094ffaa
 def _map_name(key: str) -> Optional[str]:
     "The name here of a published tensor; None for an unknown one."
     for prefix, new_prefix, names in _MODULES:

@@ -114,6 +114,13 @@ class ByPlace(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(x + torch.einsum("bpd,pde->bpe", x, self.weight), dim=-1)
 
+# %% ../../../nbs/models/composers/13_layers.ipynb #2e6c353d
+def _hidden(local: Tensor, mask: Optional[Tensor]) -> Optional[Tensor]:
+    "(B, 1 + P + L) True at padding, the convention of PyTorch's attention."
+    if mask is None:
+        return None
+    return torch.cat([mask.new_zeros(len(mask), 1 + local.shape[1]), ~mask], 1)
+
 # %% ../../../nbs/models/composers/13_layers.ipynb #a7a8ac20
 class JointTransformer(nn.Module):
     "[CLS; crops; words] → outputs of the crops and of the words, each vector of unit length."
@@ -177,13 +184,6 @@ class JointTransformer(nn.Module):
             flow = attended if flow is None else attended @ flow
             x = layer(x, src_key_padding_mask=hidden)
         return flow
-
-
-def _hidden(local: Tensor, mask: Optional[Tensor]) -> Optional[Tensor]:
-    "(B, 1 + P + L) True at padding, the convention of PyTorch's attention."
-    if mask is None:
-        return None
-    return torch.cat([mask.new_zeros(len(mask), 1 + local.shape[1]), ~mask], 1)
 
 # %% ../../../nbs/models/composers/13_layers.ipynb #80bf93a4
 ASK_MODES = ("first", "words", "image")

@@ -58,8 +58,8 @@ class VAL(Composer):
     def _fuse(self, reference: ImageFeatures, text: TextFeatures) -> tuple[Tensor, Tensor]:
         "(B, P+1, D) regions X and their visiolinguistic features V."
         regions = torch.cat([reference.embedding[:, None], reference.local], 1)
-        sentence = text.embedding[:, None].expand_as(regions)
-        return regions, self.fuse(torch.cat([regions, sentence], -1))
+        words = text.embedding[:, None].expand_as(regions)
+        return regions, self.fuse(torch.cat([regions, words], -1))
 
     def _attend(
         self, fused: Tensor, text: TextFeatures, need_weights: bool = False
