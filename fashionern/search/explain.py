@@ -20,7 +20,7 @@ from torch import Tensor
 from ..data.images import load_image
 from ..data.triplets import clean_caption, join_captions
 from ..errors import ErnError
-from ..evaluation.plots import NO_WORD, WORD, query_attention, shade_crops, show_picture, word_bars
+from ..evaluation.plots import MUTED_COLOUR, WORD_COLOUR, query_attention, shade_crops, show_picture, word_bars
 from ..models.hub import Retriever
 from ..records import ImageFeatures
 from ..training.trained import check_searchable, encode_sentences

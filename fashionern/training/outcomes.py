@@ -35,7 +35,7 @@ class Outcome:
     stage1_seconds: float  # of the TME it used; 0 without one
 
 # %% ../../nbs/training/11_outcomes.ipynb #57a00008
-_HEADS = {"nearest": "ref 1st %", "outranks": "ref > right %", "margin": "Δcos"}
+_HEADS = {"nearest": "ref 1st %", "outranks": "ref > target %", "margin": "Δcos"}
 
 
 def _spread(values: Sequence[float], digits: int = 1, sign: str = "") -> str:

@@ -21,7 +21,7 @@ from ..encoders.tme import Encoders, load_encoders
 from ..errors import ErnError
 from ..evaluation.evaluate import Result, evaluate
 from ..evaluation.plots import attention_picture, query_attention, retrieval_grid, retrieve, save_figure
-from ..evaluation.predictions import FIRST, PREDICTIONS, check_predictable, write_predictions
+from ..evaluation.predictions import PREDICTIONS, TOP_K, check_predictable, write_predictions
 from ..evaluation.protocols import protocols_for
 from ..evaluation.rankings import save_rankings
 from ..evaluation.tables import category_table, results_table
@@ -92,7 +92,7 @@ class Opened:
         self.data = create_dataset(cfg.dataset, cfg.root, cfg.split, cfg.missing)
         answered = any(t.targets for t in self.data.triplets)
         self.sends = check_predictable(self.data) if cfg.predictions or (not answered and self.data.name in PREDICTIONS) else None
-        self.protocols = [p.name for p in protocols_for(self.data, cfg.protocol, answers=not (self.sends or cfg.save_rankings))]
+        self.protocols = [p.name for p in protocols_for(self.data, cfg.protocol, need_targets=not (self.sends or cfg.save_rankings))]
         with world(cfg.device) as ranks:
             self.encoders = load_encoders(cfg.clip_model_name, cfg.clip_path, cfg.clip_pretrained, ranks.device)
         self.models = [load_trained_model(name, self.encoders, cfg.ffn, cfg.fusion_model_path or (cfg.run_dir and best_weights(cfg.run_dir, name))) for name in cfg.models]
@@ -109,7 +109,7 @@ def report(cfg: EvalConfig) -> list[Result]:
     "Rank, print a table per protocol, write `results.SPLIT.json` and what else was asked for."
     run, say = Opened(cfg), Console(highlight=False, soft_wrap=True).print
     asked = list(dict.fromkeys([*run.protocols, *([run.sends] if run.sends else [])]))
-    top = max(run.cfg.top_k if run.cfg.save_rankings else 0, FIRST if run.sends else 0)
+    top = max(run.cfg.top_k if run.cfg.save_rankings else 0, TOP_K if run.sends else 0)
     by_model = [evaluate(m, run.encoders, run.data, run.store.__getitem__, asked, top, progress=True) for m in run.models]
     for same in zip(*by_model):
         for table in _tables(same, run.data):

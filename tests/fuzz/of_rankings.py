@@ -32,7 +32,7 @@ LINES = lines_of(_ranked("one", (1, 2, -1)), _ranked("two", (2, 1, 3)), _ranked(
 def _(given: tuple, folder: Path) -> None:
     write_files(dict(zip(("a.jsonl", "b.jsonl"), given)), folder)
     first, second = (read_rankings(folder / name) for name in ("a.jsonl", "b.jsonl"))
-    found = compare(first, second, k=1, least=1)
+    found = compare(first, second, k=1, min_queries=1)
     with open(folder / "out.txt", "w", encoding="utf-8") as out:
         for table in comparison_tables(found):
             Console(file=out, width=100).print(table)
