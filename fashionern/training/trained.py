@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Optional, Sequence
 
 import torch
-from PIL import Image
 
 from ..data.registry import DATASETS
 from ..distributed import pick_device
