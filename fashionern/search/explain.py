@@ -21,7 +21,8 @@ from ..data.images import load_image
 from ..data.triplets import clean_caption, join_captions
 from ..errors import ErnError
 from ..evaluation.plots import NO_WORD, WORD, query_attention, shade_crops, show_picture, word_bars
-from ..models.hub import Retriever, check_searchable, encode_texts
+from ..models.embedder import check_searchable, encode_texts
+from ..models.hub import Retriever
 from ..records import ImageFeatures
 
 # %% ../../nbs/search/04_explain.ipynb #a66e0007

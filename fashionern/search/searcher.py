@@ -17,7 +17,8 @@ from ..data.images import load_image
 from ..encoders.feature_store import photo_mark
 from ..errors import ErnError
 from ..files import check_path
-from ..models.hub import Retriever, query_vectors
+from ..models.embedder import query_vectors
+from ..models.hub import Retriever
 from .index import check_identity
 from .inventory import open_store
 from .stores.base import Store

@@ -10,7 +10,8 @@ from PIL import Image
 from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.tme import TME, Encoders
 from fashionern.errors import ErnError
-from fashionern.models.hub import Retriever, encode_texts
+from fashionern.models.embedder import encode_texts
+from fashionern.models.hub import Retriever
 from fashionern.models.registry import create_model
 
 
