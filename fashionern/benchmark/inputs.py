@@ -20,7 +20,7 @@ from ..data.images import ImageFinder
 from ..data.triplets import TripletDataset
 from ..distributed import set_seed
 from ..encoders.clip import TINY, create_clip
-from ..encoders.feature_store import FeatureStore
+from ..encoders.feature_store import FeatureStore, create_store
 from ..encoders.tme import TME, Encoders
 from ..records import CROPS, ImageFeatures, Triplet
 
@@ -70,7 +70,7 @@ def random_triplets(count: int, names: list[str]) -> TripletDataset:
 
 def random_store(folder: Path, names: list[str], dim: int, dtype: str = "float32") -> FeatureStore:
     "A store of random vectors."
-    store = FeatureStore.create(folder, "random", names, dim, dtype)
+    store = create_store(folder, "random", names, dim, dtype)
     for rows in torch.arange(len(names)).split(4096):
         store.put(rows, ImageFeatures(unit(len(rows), dim, seed=1), unit(len(rows), CROPS, dim, seed=2)))
     store.flush()

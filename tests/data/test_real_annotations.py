@@ -14,7 +14,7 @@ from PIL import Image
 from fashionern.cli import evaluate as ern_evaluate
 from fashionern.data.registry import DATASETS
 from fashionern.encoders.clip import TINY, create_clip
-from fashionern.encoders.feature_store import FeatureStore
+from fashionern.encoders.feature_store import create_store
 from fashionern.encoders.tme import Encoders
 from fashionern.records import CROPS, ImageFeatures
 
@@ -32,7 +32,7 @@ def stub(real: Path, folder: Path, dataset: str, split: str) -> list[str]:
     torch.manual_seed(42)
     clip = create_clip(TINY)
     Encoders(clip).save(folder / "encoders.safetensors")
-    store = FeatureStore.create(root / "features" / f"{clip.image_fingerprint()}-random-float32", clip.image_fingerprint(), names, clip.dim)
+    store = create_store(root / "features" / f"{clip.image_fingerprint()}-random-float32", clip.image_fingerprint(), names, clip.dim)
     whole = F.normalize(torch.randn(len(names), clip.dim), dim=-1)
     store.put(torch.arange(len(names)), ImageFeatures(whole, whole[:, None].expand(-1, CROPS, -1)))
     return ["--models", "sum", "--dataset", dataset, "--root", str(root), "--clip-model-name", TINY, "--clip-pretrained", "None",
