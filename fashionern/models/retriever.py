@@ -20,55 +20,68 @@ TEXT_ENCODERS = ("clip", "tme")
 
 # %% ../../nbs/models/00_retriever.ipynb #00de9642
 class ComposedRetriever(nn.Module):
-    "Reference + modifier → query; image → target; and how near the two are."
+    "Reference and modification text → query; image → target; and their scores."
 
     def __init__(
         self,
         composer: Composer,  # (ImageFeatures, TextFeatures) → (B, D)
         target: TargetHead,  # ImageFeatures → (B, D)
-        text_encoder: str = "clip",  # which of the encoders' two ways of reading is meant: 'clip' or 'tme'
+        text_encoder: str = "clip",  # which of the encoders reads the text: 'clip' or 'tme'
         name: str = "",  # for tables and checkpoints
-        settings: Optional[dict[str, Any]] = None,  # what it was made with: 'dim' and the settings of composer and target head, as JSON takes them
+        settings: Optional[dict[str, Any]] = None,  # 'dim' and the settings of composer and target head, as JSON
     ):
         super().__init__()
-        self.composer, self.target, self.text_encoder, self.name, self.settings = composer, target, text_encoder, name, settings or {}
+        self.composer = composer
+        self.target = target
+        self.text_encoder = text_encoder
+        self.name = name
+        self.settings = settings or {}
 
     def encode_text(
         self,
         encoders: Encoders,
-        sentences: Sequence[str] | Tensor,  # B sentences, or their (B, L) token numbers
+        texts: Sequence[str] | Tensor,  # B texts, or their (B, L) token ids
         reference: Optional[ImageFeatures] = None,  # of B images; read by TME alone
     ) -> TextFeatures:
-        "The modifier as this model reads it."
-        tokens = sentences if isinstance(sentences, Tensor) else self.trim(encoders, encoders.clip.tokenize(list(sentences)))
+        "Text features from this model's text encoder; raises `ErnError` if TME or its reference is missing."
+        tokens = texts
+        if not isinstance(tokens, Tensor):
+            tokens = self.trim(encoders, encoders.clip.tokenize(list(texts)))
         if self.text_encoder == "clip":
             return encoders.clip.encode_text(tokens)
         if encoders.tme is None:
-            raise ErnError(f"Model {self.name!r} needs encoders with TME; run --stages tme dvr, or give a --clip-path that stage 1 wrote.")
+            raise ErnError(
+                f"Model {self.name!r} needs encoders with TME. "
+                "Run --stages tme dvr, or give a --clip-path that stage 1 wrote."
+            )
         if reference is None:
-            raise ErnError(f"Model {self.name!r} reads a sentence together with its reference image; give the image's features too.")
+            raise ErnError(f"Model {self.name!r} encodes a text with its reference. Give the reference's features too.")
         return encoders.text(tokens, reference.local)
 
     def trim(self, encoders: Encoders, tokens: Tensor) -> Tensor:
-        "(B, L) → (B, L'): without padding that no sentence needs, unless the composer looks at it, as the published DVR does."
+        "(B, L) → (B, L'): without unused padding, unless the composer reads it, as the published DVR does."
         return tokens if self.composer.reads_padding else encoders.clip.trim(tokens)
 
     def encode_query(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
-        "(B, D) composed queries, unit length; of another width where the composer's `score` is no dot product."
+        "(B, D) queries of unit length; of another width for composers with a score of their own."
         return self.composer(reference, text)
 
     def encode_target(self, images: ImageFeatures) -> Tensor:
-        "(B, D) gallery images, unit length."
+        "(B, D) gallery embeddings of unit length."
         return self.target(images)
 
     def score(self, query: Tensor, target: Tensor) -> Tensor:
-        "(Q, D), (N, D) → (Q, N): the higher the better; the dot product, unless the composer brings a score of its own."
+        "(Q, D), (N, D) → (Q, N) scores, higher is better: the dot product, or the composer's own."
         return self.composer.score(query, target)
 
-    def auxiliary_loss(self, reference: ImageFeatures, text: TextFeatures, target: ImageFeatures) -> Optional[Tensor]:
-        "What a composer wants added to the retrieval loss in training; None where it wants nothing."
+    def auxiliary_loss(
+        self, reference: ImageFeatures, text: TextFeatures, target: ImageFeatures
+    ) -> Optional[Tensor]:
+        "What the composer adds to the retrieval loss in training; None: nothing."
         return self.composer.auxiliary_loss(reference, text, target)
 
-    def forward(self, reference: ImageFeatures, text: TextFeatures, target: ImageFeatures) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, reference: ImageFeatures, text: TextFeatures, target: ImageFeatures
+    ) -> tuple[Tensor, Tensor]:
         "Queries and their targets, for a training step."
         return self.encode_query(reference, text), self.encode_target(target)
