@@ -31,11 +31,13 @@ TINY = "ern-tiny"
 
 # %% ../../nbs/encoders/00_clip.ipynb #6f4dfaef
 def text_tower(model: nn.Module) -> nn.Module:
-    "The module with `token_embedding`, `transformer`, `ln_final`, `text_projection`; raises `ErnError` for other towers."
+    "The module with the text transformer and its embeddings; raises `ErnError` for unsupported towers."
     tower = getattr(model, "text", model)
     kind = type(tower).__name__
     transformer = getattr(tower, "transformer", None)
-    if not isinstance(transformer, open_clip.transformer.Transformer) or not hasattr(tower, "ln_final"):
+    if not isinstance(transformer, open_clip.transformer.Transformer) or not hasattr(
+        tower, "ln_final"
+    ):
         raise ErnError(
             f"The text tower {kind} is not open_clip's own transformer. Choose a model such as RN50x4 or ViT-B-16."
         )
@@ -167,14 +169,14 @@ class ClipEncoder(nn.Module):
         return text_features(tower, tokens, hidden)
 
     def trim(self, tokens: Tensor) -> Tensor:
-        "(B, L) → (B, L'): cut padding that no text of the batch needs; only towers that never read it are cut."
+        "(B, L) → (B, L'): without the batch's unused padding, unless the tower reads padding."
         tower = text_tower(self.model)
         if tower.attn_mask is None or not _ends_at_pooled_token(tower):
             return tokens
         return tokens[:, : int(pool_index(tower, tokens).max()) + 1]
 
     def image_fingerprint(self) -> str:
-        "16 hex digits of the image tower's weights and the transform: features with another fingerprint do not match."
+        "16 hex digits that identify the image tower's weights and the transform."
         digest = hashlib.sha256(f"{self.name} {self.quick_gelu} {self.preprocess} {VIEWS}".encode())
         for key, value in sorted(self.model.visual.state_dict().items()):
             digest.update(key.encode() + value.detach().cpu().float().numpy().tobytes())
@@ -184,7 +186,7 @@ class ClipEncoder(nn.Module):
 def create_clip(
     name: str = "RN50x4",  # open_clip's model name, or 'ern-tiny'
     pretrained: Optional[str] = None,  # open_clip's tag, such as 'openai'; None: random weights
-    clip_path: Optional[str | Path] = None,  # local weights; `pretrained` then only decides the activation
+    clip_path: Optional[str | Path] = None,  # local weights; `pretrained` then gives the activation
     device: str | torch.device = "cpu",
     quick_gelu: Optional[bool] = None,  # the activation; None: as the tag `pretrained` needs it
 ) -> ClipEncoder:
@@ -197,14 +199,18 @@ def create_clip(
         if pretrained not in tags:
             raise unknown_name(f"set of weights for {name}", pretrained, tags)
     if quick_gelu is None:
-        quick_gelu = bool(pretrained and (open_clip.get_pretrained_cfg(name, pretrained) or {}).get("quick_gelu"))
+        quick_gelu = bool(
+            pretrained and (open_clip.get_pretrained_cfg(name, pretrained) or {}).get("quick_gelu")
+        )
     model = _create_model(name, None if clip_path else pretrained, quick_gelu)
     if clip_path:
         load_clip_weights(model, clip_path)
-    encoder = ClipEncoder(model, open_clip.get_tokenizer(name), name, _preprocess_of(model, name), quick_gelu)
+    encoder = ClipEncoder(
+        model, open_clip.get_tokenizer(name), name, _preprocess_of(model, name), quick_gelu
+    )
     return encoder.to(device, memory_format=torch.channels_last).eval()
 
-
+# %% ../../nbs/encoders/00_clip.ipynb #4a15a2df
 def _create_model(name: str, tag: Optional[str], quick_gelu: bool) -> nn.Module:
     "open_clip's model, without its warning that a model without a tag has random weights."
     with warnings.catch_warnings():
@@ -228,7 +234,9 @@ def _preprocess_of(model: nn.Module, name: str) -> Preprocess:
     size = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
     mean = getattr(visual, "image_mean", None) or Preprocess.mean
     std = getattr(visual, "image_std", None) or Preprocess.std
-    small: dict[str, Any] = {"pad": "square", "fill": "white", "canvas": 144} if name == TINY else {}
+    small: dict[str, Any] = (
+        {"pad": "square", "fill": "white", "canvas": 144} if name == TINY else {}
+    )
     return Preprocess(size=size, mean=tuple(mean), std=tuple(std), **small)
 
 
@@ -249,7 +257,11 @@ def check_size(
 ) -> None:
     "Raise `ErnError` where the architecture needs more numbers than the tensors hold."
     available = sum(v.numel() for v in state.values())
-    for tower in (config.get("vision_cfg"), config.get("text_cfg"), {"width": config.get("embed_dim")}):
+    for tower in (
+        config.get("vision_cfg"),
+        config.get("text_cfg"),
+        {"width": config.get("embed_dim")},
+    ):
         if not _fits(tower if isinstance(tower, dict) else {}, available):
             raise ErnError(
                 f"{path} is a checkpoint of another model: the requested architecture is larger than its "

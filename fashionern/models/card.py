@@ -24,11 +24,17 @@ def check_about(about: dict) -> None:
         raise ErnError(f"`about` must be plain JSON ({e}).") from None
     results = about.get("results", [])
     if not isinstance(results, list) or not all(_is_result(r) for r in results):
-        raise ErnError("about['results'] must be a list of `Result.as_dict()`, each with its protocol and its mean.")
+        raise ErnError(
+            "about['results'] must be a list of `Result.as_dict()`, each with its protocol and its mean."
+        )
 
 
 def _is_result(result: Any) -> bool:
-    return isinstance(result, dict) and bool(result.get("protocol")) and isinstance(result.get("mean"), dict)
+    return (
+        isinstance(result, dict)
+        and bool(result.get("protocol"))
+        and isinstance(result.get("mean"), dict)
+    )
 
 # %% ../../nbs/models/03_card.ipynb #963faaae
 _SUMMARY = """A retriever for composed queries: a reference image and a text that says what should be different.
@@ -109,7 +115,7 @@ def _dominance_list(result: dict) -> str:
         return "The reference dominance was not recorded."
     return "Reference dominance (how close queries stay to their reference):\n\n" + "\n".join(lines)
 
-
+# %% ../../nbs/models/03_card.ipynb #468f7b97
 def _ranked_line(result: dict) -> str:
     parts = []
     for category, counts in (result.get("counts") or {}).items():
@@ -133,16 +139,15 @@ def model_card(
     "Front matter and text, from `about` and the model alone."
     check_about(about)
     results = about.get("results", [])
-    front = ModelCardData(
-        license=about.get("license", "apache-2.0"),
-        library_name="fashionern",
-        pipeline_tag="image-feature-extraction",
-        tags=["composed-image-retrieval", "fashion", "clip", *([] if embedder.encoders.tme is None else ["tme"])],
-        model_name=embedder.model.name,
-        eval_results=_eval_results(results) or None,
-    )
-    data = f"Trained on: {about['data']}." if about.get("data") else "The training data was not recorded."
-    sections = [f"# {embedder.model.name}", _SUMMARY.format(version=fashionern.__version__), _parts_table(embedder)]
+    front = _front_matter(embedder, about)
+    data = "The training data was not recorded."
+    if about.get("data"):
+        data = f"Trained on: {about['data']}."
+    sections = [
+        f"# {embedder.model.name}",
+        _SUMMARY.format(version=fashionern.__version__),
+        _parts_table(embedder),
+    ]
     sections += [_USAGE, "## Data", data, "## Results"]
     for result in results:
         sections.append(f"### Protocol `{_one_line(result['protocol'])}`")
@@ -156,6 +161,18 @@ def model_card(
     sections += ["## License", _LICENSE.format(front.license)]
     return ModelCard(f"---\n{front.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
 
+# %% ../../nbs/models/03_card.ipynb #31a7afd1
+def _front_matter(embedder: Embedder, about: dict) -> ModelCardData:
+    tme = [] if embedder.encoders.tme is None else ["tme"]
+    return ModelCardData(
+        license=about.get("license", "apache-2.0"),
+        library_name="fashionern",
+        pipeline_tag="image-feature-extraction",
+        tags=["composed-image-retrieval", "fashion", "clip", *tme],
+        model_name=embedder.model.name,
+        eval_results=_eval_results(about.get("results", [])) or None,
+    )
+
 
 def _eval_results(results: Sequence[dict]) -> list[EvalResult]:
     "The mean recalls as the hub's front matter has them."
@@ -165,6 +182,10 @@ def _eval_results(results: Sequence[dict]) -> list[EvalResult]:
         of_protocol = {"dataset_type": protocol, "dataset_name": f"protocol {protocol}"}
         for metric, value in result["mean"].items():
             if metric != "mean":
-                named = {"metric_type": "recall", "metric_name": metric, "metric_value": round(value, 2)}
+                named = {
+                    "metric_type": "recall",
+                    "metric_name": metric,
+                    "metric_value": round(value, 2),
+                }
                 found.append(EvalResult(task_type="image-retrieval", **of_protocol, **named))
     return found

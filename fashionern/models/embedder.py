@@ -23,7 +23,7 @@ from ..records import ImageFeatures
 
 # %% ../../nbs/models/02_embedder.ipynb #14bcb337
 class Embedder(nn.Module):
-    "Encoders and composed model: images and texts in, embeddings and scores out; encodes in eval mode."
+    "Encoders and composed model in one: encodes images and texts in eval mode, and scores them."
 
     def __init__(
         self,
@@ -53,7 +53,9 @@ class Embedder(nn.Module):
     ) -> Tensor:
         "(B, D) composed queries."
         if isinstance(texts, str) or len(images) != len(texts):
-            raise ErnError(f"{len(images)} reference image(s) need a list of as many texts, not {texts!r:.60}.")
+            raise ErnError(
+                f"{len(images)} reference image(s) need a list of as many texts, not {texts!r:.60}."
+            )
         self.eval()
         parts = []
         for start in range(0, len(images) or 1, batch_size):
@@ -65,17 +67,21 @@ class Embedder(nn.Module):
         return torch.cat(parts)
 
     @torch.inference_mode()
-    def encode_targets(self, images: Sequence[Image.Image | str | Path], batch_size: int = 32) -> Tensor:
+    def encode_targets(
+        self, images: Sequence[Image.Image | str | Path], batch_size: int = 32
+    ) -> Tensor:
         "(N, D) gallery embeddings of N images or paths."
         self.eval()
         parts = []
         for start in range(0, len(images) or 1, batch_size):
-            parts.append(self.model.encode_target(self.image_features(images[start : start + batch_size])))
+            parts.append(
+                self.model.encode_target(self.image_features(images[start : start + batch_size]))
+            )
         return torch.cat(parts)
 
     def encode(
         self,
-        inputs: Any,  # one input or a list: {"image": …, "text": …}, a text (str), an image (PIL or `Path`)
+        inputs: Any,  # one or a list: {"image": …, "text": …}, a text, an image (PIL or `Path`)
         batch_size: int = 32,  # images; the encoder sees 14 views of each
     ) -> np.ndarray:
         "float32 embeddings in the order given: (D,) for a single input, (N, D) for a list."
@@ -106,12 +112,14 @@ class Embedder(nn.Module):
 # %% ../../nbs/models/02_embedder.ipynb #98a093d9
 def _to_rows(vectors: np.ndarray | Tensor, device: torch.device) -> Tensor:
     "Vectors as float32 rows on the device."
-    tensor = vectors if isinstance(vectors, Tensor) else torch.from_numpy(np.array(vectors, np.float32))
+    tensor = (
+        vectors if isinstance(vectors, Tensor) else torch.from_numpy(np.array(vectors, np.float32))
+    )
     return torch.atleast_2d(tensor).to(device, torch.float32)
 
 # %% ../../nbs/models/02_embedder.ipynb #aaf26a2b
 def check_searchable(embedder: Embedder) -> None:
-    "Raise an `ErnError` unless the model scores by dot product, which is what an index searches by."
+    "Raise an `ErnError` unless the model scores by dot product, as an index does."
     if not embedder.model.composer.uses_dot_product:
         raise ErnError(
             f"Model {embedder.model.name!r} does not score by dot product, so an index cannot search with it. "
@@ -137,7 +145,9 @@ def encode_texts(
 @torch.inference_mode()
 def query_vectors(
     embedder: Embedder,
-    images: Sequence[Optional[Image.Image | str | Path]],  # B references; None: the text alone is the query
+    images: Sequence[
+        Optional[Image.Image | str | Path]
+    ],  # B references; None: the text alone is the query
     texts: Sequence[str],  # B modification texts; empty: the image alone is the query
     batch_size: int = 32,  # images; the encoder sees 14 views of each
 ) -> Tensor:
@@ -164,12 +174,16 @@ def query_vectors(
         elif has_text:
             parts.append(encode_texts(embedder, kind_texts))
         else:
-            raise ErnError(f"Query {rows[0]} has neither an image nor a text. Give at least one of them.")
+            raise ErnError(
+                f"Query {rows[0]} has neither an image nor a text. Give at least one of them."
+            )
         order += rows
     return torch.cat(parts)[torch.tensor(order).argsort()]
 
 # %% ../../nbs/models/02_embedder.ipynb #7b2824ac
-def _split_inputs(inputs: Sequence[Any]) -> tuple[list[Optional[Image.Image | str | Path]], list[str]]:
+def _split_inputs(
+    inputs: Sequence[Any],
+) -> tuple[list[Optional[Image.Image | str | Path]], list[str]]:
     "Images and texts of the inputs of `encode`: None for a missing image, '' for a missing text."
     if not inputs:
         raise ErnError("There is nothing to encode. Give at least one input.")
@@ -182,6 +196,17 @@ def _split_inputs(inputs: Sequence[Any]) -> tuple[list[Optional[Image.Image | st
     return images, texts
 
 
+def _check_images(images: Sequence[Optional[Image.Image | str | Path]]) -> None:
+    "Raise an `ErnError` that names the position of the first image that cannot be read."
+    for position, image in enumerate(images):
+        if image is None:
+            continue
+        try:
+            load_image(image)
+        except ErnError as e:
+            raise ErnError(f"inputs[{position}]: {e}") from None
+
+# %% ../../nbs/models/02_embedder.ipynb #e4d38a47
 def _as_dict(
     given: Any,
     where: str,  # names the input in errors
@@ -198,20 +223,11 @@ def _as_dict(
             'or a dict with "image", "text" or both.'
         )
     if not isinstance(parts.get("image", Path()), (Image.Image, Path, str)):
-        raise ErnError(f'{where} has {parts["image"]!r:.60} as its "image". Give an image or its path.')
+        raise ErnError(
+            f'{where} has {parts["image"]!r:.60} as its "image". Give an image or its path.'
+        )
     if not isinstance(parts.get("text", ""), str):
         raise ErnError(f'{where} has {parts["text"]!r:.60} as its "text". Give a str.')
     if "image" not in parts and not join_captions((parts["text"],)):
         raise ErnError(f"{where} is an empty text. Give a text with words, or an image.")
     return parts
-
-
-def _check_images(images: Sequence[Optional[Image.Image | str | Path]]) -> None:
-    "Raise an `ErnError` that names the position of the first image that cannot be read."
-    for position, image in enumerate(images):
-        if image is None:
-            continue
-        try:
-            load_image(image)
-        except ErnError as e:
-            raise ErnError(f"inputs[{position}]: {e}") from None

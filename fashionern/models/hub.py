@@ -45,11 +45,11 @@ class Retriever(Embedder, ModelHubMixin):
         self,
         encoders: Encoders,  # CLIP, with TME where the model needs it
         model: ComposedRetriever,  # from `create_model`
-        about: Optional[dict] = None,  # for the card: 'data', 'results' (`Result.as_dict()` each), 'license', any other JSON
+        about: Optional[dict] = None,  # 'data', 'results', 'license', any other JSON
     ):
         super().__init__(encoders, model)
         self.about = dict(about or {})
-        self.settings = {k: v for k, v in model.settings.items() if k != "dim"}  # what `create_model` got besides D
+        self.settings = {k: v for k, v in model.settings.items() if k != "dim"}
         check_about(self.about)
 
     def record(self) -> dict[str, Any]:
@@ -74,13 +74,15 @@ class Retriever(Embedder, ModelHubMixin):
     def parts(self) -> nn.ModuleDict:
         "Every module with weights, by its prefix in the file: `clip`, `tme`, `composer`, `target`."
         tme = {} if self.encoders.tme is None else {"tme": self.encoders.tme}
-        return nn.ModuleDict({"clip": self.encoders.clip.model, **tme, **dict(self.model.named_children())})
+        return nn.ModuleDict(
+            {"clip": self.encoders.clip.model, **tme, **dict(self.model.named_children())}
+        )
 
     def _save_pretrained(self, save_directory: Path) -> None:
         record = self.record()
         _check_rebuildable(self.model, record)
         save_weights(save_directory / WEIGHTS_FILE, self.parts().state_dict(), format="pt")
-        (save_directory / "README.md").unlink(missing_ok=True)  # the mixin writes a card only where there is none
+        (save_directory / "README.md").unlink(missing_ok=True)  # the mixin replaces no existing card
         write_json(save_directory / CONFIG_FILE, record)
 
     def generate_model_card(self, **more: Any) -> ModelCard:
@@ -90,7 +92,8 @@ class Retriever(Embedder, ModelHubMixin):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | Path,  # a folder, or a name on the hub such as 'someone/fashionern-shop'
+        pretrained_model_name_or_path: str
+        | Path,  # a folder, or a name on the hub such as 'someone/fashionern-shop'
         *,
         device: str | torch.device = "cpu",
         revision: Optional[str] = None,  # this and all below for the hub, as in `hf_hub_download`
@@ -99,28 +102,29 @@ class Retriever(Embedder, ModelHubMixin):
         local_files_only: bool = False,
         token: Optional[str | bool] = None,
     ) -> "Retriever":
-        "Load from a folder or the hub, in eval mode; raises `ErnError` for anything that does not fit."
-        hub = {
-            "revision": revision,
-            "cache_dir": cache_dir,
-            "force_download": force_download,
-            "local_files_only": local_files_only,
-            "token": token,
-        }
+        "Load a retriever in eval mode; raises `ErnError` for anything that does not fit."
+        hub = dict(revision=revision, cache_dir=cache_dir, token=token)
+        hub |= dict(force_download=force_download, local_files_only=local_files_only)
         folder = _find_folder(pretrained_model_name_or_path, hub)
         read_config(folder)  # before the mixin, whose errors suggest no fix
         return super().from_pretrained(folder, device=device)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, device: str | torch.device = "cpu", **_: Any) -> "Retriever":
+    def _from_pretrained(
+        cls, *, model_id: str, device: str | torch.device = "cpu", **_: Any
+    ) -> "Retriever":
         return _load(cls, Path(model_id)).to(device).eval()
 
 # %% ../../nbs/models/04_hub.ipynb #e3ec463e
 def _check_rebuildable(model: ComposedRetriever, record: dict) -> None:
-    "Raise an `ErnError` unless the record's name, D and settings build a model with the same tensors."
+    "Raise an `ErnError` unless name, D and settings build a model with the same tensors."
     with torch.random.fork_rng(devices=[]):
-        rebuilt = create_model(record["model_name"], record["dim"], **record["settings"]).state_dict()
-    if {k: v.shape for k, v in rebuilt.items()} != {k: v.shape for k, v in model.state_dict().items()}:
+        rebuilt = create_model(
+            record["model_name"], record["dim"], **record["settings"]
+        ).state_dict()
+    if {k: v.shape for k, v in rebuilt.items()} != {
+        k: v.shape for k, v in model.state_dict().items()
+    }:
         raise ErnError(
             f"Model {model.name!r} is not what create_model builds with the settings {record['settings']}. "
             "Give Retriever a model from create_model."
@@ -141,10 +145,12 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {  # of `config.json`
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    "`config.json` of a retriever's folder; raises `ErnError` if it is missing, or has another type or format."
+    "The content of `config.json`; raises `ErnError` if it is missing or of another type or format."
     path = Path(folder) / CONFIG_FILE
     if not path.is_file():
-        raise ErnError(f"{folder} has no {CONFIG_FILE}. Give a folder that Retriever.save_pretrained wrote.")
+        raise ErnError(
+            f"{folder} has no {CONFIG_FILE}. Give a folder that Retriever.save_pretrained wrote."
+        )
     config = read_json(path)
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if model_type != MODEL_TYPE:
@@ -177,7 +183,11 @@ def _load(cls: type[Retriever], folder: Path) -> Retriever:
     if not weights.is_file():
         raise ErnError(f"{folder} has a {CONFIG_FILE} but no {WEIGHTS_FILE}. {_SAVE_AGAIN}")
     state = read_weights(weights)
-    check_size(open_clip.get_model_config(config["clip_model_name"]) or config["clip_config"], state, weights)
+    check_size(
+        open_clip.get_model_config(config["clip_model_name"]) or config["clip_config"],
+        state,
+        weights,
+    )
     numbers = [v for v in config["settings"].values() if isinstance(v, (int, float))]
     if any(abs(v) > MAX_SETTING for v in numbers):
         raise ErnError(f"{folder / CONFIG_FILE} has a setting above {MAX_SETTING:,}. {_SAVE_AGAIN}")
@@ -187,7 +197,7 @@ def _load(cls: type[Retriever], folder: Path) -> Retriever:
     parts.load_state_dict(state, strict=False)
     return retriever
 
-
+# %% ../../nbs/models/04_hub.ipynb #0984190f
 def _build(cls: type[Retriever], config: dict, path: Path) -> Retriever:
     "A retriever with fresh weights from the content of `config.json`."
     try:
@@ -197,8 +207,12 @@ def _build(cls: type[Retriever], config: dict, path: Path) -> Retriever:
         return cls(Encoders(clip, tme), model, config["about"])
     except ErnError as e:
         raise e if str(path) in str(e) else ErnError(f"{path}: {e}") from None
-    except Exception as e:  # a value of the wrong type can raise almost anything, far from where it was read
-        raise ErnError(f"{path} does not describe a usable retriever ({type(e).__name__}: {e}). {_SAVE_AGAIN}") from None
+    except (
+        Exception
+    ) as e:  # a value of the wrong type can raise almost anything, far from where it was read
+        raise ErnError(
+            f"{path} does not describe a usable retriever ({type(e).__name__}: {e}). {_SAVE_AGAIN}"
+        ) from None
 
 # %% ../../nbs/models/04_hub.ipynb #0d098ac2
 def _build_clip(config: dict, path: Path) -> ClipEncoder:
@@ -212,13 +226,15 @@ def _build_clip(config: dict, path: Path) -> ClipEncoder:
             f"{path} has D = {config['dim']} and images of {size} pixels, but its CLIP {name} has "
             f"D = {clip.dim} and {clip.preprocess.size} pixels. {_SAVE_AGAIN}"
         )
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["preprocess"].items()}
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in config["preprocess"].items()
+    }
     clip.preprocess = Preprocess(**values)
     return clip
 
 
 def _register_clip(name: str, clip_config: dict, path: Path) -> None:
-    "Register an architecture that open_clip does not know, if it consists of open_clip's own towers."
+    "Register an architecture with open_clip, if it consists of open_clip's own towers."
     external = re.findall(r'"((?:hf|timm)_\w+)"', json.dumps(clip_config))
     complete = {"embed_dim", "vision_cfg", "text_cfg"} <= set(clip_config)
     if not re.fullmatch(r"\w[\w.-]*", name) or external or not complete:
@@ -260,7 +276,7 @@ def _find_folder(
         ) from None
     return Path(file).parent
 
-
+# %% ../../nbs/models/04_hub.ipynb #14eba183
 def _is_reachable(name: str, hub: dict[str, Any]) -> bool:
     "Whether the hub answers at all."
     try:

@@ -43,7 +43,7 @@ _COMPOSER_MODULES = (  # each registers its composer; simplest first, then by ye
 for _module in _COMPOSER_MODULES:
     import_module(f"fashionern.models.composers.{_module}")
 
-MODELS = {  # name → (text encoder, composer, target head); other composers stand for ('clip', composer, 'identity')
+MODELS = {  # name → slots; any other composer stands for ('clip', composer, 'identity')
     "tme-sum": ("tme", "sum", "identity"),
     "dvr": ("clip", "dvr", "refine"),
     "fashionern": ("tme", "dvr", "refine"),
@@ -51,14 +51,14 @@ MODELS = {  # name → (text encoder, composer, target head); other composers st
 
 
 def list_models() -> list[str]:
-    "The names `create_model` knows: composers in the order of registration (plugins last), then `MODELS`."
+    "Names for `create_model`: composers in the order of registration, then `MODELS`."
     return [*(name for name in COMPOSERS if name not in MODELS), *MODELS]
 
 # %% ../../nbs/models/01_registry.ipynb #c8d1077d
 def parse_model(
     name: str,  # one of `list_models()` or three slots, with or without settings after an @
 ) -> tuple[tuple[str, str, str], dict[str, Any]]:  # the slots; the settings
-    "Slots and settings of a model's name; raises `ErnError` with the nearest names for an unknown part."
+    "Slots and settings of a model's name; raises `ErnError` for an unknown part."
     base, _, given = name.lower().partition("@")
     text_encoder, composer, head = _parse_slots(base)
     settings = dict(_parse_setting(part) for part in given.split(",")) if given else {}
@@ -70,17 +70,21 @@ def parse_model(
         if type(value) is int and type(default) is float:
             settings[key] = float(value)
         elif type(value) is not type(default) and default is not None:
-            raise ErnError(f"Setting {key} of model {base!r} takes a value such as {default!r}, not {value!r}.")
+            raise ErnError(
+                f"Setting {key} of model {base!r} takes a value such as {default!r}, not {value!r}."
+            )
     return (text_encoder, composer, head), settings
 
-
+# %% ../../nbs/models/01_registry.ipynb #1de45eb3
 def _parse_slots(base: str) -> tuple[str, str, str]:
     "Text encoder, composer and target head; all three exist."
     if base in MODELS:
         return MODELS[base]
     slots = ("clip", base, "identity") if base in COMPOSERS else tuple(base.split("+"))
     if len(slots) != 3:
-        raise ErnError(f"{unknown_name('model', base, list_models())} Give --plugin FILE for a composer of your own.")
+        raise ErnError(
+            f"{unknown_name('model', base, list_models())} Give --plugin FILE for a composer of your own."
+        )
     text_encoder, composer, head = slots
     if text_encoder not in TEXT_ENCODERS:
         raise unknown_name("text encoder", text_encoder, TEXT_ENCODERS)
@@ -105,22 +109,35 @@ def settings_of(part: type) -> dict[str, Any]:
 
 # %% ../../nbs/models/01_registry.ipynb #0cd879b2
 def create_model(
-    name: str,  # one of `list_models()`, or slots such as 'tme+dvr+refine'; settings as 'fashionern@mask_padding,ask=words'
+    name: str,  # such as 'fashionern', 'tme+dvr+refine' or 'fashionern@mask_padding,ask=words'
     dim: int,  # D of the encoders
-    **settings: Any,  # for the parts that take them, such as ffn=512; settings in the name take precedence
+    **settings: Any,  # for the parts that take them; those in the name take precedence
 ) -> ComposedRetriever:
-    "The model of that name with fresh weights; raises `ErnError` for an unknown name or an unusable setting."
+    "The model with fresh weights; raises `ErnError` for an unknown name or setting."
     (text_encoder, composer, head), named = parse_model(name)
     _check_bases(composer, head)
     _check_settings(settings)
     settings |= named
     parts = COMPOSERS.get(composer), TARGET_HEADS.get(head)
-    used = {k: v for k, v in settings.items() if k in settings_of(parts[0]) or k in settings_of(parts[1])}
+    used = {
+        k: v
+        for k, v in settings.items()
+        if k in settings_of(parts[0]) or k in settings_of(parts[1])
+    }
     try:
-        modules = [part(dim, **{k: used[k] for k in settings_of(part) if k in used}) for part in parts]
-    except (AssertionError, ValueError, RuntimeError, OverflowError) as e:  # from a layer that got, say, heads=0
+        modules = [
+            part(dim, **{k: used[k] for k in settings_of(part) if k in used}) for part in parts
+        ]
+    except (
+        AssertionError,
+        ValueError,
+        RuntimeError,
+        OverflowError,
+    ) as e:  # from a layer that got, say, heads=0
         if named:
-            raise ErnError(f"Model {name!r} cannot be built with these settings ({e}). Choose others.") from None
+            raise ErnError(
+                f"Model {name!r} cannot be built with these settings ({e}). Choose others."
+            ) from None
         raise
     except TypeError as e:
         raise ErnError(
@@ -129,9 +146,9 @@ def create_model(
         ) from e
     return ComposedRetriever(*modules, text_encoder, name.lower(), {"dim": dim, **used})
 
-
+# %% ../../nbs/models/01_registry.ipynb #bc4d4d38
 def _check_bases(composer: str, head: str) -> None:
-    "Raise an `ErnError` for a registered class that does not inherit from the base class of its slot."
+    "Raise an `ErnError` for a class that does not inherit from its slot's base class."
     for registry, name, base in ((COMPOSERS, composer, Composer), (TARGET_HEADS, head, TargetHead)):
         part = registry.get(name)
         if not issubclass(part, base):
@@ -165,9 +182,9 @@ def _trial_inputs() -> tuple[ImageFeatures, TextFeatures, ImageFeatures]:
     mask = torch.arange(L) < torch.tensor([[7], [3]])
     return reference, TextFeatures(unit(2, D), unit(2, L, D), mask, unit(2, D)), target
 
-
+# %% ../../nbs/models/01_registry.ipynb #53fa9554
 def try_model(name: str) -> None:
-    "Raise `ErnError` if the model cannot be built or cannot score; warn on stderr of queries not of unit length."
+    "Raise `ErnError` if the model cannot be built or cannot score; warn of queries not of unit length."
     model = create_model(name, 8, ffn=8).eval()
     where = f"{type(model.composer).__module__}.{type(model.composer).__qualname__}"
     try:
@@ -176,7 +193,9 @@ def try_model(name: str) -> None:
             shape = tuple(model.score(query, target).shape)
     except Exception as e:  # somebody else's code can raise anything
         reason = f"{type(e).__name__}: {str(e).partition(chr(10))[0]}"
-        raise ErnError(f"Model {name!r} fails on two trial queries ({reason}). Check forward of {where}.") from e
+        raise ErnError(
+            f"Model {name!r} fails on two trial queries ({reason}). Check forward of {where}."
+        ) from e
     if shape != (2, 2):
         raise ErnError(
             f"Model {name!r} scores two queries and two targets as {shape}, not as (2, 2). Check forward of {where}."
@@ -200,7 +219,7 @@ def save_model(
     header |= {k: json.dumps(v) for k, v in about.items()}
     save_weights(path, model.state_dict(), **header)
 
-
+# %% ../../nbs/models/01_registry.ipynb #19cd7117
 def load_model(
     model: ComposedRetriever,
     path: str | Path,  # from `save_model`, or a published state dict
@@ -210,7 +229,9 @@ def load_model(
     header = read_header(path)
     saved = header.get("model", model.name)
     if saved != model.name:
-        raise ErnError(f"{path} is a checkpoint of {saved!r}, not of {model.name!r}. Give --model {saved} or another file.")
+        raise ErnError(
+            f"{path} is a checkpoint of {saved!r}, not of {model.name!r}. Give --model {saved} or another file."
+        )
     if is_published(state):
         state = from_published(state)
     if _is_composer_alone(state, model):
@@ -223,4 +244,6 @@ def load_model(
 def _is_composer_alone(state: dict[str, Tensor], model: ComposedRetriever) -> bool:
     "Whether the tensors are the composer's without prefix, as CLIP4Cir publishes its Combiner."
     own = model.state_dict()
-    return not any(k.startswith("composer.") for k in state) and any(f"composer.{k}" in own for k in state)
+    return not any(k.startswith("composer.") for k in state) and any(
+        f"composer.{k}" in own for k in state
+    )

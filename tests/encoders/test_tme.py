@@ -18,7 +18,9 @@ ARCHITECTURES = ("RN50", "ViT-B-32", "MobileCLIP-S1", "ViT-B-16-SigLIP")
 def clip(request) -> ClipEncoder:
     torch.manual_seed(0)
     model = open_clip.create_model(request.param, pretrained=None)
-    return ClipEncoder(model, None, request.param, Preprocess()).eval()  # no tokenizer: some must be downloaded
+    return ClipEncoder(
+        model, None, request.param, Preprocess()
+    ).eval()  # no tokenizer: some must be downloaded
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,10 @@ def test_clip4cirs_fine_tuned_file(tmp_path):
     "CLIP4Cir writes {'epoch': …, 'CLIP': weights}; the weights include some of OpenAI's counters."
     clip, other = create_clip("ern-tiny"), create_clip("ern-tiny")
     counters = {"input_resolution": 64, "context_length": 28, "vocab_size": 49408}
-    state = {**clip.model.state_dict(), **{name: torch.tensor(value) for name, value in counters.items()}}
+    state = {
+        **clip.model.state_dict(),
+        **{name: torch.tensor(value) for name, value in counters.items()},
+    }
     torch.save({"epoch": 7, "CLIP": state}, tmp_path / "tuned.pt")
     load_clip_weights(other.model, tmp_path / "tuned.pt")
     pairs = zip(clip.model.state_dict().values(), other.model.state_dict().values())
