@@ -20,7 +20,7 @@ from ..data.images import ImageFinder
 from ..data.triplets import TripletDataset
 from ..distributed import set_seed
 from ..encoders.clip import TINY, create_clip
-from ..encoders.feature_store import FeatureStore
+from ..encoders.feature_store import FeatureStore, create_store
 from ..encoders.tme import TME, Encoders
 from ..records import CROPS, ImageFeatures, Triplet
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ..errors import ErnError, unknown_name
 from .composers.base import COMPOSERS, TARGET_HEADS, Composer, TargetHead
@@ -24,7 +25,7 @@ from ..records import CROPS, ImageFeatures, TextFeatures
 from ..weights import check_state, read_header, read_weights, save_weights
 
 # %% ../../nbs/models/01_registry.ipynb #cbc78e63
-for _module in (  # each registers its composer: simplest first, then by year
+_COMPOSER_MODULES = (  # each registers its composer; simplest first, then by year
     "baselines",
     "tirg",
     "val",
@@ -38,10 +39,11 @@ for _module in (  # each registers its composer: simplest first, then by year
     "cala",
     "dqu_cir",
     "dvr",
-):
+)
+for _module in _COMPOSER_MODULES:
     import_module(f"fashionern.models.composers.{_module}")
 
-MODELS = {  # name → (text encoder, composer, target head); any other composer's name stands for ('clip', composer, 'identity')
+MODELS = {  # name → slots; any other composer stands for ('clip', composer, 'identity')
     "tme-sum": ("tme", "sum", "identity"),
     "dvr": ("clip", "dvr", "refine"),
     "fashionern": ("tme", "dvr", "refine"),
@@ -49,35 +51,50 @@ MODELS = {  # name → (text encoder, composer, target head); any other composer
 
 
 def list_models() -> list[str]:
-    "The names `create_model` knows: composers in the order of their registration (simplest first, then by year, then one's own), then `MODELS`."
+    "Names for `create_model`: composers in the order of registration, then `MODELS`."
     return [*(name for name in COMPOSERS if name not in MODELS), *MODELS]
 
-
+# %% ../../nbs/models/01_registry.ipynb #c8d1077d
 def parse_model(
     name: str,  # one of `list_models()` or three slots, with or without settings after an @
 ) -> tuple[tuple[str, str, str], dict[str, Any]]:  # the slots; the settings
-    "What a model's name stands for; an `ErnError` with near matches for an unknown part."
+    "Slots and settings of a model's name; raises `ErnError` for an unknown part."
     base, _, given = name.lower().partition("@")
-    slots = MODELS.get(base) or (("clip", base, "identity") if base in COMPOSERS else tuple(base.split("+")))
-    if len(slots) != 3:
-        raise ErnError(f"{unknown_name('model', base, list_models())} A composer of your own is known after --plugin FILE.")
-    if slots[0] not in TEXT_ENCODERS:
-        raise unknown_name("text encoder", slots[0], TEXT_ENCODERS)
-    COMPOSERS.get(slots[1]), TARGET_HEADS.get(slots[2])
-    settings = dict(_setting(part) for part in given.split(",")) if given else {}
-    known = settings_of(COMPOSERS.get(slots[1])) | settings_of(TARGET_HEADS.get(slots[2]))
+    text_encoder, composer, head = _parse_slots(base)
+    settings = dict(_parse_setting(part) for part in given.split(",")) if given else {}
+    defaults = settings_of(COMPOSERS.get(composer)) | settings_of(TARGET_HEADS.get(head))
     for key, value in settings.items():
-        if key not in known:
-            raise unknown_name(f"setting of {base}", key, known)
-        if type(value) is int and type(known[key]) is float:
-            value = settings[key] = float(value)
-        if type(value) is not type(known[key]) and known[key] is not None:
-            raise ErnError(f"Setting {key} of model {base!r} takes a value such as {known[key]!r}, not {value!r}.")
-    return slots, settings
+        if key not in defaults:
+            raise unknown_name(f"setting of {base}", key, defaults)
+        default = defaults[key]
+        if type(value) is int and type(default) is float:
+            settings[key] = float(value)
+        elif type(value) is not type(default) and default is not None:
+            raise ErnError(
+                f"Setting {key} of model {base!r} takes a value such as {default!r}, not {value!r}."
+            )
+    return (text_encoder, composer, head), settings
+
+# %% ../../nbs/models/01_registry.ipynb #1de45eb3
+def _parse_slots(base: str) -> tuple[str, str, str]:
+    "Text encoder, composer and target head; all three exist."
+    if base in MODELS:
+        return MODELS[base]
+    slots = ("clip", base, "identity") if base in COMPOSERS else tuple(base.split("+"))
+    if len(slots) != 3:
+        raise ErnError(
+            f"{unknown_name('model', base, list_models())} Give --plugin FILE for a composer of your own."
+        )
+    text_encoder, composer, head = slots
+    if text_encoder not in TEXT_ENCODERS:
+        raise unknown_name("text encoder", text_encoder, TEXT_ENCODERS)
+    COMPOSERS.get(composer)
+    TARGET_HEADS.get(head)
+    return text_encoder, composer, head
 
 
-def _setting(part: str) -> tuple[str, Any]:
-    "'ask=words' → ('ask', 'words'); a bare name is switched on; numbers are numbers."
+def _parse_setting(part: str) -> tuple[str, Any]:
+    "'ask=words' → ('ask', 'words'); a bare name is True; numbers are numbers."
     key, sign, word = part.strip().partition("=")
     try:
         value = json.loads(word) if sign else True
@@ -87,38 +104,51 @@ def _setting(part: str) -> tuple[str, Any]:
 
 
 def settings_of(part: type) -> dict[str, Any]:
-    "The settings that a composer or target head takes beside D, with their defaults."
+    "The settings of a composer or target head besides D, with their defaults."
     return {k: p.default for k, p in inspect.signature(part).parameters.items() if k != "dim"}
 
 # %% ../../nbs/models/01_registry.ipynb #0cd879b2
 def create_model(
-    name: str,  # one of `list_models()`, or three slots as 'tme+dvr+refine'; settings after an @ as 'fashionern@mask_padding,ask=words'
+    name: str,  # such as 'fashionern', 'tme+dvr+refine' or 'fashionern@mask_padding,ask=words'
     dim: int,  # D of the encoders
-    **settings: Any,  # for the parts that take them, such as ffn=512; those that do not are left alone, and settings in the name go first
+    **settings: Any,  # for the parts that take them; those in the name take precedence
 ) -> ComposedRetriever:
-    "The model of that name with fresh weights; an `ErnError` with near matches for an unknown one."
-    (text, composer, head), named = parse_model(name)
-    parts = COMPOSERS.get(composer), TARGET_HEADS.get(head)
+    "The model with fresh weights; raises `ErnError` for an unknown name or setting."
+    (text_encoder, composer, head), named = parse_model(name)
     _check_bases(composer, head)
-    anywhere = {k for registry in (COMPOSERS, TARGET_HEADS) for n in registry.names() for k in settings_of(registry.get(n))}
-    for key in settings:
-        if key not in anywhere:
-            raise unknown_name("setting of any model", key, anywhere)
+    _check_settings(settings)
     settings |= named
+    parts = COMPOSERS.get(composer), TARGET_HEADS.get(head)
+    used = {
+        k: v
+        for k, v in settings.items()
+        if k in settings_of(parts[0]) or k in settings_of(parts[1])
+    }
     try:
-        composed, targeted = (part(dim, **{k: v for k, v in settings.items() if k in settings_of(part)}) for part in parts)
-    except (AssertionError, ValueError, RuntimeError, OverflowError) as e:  # of the layer that got a setting such as heads=0
+        modules = [
+            part(dim, **{k: used[k] for k in settings_of(part) if k in used}) for part in parts
+        ]
+    except (
+        AssertionError,
+        ValueError,
+        RuntimeError,
+        OverflowError,
+    ) as e:  # from a layer that got, say, heads=0
         if named:
-            raise ErnError(f"Model {name!r} cannot be made with these settings ({e}); choose others.") from None
+            raise ErnError(
+                f"Model {name!r} cannot be built with these settings ({e}). Choose others."
+            ) from None
         raise
     except TypeError as e:
-        raise ErnError(f"Model {name!r} cannot be made ({e}); composers and target heads are made with D first, as in __init__(self, dim).") from e
-    used = {k: v for k, v in settings.items() if any(k in settings_of(part) for part in parts)}
-    return ComposedRetriever(composed, targeted, text, name.lower(), {"dim": dim, **used})
+        raise ErnError(
+            f"Model {name!r} cannot be built ({e}). "
+            "Composers and target heads take D first, as in __init__(self, dim)."
+        ) from e
+    return ComposedRetriever(*modules, text_encoder, name.lower(), {"dim": dim, **used})
 
-
+# %% ../../nbs/models/01_registry.ipynb #bc4d4d38
 def _check_bases(composer: str, head: str) -> None:
-    "An `ErnError` where a registered class does not inherit from the base class of its slot."
+    "Raise an `ErnError` for a class that does not inherit from its slot's base class."
     for registry, name, base in ((COMPOSERS, composer, Composer), (TARGET_HEADS, head, TargetHead)):
         part = registry.get(name)
         if not issubclass(part, base):
@@ -127,50 +157,93 @@ def _check_bases(composer: str, head: str) -> None:
                 f"fashionern.models.composers.base.{base.__name__}."
             )
 
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    "Raise an `ErnError` for a setting that no composer and no target head takes."
+    known: set[str] = set()
+    for registry in (COMPOSERS, TARGET_HEADS):
+        for name in registry.names():
+            known |= settings_of(registry.get(name)).keys()
+    for key in settings:
+        if key not in known:
+            raise unknown_name("setting of any model", key, known)
+
 # %% ../../nbs/models/01_registry.ipynb #f6b0a8a6
+def _trial_inputs() -> tuple[ImageFeatures, TextFeatures, ImageFeatures]:
+    "Two references, two texts of different lengths, and two targets, with D = 8."
+    generator = torch.Generator().manual_seed(0)
+
+    def unit(*shape: int) -> Tensor:
+        return F.normalize(torch.randn(*shape, generator=generator), dim=-1)
+
+    D, L = 8, 2 * CROPS
+    reference = ImageFeatures(unit(2, D), unit(2, CROPS, D))
+    target = ImageFeatures(unit(2, D), unit(2, CROPS, D))
+    mask = torch.arange(L) < torch.tensor([[7], [3]])
+    return reference, TextFeatures(unit(2, D), unit(2, L, D), mask, unit(2, D)), target
+
+# %% ../../nbs/models/01_registry.ipynb #53fa9554
 def try_model(name: str) -> None:
-    "An `ErnError` where the model cannot be made, or cannot score two made-up queries; it names the composer's class. A word on stderr where queries are not of unit length."
-    model, D, gen = create_model(name, 8, ffn=8).eval(), 8, torch.Generator().manual_seed(0)
-    unit = lambda *shape: F.normalize(torch.randn(*shape, generator=gen), dim=-1)
-    first, second = (ImageFeatures(unit(2, D), unit(2, CROPS, D)) for _ in range(2))
-    text = TextFeatures(unit(2, D), unit(2, 2 * CROPS, D), torch.arange(2 * CROPS) < torch.tensor([[7], [3]]), unit(2, D))
+    "Raise `ErnError` if the model cannot be built or cannot score; warn of queries not of unit length."
+    model = create_model(name, 8, ffn=8).eval()
     where = f"{type(model.composer).__module__}.{type(model.composer).__qualname__}"
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            query, target = model(first, text, second)
+            query, target = model(*_trial_inputs())
             shape = tuple(model.score(query, target).shape)
-    except Exception as e:  # whatever somebody's code sets off
-        raise ErnError(f"Model {name!r} fails on two made-up queries ({type(e).__name__}: {str(e).partition(chr(10))[0]}); look at forward of {where}.") from e
+    except Exception as e:  # somebody else's code can raise anything
+        reason = f"{type(e).__name__}: {str(e).partition(chr(10))[0]}"
+        raise ErnError(
+            f"Model {name!r} fails on two trial queries ({reason}). Check forward of {where}."
+        ) from e
     if shape != (2, 2):
-        raise ErnError(f"Model {name!r} scores two queries and two targets in the shape {shape}, not (2, 2); look at forward of {where}.")
+        raise ErnError(
+            f"Model {name!r} scores two queries and two targets as {shape}, not as (2, 2). Check forward of {where}."
+        )
     length = query.norm(dim=-1).mean().item()
     if model.composer.uses_dot_product and abs(length - 1) > 1e-3:
-        print(f"Model {name!r} gives queries of length {length:.2f}, not 1, so its scores are no cosines; end forward of {where} with F.normalize(…, dim=-1).", file=sys.stderr)
+        print(
+            f"Model {name!r} gives queries of length {length:.2f}, not 1, so its scores are not cosines. "
+            f"End forward of {where} with F.normalize(…, dim=-1).",
+            file=sys.stderr,
+        )
 
 # %% ../../nbs/models/01_registry.ipynb #843467db
 def save_model(
     model: ComposedRetriever,
     path: str | Path,
-    **about: Any,  # anything else the file should say of itself: step, seed, figures
+    **about: Any,  # other facts for the header: step, seed, results
 ) -> None:
-    "Composer and target head as safetensors with a header, atomically."
-    header = {"model": model.name, "settings": json.dumps(model.settings), **{k: json.dumps(v) for k, v in about.items()}}
+    "Write composer and target head as safetensors with a header, atomically."
+    header = {"model": model.name, "settings": json.dumps(model.settings)}
+    header |= {k: json.dumps(v) for k, v in about.items()}
     save_weights(path, model.state_dict(), **header)
 
-
+# %% ../../nbs/models/01_registry.ipynb #19cd7117
 def load_model(
     model: ComposedRetriever,
-    path: str | Path,  # of `save_model`, or a state dict of the published modules (FashionERN's stage 2, or CLIP4Cir's Combiner)
-) -> dict[str, str]:  # what the file says of itself
-    "Load weights into `model`; an `ErnError` where they are another model's."
+    path: str | Path,  # from `save_model`, or a published state dict
+) -> dict[str, str]:  # the header
+    "Load weights into `model`; raises `ErnError` for another model's weights."
     state = read_weights(path)
     header = read_header(path)
-    if header.get("model", model.name) != model.name:
-        raise ErnError(f"{path} is a checkpoint of {header['model']!r}, not of {model.name!r}; give --model {header['model']} or another file.")
+    saved = header.get("model", model.name)
+    if saved != model.name:
+        raise ErnError(
+            f"{path} is a checkpoint of {saved!r}, not of {model.name!r}. Give --model {saved} or another file."
+        )
     if is_published(state):
         state = from_published(state)
-    if not any(k.startswith("composer.") for k in state) and any(f"composer.{k}" in model.state_dict() for k in state):
-        state = {f"composer.{k}": v for k, v in state.items()}  # a composer alone, as CLIP4Cir publishes its Combiner
+    if _is_composer_alone(state, model):
+        state = {f"composer.{k}": v for k, v in state.items()}
     check_state(model, state, path)
     model.load_state_dict(state, strict=False)
     return header
+
+
+def _is_composer_alone(state: dict[str, Tensor], model: ComposedRetriever) -> bool:
+    "Whether the tensors are the composer's without prefix, as CLIP4Cir publishes its Combiner."
+    own = model.state_dict()
+    return not any(k.startswith("composer.") for k in state) and any(
+        f"composer.{k}" in own for k in state
+    )

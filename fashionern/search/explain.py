@@ -23,7 +23,6 @@ from ..errors import ErnError
 from ..evaluation.plots import MUTED_COLOUR, WORD_COLOUR, query_attention, shade_crops, show_picture, word_bars
 from ..models.hub import Retriever
 from ..records import ImageFeatures
-from ..training.trained import check_searchable, encode_sentences
 
 # %% ../../nbs/search/04_explain.ipynb #a66e0007
 def shapley(

@@ -21,6 +21,7 @@ from ..data.images import load_image
 from ..distributed import World
 from ..encoders.feature_store import ImageViews, photo_loader, photo_mark, read_batches
 from ..errors import ErnError
+from ..models.embedder import check_searchable
 from ..models.hub import Retriever
 from .inventory import check_rows, find_photos, row_of, store_class
 from .stores.base import Photo, Store, batched

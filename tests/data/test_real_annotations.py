@@ -14,7 +14,7 @@ from PIL import Image
 from fashionern.cli import evaluate as ern_evaluate
 from fashionern.data.registry import DATASETS
 from fashionern.encoders.clip import TINY, create_clip
-from fashionern.encoders.feature_store import FeatureStore
+from fashionern.encoders.feature_store import create_store
 from fashionern.encoders.tme import Encoders
 from fashionern.records import CROPS, ImageFeatures
 
@@ -34,7 +34,7 @@ def stub(real: Path, folder: Path, dataset: str, split: str) -> list[str]:
     Encoders(clip).save(folder / "encoders.safetensors")
     fingerprint = clip.image_fingerprint()
     features = root / "features" / f"{fingerprint}-random-float32"
-    store = FeatureStore.create(features, fingerprint, names, clip.dim)
+    store = create_store(features, fingerprint, names, clip.dim)
     embedding = F.normalize(torch.randn(len(names), clip.dim), dim=-1)
     store.put(torch.arange(len(names)), ImageFeatures(embedding, embedding[:, None].expand(-1, CROPS, -1)))
     flags = ["--models", "sum", "--dataset", dataset, "--root", str(root), "--split", split, "--out", str(folder)]

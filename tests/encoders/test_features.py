@@ -1,4 +1,4 @@
-"The feature store as whole processes leave it: killed in the middle, shared by two ranks."
+"The feature store as processes leave it: killed while it is written, written by two ranks, damaged on disk."
 
 import os
 import subprocess
@@ -27,21 +27,25 @@ from fashionern.encoders.feature_store import extract_features
 folder = Path(sys.argv[1])
 with world("cpu") as ranks:
     finder = ImageFinder(folder / "images")
-    extract_features(create_clip(TINY, clip_path=folder / "clip.safetensors"), finder, sorted(finder.paths), folder / sys.argv[2], batch_size=4, world=ranks)
+    clip = create_clip(TINY, clip_path=folder / "clip.safetensors")
+    extract_features(clip, finder, sorted(finder.paths), folder / sys.argv[2], batch_size=4, world=ranks)
 """
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+NAMES = [f"{i:02}" for i in range(61)]
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    "A folder with 61 photos, an encoder's weights, and an undisturbed store of them."
+    "A folder with 61 photos, an encoder's weights, and an undisturbed store."
     folder = tmp_path_factory.mktemp("photos")
     (folder / "images").mkdir()
-    for i in range(61):
-        Image.effect_noise((40 + i, 50), 60).save(folder / "images" / f"{i:02}.png")
+    for i, name in enumerate(NAMES):
+        Image.effect_noise((40 + i, 50), 60).save(folder / "images" / f"{name}.png")
     Encoders(create_clip(TINY)).save(folder / "clip.safetensors")
     (folder / "extract.py").write_text(EXTRACT)
-    extract_features(clip_of(folder), ImageFinder(folder / "images"), [f"{i:02}" for i in range(61)], folder / "undisturbed", workers=0)
+    extract_features(
+        clip_of(folder), ImageFinder(folder / "images"), NAMES, folder / "undisturbed", workers=0
+    )
     return folder
 
 
@@ -53,51 +57,77 @@ def store_in(folder: Path) -> FeatureStore:
     return FeatureStore(next(folder.glob("*/store.json")).parent)
 
 
-def same(a: FeatureStore, b: FeatureStore) -> bool:
-    return a.names == b.names and all(np.allclose(getattr(a, k), getattr(b, k), atol=1e-5) for k in ("whole", "local")) and bool((a.sums > 0).all() and (b.sums > 0).all())
+def filled_rows(folder: Path) -> int:
+    "How many rows of the store below the folder have features; 0 where there is no store yet."
+    listing = next(folder.glob("*/store.json"), None)
+    return 0 if listing is None else int((FeatureStore(listing.parent).sums > 0).sum())
 
 
-def test_extraction_goes_on_after_a_kill(photos):
+def assert_same(a: FeatureStore, b: FeatureStore) -> None:
+    assert a.names == b.names
+    assert np.allclose(a.whole, b.whole, atol=1e-5)
+    assert np.allclose(a.local, b.local, atol=1e-5)
+    assert (a.sums > 0).all()
+    assert (b.sums > 0).all()
+
+
+def test_extraction_resumes_after_a_kill(photos):
     command = [sys.executable, str(photos / "extract.py"), str(photos), "killed"]
     process = subprocess.Popen(command, env=ENV, stderr=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 120
-        while not (made := list((photos / "killed").glob("*/store.json"))) or not 8 <= int((FeatureStore(made[0].parent).sums > 0).sum()) < 57:
-            assert process.poll() is None and time.monotonic() < until, "it ended, or never began"
+        deadline = time.monotonic() + 120
+        while not 8 <= filled_rows(photos / "killed") < 57:
+            assert process.poll() is None, "extraction ended before it was killed"
+            assert time.monotonic() < deadline, "extraction never began"
             time.sleep(0.005)
     finally:
         process.kill()
         process.wait()
     before = store_in(photos / "killed").sums.copy()
     assert 0 < (before > 0).sum() < 61
-    again = forked(photos, EXTRACT, photos, "killed")
-    assert again.returncode == 0, again.stderr
+    resumed = forked(photos, EXTRACT, photos, "killed")
+    assert resumed.returncode == 0, resumed.stderr
     after = store_in(photos / "killed")
-    assert np.array_equal(after.sums[before > 0], before[before > 0]), "what was made is kept"
-    assert same(after, store_in(photos / "undisturbed"))
+    assert np.array_equal(after.sums[before > 0], before[before > 0]), "finished rows are kept"
+    assert_same(after, store_in(photos / "undisturbed"))
 
 
-def test_two_ranks_make_the_same_store(photos):
+def test_two_ranks_write_the_same_store(photos):
     ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    subprocess.run([*ranks, str(photos / "extract.py"), str(photos), "two"], env=ENV, check=True, timeout=300, capture_output=True)
-    assert same(store_in(photos / "two"), store_in(photos / "undisturbed"))
+    command = [*ranks, str(photos / "extract.py"), str(photos), "two"]
+    subprocess.run(command, env=ENV, check=True, timeout=300, capture_output=True)
+    assert_same(store_in(photos / "two"), store_in(photos / "undisturbed"))
 
 
-def test_a_store_without_its_listing_or_with_strange_arrays_is_made_anew(photos, capsys):
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("store.json", b"{"),
+        ("store.json", b'{"names": ["00"]}'),
+        ("sums.npy", b""),
+        ("whole.npy", b"\x93NUMPY nonsense"),
+        ("photos.npy", None),  # deleted
+    ],
+)
+def test_a_damaged_store_is_built_again(photos, capsys, file, content):
     clip, finder = clip_of(photos), ImageFinder(photos / "images")
-    names = [f"{i:02}" for i in range(5)]
-    first = extract_features(clip, finder, names, photos / "broken", workers=0)
+    first = extract_features(clip, finder, NAMES[:5], photos / "broken", workers=0)
     whole = first.whole.copy()
-    for file, content in (("store.json", b"{"), ("store.json", b'{"names": ["00"]}'), ("sums.npy", b""), ("whole.npy", b"\x93NUMPY nonsense"), ("photos.npy", None)):
-        (first.folder / file).unlink() if content is None else (first.folder / file).write_bytes(content)
-        again = extract_features(clip, finder, names, photos / "broken", workers=0)
-        assert np.allclose(again.whole, whole, atol=1e-5) and again.folder == first.folder
-        assert str(first.folder) in capsys.readouterr().err
+    capsys.readouterr()
+    if content is None:
+        (first.folder / file).unlink()
+    else:
+        (first.folder / file).write_bytes(content)
+    rebuilt = extract_features(clip, finder, NAMES[:5], photos / "broken", workers=0)
+    assert np.allclose(rebuilt.whole, whole, atol=1e-5)
+    assert rebuilt.folder == first.folder
+    assert str(first.folder) in capsys.readouterr().err
 
 
-def test_another_encoder_reads_no_features_of_this_one(photos):
+def test_another_encoder_does_not_read_these_features(photos):
     torch.manual_seed(5)
     other = create_clip(TINY)
     before, finder = store_in(photos / "undisturbed"), ImageFinder(photos / "images")
     store = extract_features(other, finder, ["00", "01"], photos / "undisturbed", workers=0)
-    assert store.folder != before.folder and not np.allclose(store.whole, before.whole[:2], atol=1e-2)
+    assert store.folder != before.folder
+    assert not np.allclose(store.whole, before.whole[:2], atol=1e-2)

@@ -9,8 +9,8 @@ import faiss
 import numpy as np
 from rich.console import Console
 
-from fashionern.encoders.feature_store import FeatureStore
-from fashionern.models.hub import KIND  # noqa: F401  heavy imports before the fork
+from fashionern.encoders.feature_store import FeatureStore, create_store, invalid_rows
+from fashionern.models.hub import MODEL_TYPE  # noqa: F401  heavy imports before the fork
 from fashionern.search.inventory import describe, info_table, open_store
 from fashionern.search.results import hits_table
 from fashionern.search.searcher import Hit, Query
@@ -133,7 +133,7 @@ def _build_features() -> None:
     from fashionern.records import ImageFeatures
 
     with tempfile.TemporaryDirectory() as d:
-        store = FeatureStore.create(Path(d) / "s", "key", ["a", "b"], 4)
+        store = create_store(Path(d) / "s", "key", ["a", "b"], 4)
         store.put(torch.arange(2), ImageFeatures(torch.ones(2, 4), torch.ones(2, 13, 4)))
         store.flush()
         STORED.update({p.name: p.read_bytes() for p in (Path(d) / "s").iterdir()})
@@ -149,5 +149,5 @@ def _(given: tuple, folder: Path) -> None:
     write_files(files, folder)
     store = FeatureStore(folder)
     rows = np.arange(len(store))
-    store.unsound(rows, lambda name: folder / "none.png")
+    invalid_rows(store, rows, lambda name: folder / "none.png")
     store[store.names[:1]]

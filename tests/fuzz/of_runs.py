@@ -9,7 +9,8 @@ from PIL import Image
 
 from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.tme import TME, Encoders
-from fashionern.models.hub import Retriever, model_card, read_config
+from fashionern.models.card import model_card
+from fashionern.models.hub import Retriever, read_config
 from fashionern.models.registry import create_model, parse_model, save_model
 from fashionern.training.config import PRESETS
 from fashionern.training.flags import EvalConfig

@@ -10,10 +10,22 @@ from fashionern.records import CROPS, ImageFeatures, TextFeatures
 from fashionern.training.losses import Matched, batch_classification, create_loss, list_losses
 
 D, L, B, N = 32, 20, 6, 9
-VARIANTS = ("fashionern@mask_padding,ask=words", "fashionern@mask_padding,ask=image,train_cls,norm=layer", "tme+combiner+refine")
+VARIANTS = (
+    "fashionern@mask_padding,ask=words",
+    "fashionern@mask_padding,ask=image,train_cls,norm=layer",
+    "tme+combiner+refine",
+)
 NAMES = (*list_models(), *VARIANTS)
-DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")))
-TRAINS_OTHERWISE = {"compodiff"}  # estimates the target in one step in training, in several in evaluation
+DEVICES = (
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here"),
+    ),
+)
+TRAINS_OTHERWISE = {
+    "compodiff"
+}  # estimates the target in one step in training, in several in evaluation
 
 
 def unit(*shape: int) -> torch.Tensor:
@@ -23,7 +35,9 @@ def unit(*shape: int) -> torch.Tensor:
 def features(n: int, device: str = "cpu") -> tuple[ImageFeatures, TextFeatures]:
     "n images, n sentences of different lengths."
     mask = torch.arange(L) < 3 + torch.arange(n)[:, None] % (L - 3)
-    return ImageFeatures(unit(n), unit(n, CROPS)).to(device), TextFeatures(unit(n), unit(n, L), mask).to(device)
+    return ImageFeatures(unit(n), unit(n, CROPS)).to(device), TextFeatures(
+        unit(n), unit(n, L), mask
+    ).to(device)
 
 
 def build(name: str, device: str = "cpu"):
@@ -51,10 +65,17 @@ def test_shapes_and_unit_length(name, device):
     (reference, text), (gallery, _) = features(B, device), features(N, device)
     query, target = model.encode_query(reference, text), model.encode_target(gallery)
     scores = model.score(query, target)
-    assert len(query) == B and target.shape == (N, D) and scores.shape == (B, N) and scores.isfinite().all()
+    assert (
+        len(query) == B
+        and target.shape == (N, D)
+        and scores.shape == (B, N)
+        and scores.isfinite().all()
+    )
     assert torch.allclose(target.norm(dim=-1), torch.ones(N, device=device), atol=1e-5)
     if model.composer.uses_dot_product:
-        assert query.shape == (B, D) and torch.allclose(query.norm(dim=-1), torch.ones(B, device=device), atol=1e-5)
+        assert query.shape == (B, D) and torch.allclose(
+            query.norm(dim=-1), torch.ones(B, device=device), atol=1e-5
+        )
         assert torch.allclose(scores, query @ target.T)
     assert scores.abs().max() <= 2, "a score is a cosine, or the sum of two"
 
@@ -67,8 +88,12 @@ def test_in_evaluation_a_query_stands_for_itself(name):
     assert torch.equal(query, again), "the same question, the same answer"
     for i in (0, B - 1):
         assert torch.allclose(model.encode_query(reference[[i]], text[[i]]), query[[i]], atol=1e-5)
-        assert torch.allclose(model.encode_target(reference[[i]]), model.encode_target(reference)[[i]], atol=1e-5)
-    assert torch.allclose(model.encode_query(reference[[3, 0]], text[[3, 0]]), query[[3, 0]], atol=1e-5), "the order does not matter"
+        assert torch.allclose(
+            model.encode_target(reference[[i]]), model.encode_target(reference)[[i]], atol=1e-5
+        )
+    assert torch.allclose(
+        model.encode_query(reference[[3, 0]], text[[3, 0]]), query[[3, 0]], atol=1e-5
+    ), "the order does not matter"
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("image-only", "text-only")])
@@ -87,8 +112,12 @@ PADDING_COUNTS = {"dvr", "fashionern"}  # as published; `mask_padding` mends it
 def test_padding_says_nothing(name):
     model = build(name).eval()
     reference, text = features(B)
-    other = TextFeatures(text.embedding, torch.where(text.mask[..., None], text.tokens, unit(B, L)), text.mask)
-    assert torch.allclose(model.encode_query(reference, other), model.encode_query(reference, text), atol=1e-5)
+    other = TextFeatures(
+        text.embedding, torch.where(text.mask[..., None], text.tokens, unit(B, L)), text.mask
+    )
+    assert torch.allclose(
+        model.encode_query(reference, other), model.encode_query(reference, text), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -104,13 +133,21 @@ def test_gradients_reach_every_trainable_parameter(name, device):
     extra = model.auxiliary_loss(reference, text, target)
     (loss if extra is None else loss + extra).backward()
     taken_back = "self_guided.common.bias"  # published; a softmax takes back what is added to all
-    dead = [k for k, p in model.named_parameters() if p.requires_grad and not k.endswith(taken_back) and (p.grad is None or not p.grad.isfinite().all() or p.grad.abs().max() == 0)]
+    dead = [
+        k
+        for k, p in model.named_parameters()
+        if p.requires_grad
+        and not k.endswith(taken_back)
+        and (p.grad is None or not p.grad.isfinite().all() or p.grad.abs().max() == 0)
+    ]
     assert not dead
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_batch_of_one_trains(name):
-    if (name.endswith("refine") or name.startswith(("dvr", "fashionern"))) and "norm=layer" not in name:
+    if (
+        name.endswith("refine") or name.startswith(("dvr", "fashionern"))
+    ) and "norm=layer" not in name:
         pytest.skip("batch norm, as published, needs two")
     model = build(name).train()
     reference, text = features(1)
@@ -153,16 +190,30 @@ def test_bfloat16(name, device):
     exact = model.score(model.encode_query(reference, text), model.encode_target(reference))
     with torch.autocast(device, torch.bfloat16):
         query, target = model.encode_query(reference, text), model.encode_target(reference)
-    assert (model.score(query.float(), target.float()) - exact).abs().max() < 0.05, "mixed precision"
+    assert (model.score(query.float(), target.float()) - exact).abs().max() < 0.05, (
+        "mixed precision"
+    )
     whole = model.to(torch.bfloat16)
-    half = [x.to(torch.bfloat16) for x in (reference.embedding, reference.local, text.embedding, text.tokens)]
+    half = [
+        x.to(torch.bfloat16)
+        for x in (reference.embedding, reference.local, text.embedding, text.tokens)
+    ]
     seen, said = ImageFeatures(half[0], half[1]), TextFeatures(half[2], half[3], text.mask)
     query, target = whole.encode_query(seen, said), whole.encode_target(seen)
-    assert (model.score(query.float(), target.float()) - exact).abs().max() < 0.05, "bfloat16 throughout"
+    assert (model.score(query.float(), target.float()) - exact).abs().max() < 0.05, (
+        "bfloat16 throughout"
+    )
 
 
 @pytest.mark.parametrize("loss", list_losses())
-@pytest.mark.parametrize("name", [n for n in list_models() if any(p.requires_grad for p in create_model(n, 8, ffn=8).parameters())])
+@pytest.mark.parametrize(
+    "name",
+    [
+        n
+        for n in list_models()
+        if any(p.requires_grad for p in create_model(n, 8, ffn=8).parameters())
+    ],
+)
 def test_any_model_with_any_loss(name, loss):
     model, step = build(name).train(), create_loss(loss, D).train()
     reference, text = features(B)
@@ -170,15 +221,28 @@ def test_any_model_with_any_loss(name, loss):
     for _ in range(2):  # a memory bank is empty at first
         model.zero_grad()
         query, answer = model(reference, text, target)
-        value = step(Matched(model.score(query, answer), query, answer, reference.embedding, text.embedding, score=model.score))
+        value = step(
+            Matched(
+                model.score(query, answer),
+                query,
+                answer,
+                reference.embedding,
+                text.embedding,
+                score=model.score,
+            )
+        )
         value.backward()
     assert value.isfinite() and value.ndim == 0
     grads = [p.grad for p in model.composer.parameters() if p.grad is not None]
-    assert grads and all(g.isfinite().all() for g in grads) and any(g.abs().max() > 0 for g in grads)
+    assert (
+        grads and all(g.isfinite().all() for g in grads) and any(g.abs().max() > 0 for g in grads)
+    )
 
 
 def test_batch_classification_is_the_default_of_the_interface():
     model, (reference, text) = build("combiner").eval(), features(B)
     query, answer = model(reference, text, reference)
     pairs = Matched(model.score(query, answer), query, answer, reference.embedding, text.embedding)
-    assert torch.allclose(create_loss("batch-classification", D)(pairs), batch_classification(query, answer))
+    assert torch.allclose(
+        create_loss("batch-classification", D)(pairs), batch_classification(query, answer)
+    )
