@@ -21,9 +21,8 @@ from ..data.images import load_image
 from ..data.triplets import clean_caption, join_captions
 from ..errors import ErnError
 from ..evaluation.plots import NO_WORD, WORD, query_attention, shade_crops, show_picture, word_bars
-from ..models.hub import Retriever
+from ..models.hub import Retriever, check_searchable, encode_texts
 from ..records import ImageFeatures
-from ..training.trained import check_searchable, encode_sentences
 
 # %% ../../nbs/search/04_explain.ipynb #a66e0007
 def shapley(
@@ -67,7 +66,7 @@ def _queries(retriever: Retriever, seen: ImageFeatures, given: bool, sentence: s
     if not sentence:
         return model.encode_target(seen[[_PHOTO, _BLANK]])[[0, 0, 1, 1]]
     if not given:
-        return encode_sentences(retriever, [sentence, "", *without])[[0, 1, 0, 1, *range(2, 2 + len(without))]]
+        return encode_texts(retriever, [sentence, "", *without])[[0, 1, 0, 1, *range(2, 2 + len(without))]]
     rows = [(_PHOTO, sentence), (_PHOTO, ""), (_BLANK, sentence), (_BLANK, ""), *((_PHOTO, s) for s in without)]
     reference = seen[[at for at, _ in rows]]
     return model.encode_query(reference, model.encode_text(retriever.encoders, [s for _, s in rows], reference))

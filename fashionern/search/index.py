@@ -21,10 +21,9 @@ from ..data.images import load_image
 from ..distributed import World
 from ..encoders.feature_store import ImageViews, photo_loader, photo_mark, read_batches
 from ..errors import ErnError
-from ..models.hub import Retriever
+from ..models.hub import Retriever, check_searchable
 from .inventory import check_rows, find_photos, row_of, store_class
 from .stores.base import Photo, Store, in_parts
-from ..training.trained import check_searchable
 
 # %% ../../nbs/search/02_index.ipynb #1d630006
 def identity(retriever: Retriever) -> str:

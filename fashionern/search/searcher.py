@@ -17,12 +17,12 @@ from ..data.images import load_image
 from ..encoders.feature_store import photo_mark
 from ..errors import ErnError
 from ..files import check_path
-from ..models.hub import Retriever
+from ..models.hub import Retriever, query_vectors
 from .index import check_identity
 from .inventory import open_store
 from .stores.base import Store
 from .stores.filters import parse_filter
-from ..training.trained import load_retriever, query_vectors
+from ..training.trained import load_retriever
 
 # %% ../../nbs/search/03_searcher.ipynb #5e640006
 @dataclass(frozen=True)

@@ -87,11 +87,11 @@ def test_a_store_without_its_listing_or_with_strange_arrays_is_made_anew(photos,
     clip, finder = clip_of(photos), ImageFinder(photos / "images")
     names = [f"{i:02}" for i in range(5)]
     first = extract_features(clip, finder, names, photos / "broken", workers=0)
-    whole = first.embedding.copy()
+    whole = first.whole.copy()
     for file, content in (("store.json", b"{"), ("store.json", b'{"names": ["00"]}'), ("sums.npy", b""), ("whole.npy", b"\x93NUMPY nonsense"), ("photos.npy", None)):
         (first.folder / file).unlink() if content is None else (first.folder / file).write_bytes(content)
         again = extract_features(clip, finder, names, photos / "broken", workers=0)
-        assert np.allclose(again.embedding, whole, atol=1e-5) and again.folder == first.folder
+        assert np.allclose(again.whole, whole, atol=1e-5) and again.folder == first.folder
         assert str(first.folder) in capsys.readouterr().err
 
 
@@ -100,4 +100,4 @@ def test_another_encoder_reads_no_features_of_this_one(photos):
     other = create_clip(TINY)
     before, finder = store_in(photos / "undisturbed"), ImageFinder(photos / "images")
     store = extract_features(other, finder, ["00", "01"], photos / "undisturbed", workers=0)
-    assert store.folder != before.folder and not np.allclose(store.embedding, before.embedding[:2], atol=1e-2)
+    assert store.folder != before.folder and not np.allclose(store.whole, before.whole[:2], atol=1e-2)

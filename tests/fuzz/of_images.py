@@ -67,7 +67,7 @@ def _seen(data: bytes, folder: Path) -> None:
     fingerprint(image)
     for pad in ("target", "square"):
         view = Preprocess(size=32, pad=pad, canvas=36)
-        if view.embedding(image).shape != (3, 32, 32) or view.spread(image).shape != (3, 36, 36):
+        if view.global_view(image).shape != (3, 32, 32) or view.spread(image).shape != (3, 36, 36):
             raise BrokenContract("a view of another shape")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from fashionern.encoders.feature_store import FeatureStore
-from fashionern.models.hub import KIND  # noqa: F401  heavy imports before the fork
+from fashionern.models.hub import MODEL_TYPE  # noqa: F401  heavy imports before the fork
 from fashionern.search.inventory import _told_table, describe, open_store
 from fashionern.search.results import hits_table
 from fashionern.search.searcher import Hit, Query
