@@ -24,6 +24,7 @@ from ..errors import ErnError
 from ..files import cannot_write
 from ..interrupts import stop
 from .checkpoint import load_latest, save_state, trained_state
+from .config import TrainConfig
 
 # %% ../../nbs/training/04_loop.ipynb #7bb8af89
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Batches:
         order = torch.randperm(self.n, generator=gen)[: self.steps * self.size * self.world.size]
         return list(order.view(self.steps, self.world.size, self.size)[:, self.world.rank])
 
-# %% ../../nbs/training/04_loop.ipynb #ca8a9ee7
+# %% ../../nbs/training/04_loop.ipynb #2244ba2a
 @dataclass(frozen=True)
 class FitOptions:
     "How `fit` trains, evaluates, saves and logs."
@@ -134,6 +135,12 @@ class FitOptions:
     save_every: float = 0.0  # minimum seconds between two saves of the state
     log: Callable[..., None] = lambda **_: None
     batch_names: Optional[Callable[[int, int], Sequence[str]]] = None  # (epoch, step) → this rank's batch, for messages
+
+    @classmethod
+    def from_config(cls, cfg: TrainConfig, world: World, **options: Any) -> "FitOptions":
+        "Options with the seed, precision and saving of the run."
+        amp = amp_dtype(cfg.amp, world.device)
+        return cls(seed=cfg.seed, amp=amp, resume=cfg.resume, save_every=cfg.save_every, **options)
 
     def is_due(self, epoch: int) -> bool:
         "Whether to evaluate after this epoch, counted from 1."
