@@ -33,7 +33,7 @@ from ..records import CROPS, ImageFeatures, TextFeatures
 from ..training.config import TrainConfig, get_preset
 from ..training.loop import MetricsLog
 from ..training.losses import create_loss
-from ..training.stages import Sentences, StageOne, StageTwo, TextBank, TripletRows, loss_scale, stage_one_loss, train_composer
+from ..training.stages import CaptionTokens, StageOne, StageTwo, TextBank, TripletRows, loss_scale, stage_one_loss, train_composer
 
 # %% ../../nbs/benchmark/05_workloads.ipynb #wrk00010
 def training(sizes: Sizes) -> list[Case]:
@@ -48,7 +48,7 @@ def training(sizes: Sizes) -> list[Case]:
         store, parts = random_store(Path(tmp) / "store", data.all_images(), encoders.clip.dim), {}
         step = StageTwo(model, create_loss(cfg.loss, encoders.clip.dim, scale=loss_scale(cfg, encoders.clip)).to(sizes.device), world)
         optimiser = torch.optim.Adam(model.parameters(), lr=cfg.lr)
-        rows, sentences = TripletRows(data, store), Sentences(data, encoders.clip)
+        rows, sentences = TripletRows(data, store), CaptionTokens(data, encoders.clip)
         bank = TextBank(model, encoders, sentences, rows.reference, store, 0)
 
         def one_step(reference: ImageFeatures, text: TextFeatures, target: ImageFeatures) -> None:
