@@ -48,7 +48,7 @@ def main() -> None:
     from rich.console import Console
 
     from fashionern.data.drawn.garments import draw_fashioniq
-    from fashionern.training.report import Opened
+    from fashionern.training.report import FinishedRun
     from fashionern.training.run import run_training
 
     say = Console(highlight=False, soft_wrap=True).print
@@ -59,5 +59,5 @@ def main() -> None:
     run_training(replace(get_preset("demo"), root=asked.root, run_dir=asked.run_dir, device=asked.device, resume=resume))
     finished = EvalConfig(run_dir=asked.run_dir, root=asked.root, models=("fashionern",), pictures=asked.pictures, device=asked.device)
     say("[bold]3 of 3, pictures[/]: what was found, and why")
-    drawn = " and ".join(map(str, Opened(finished).pictures()))
+    drawn = " and ".join(map(str, FinishedRun(finished).pictures()))
     say(f"done in {(time.time() - began) / 60:.1f} minutes; look at {drawn}")
