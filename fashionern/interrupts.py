@@ -38,7 +38,9 @@ class Stop:
             signal.alarm(_GRACE)  # its default action ends the process
         name = signal.Signals(number).name
         resume = "To continue later, run the same command, with --resume if it has that flag."
-        message = f"\n{name}: finishing this step and saving. Send it again to stop at once. {resume}"
+        message = (
+            f"\n{name}: finishing this step and saving. Send it again to stop at once. {resume}"
+        )
         print(message, file=sys.stderr, flush=True)
 
     def exit(self) -> None:
@@ -71,7 +73,9 @@ class Stop:
         self.requested = 0
         self.main = main
         self._process = os.getpid()
-        handlers = {number: signal.signal(number, self) for number in (signal.SIGTERM, signal.SIGINT)}
+        handlers = {
+            number: signal.signal(number, self) for number in (signal.SIGTERM, signal.SIGINT)
+        }
         try:
             yield
         finally:

@@ -45,7 +45,11 @@ def save_state(
                 numbers[f"{i}.{k}"] = v
     if Path(path).exists():
         Path(path).replace(previous_state(path))
-    header = {"counters": json.dumps(counters), "optimizer": json.dumps(numbers), "torch": torch.__version__}
+    header = {
+        "counters": json.dumps(counters),
+        "optimizer": json.dumps(numbers),
+        "torch": torch.__version__,
+    }
     save_weights(path, tensors, **header)
 
 
@@ -54,8 +58,10 @@ def previous_state(path: str | Path) -> Path:
     return Path(path).with_suffix(".before.safetensors")
 
 # %% ../../nbs/training/03_checkpoint.ipynb #8e87a2a6
-def load_state(path: str | Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    "Restore module and optimizer and return the counters; a `DamagedFileError` if a run did not write the file."
+def load_state(
+    path: str | Path, module: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    "Restore module and optimizer; the counters. A `DamagedFileError` for an unusable file."
     tensors = read_weights(path)
     header = read_header(path)
     own = _with_prefix(tensors, "module.")
@@ -64,11 +70,14 @@ def load_state(path: str | Path, module: nn.Module, optimizer: torch.optim.Optim
     try:
         saved = _with_prefix(tensors, "optimizer.") | json.loads(header["optimizer"])
         moments = _moments(saved, optimizer)
-        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        optimizer.load_state_dict(
+            {"state": moments, "param_groups": optimizer.state_dict()["param_groups"]}
+        )
         return json.loads(header["counters"])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
         raise DamagedFileError(
-            f"{path} is not a training state ({type(e).__name__}). Resume from another file, or start without --resume."
+            f"{path} is not a training state ({type(e).__name__}). "
+            "Resume from another file, or start without --resume."
         ) from None
 
 
@@ -97,14 +106,16 @@ def load_latest(
     optimizer: torch.optim.Optimizer,
     main: bool = True,  # rank 0, which reports a damaged file and sets it aside
 ) -> Optional[dict[str, Any]]:
-    "`load_state` of the file, or of the previous state if the file is damaged; None if there is neither."
+    "`load_state` of the file, or of the previous state if it is damaged; None without either."
     for file in (Path(path), previous_state(path)):
         try:
             if file.exists():
                 return load_state(file, module, optimizer)
         except DamagedFileError:
             if main:
-                message = f"{file} is damaged. The previous state is used; without one, this stage starts again."
-                tqdm.write(message, file=sys.stderr)
-                file.replace(file.with_suffix(".damaged"))  # so that it never becomes the previous state
+                instead = "The previous state is used; without one, this stage starts again."
+                tqdm.write(f"{file} is damaged. {instead}", file=sys.stderr)
+                file.replace(
+                    file.with_suffix(".damaged")
+                )  # so that it never becomes the previous state
     return None

@@ -23,7 +23,7 @@ from ..files import read_json, write_json
 from ..interrupts import stop
 from ..models.composers.base import COMPOSERS, TARGET_HEADS
 from ..models.registry import create_model, list_models, parse_model, settings_of
-from .config import TrainConfig
+from .config import Stage, TrainConfig
 from .flags import AblateConfig, MethodsConfig
 from .losses import LOSSES
 from .outcomes import Outcome, methods_table, write_outcomes
@@ -54,7 +54,7 @@ def method_rows(
     longer: Sequence[str] = (),  # trained again in rows of their own
     epochs: int = 0,  # of these rows
 ) -> list[Row]:
-    "A row per model. Without stage 1 a method sees fewer triplets than FashionERN; `longer` makes up for it."
+    "A row per model. A method without stage 1 sees fewer triplets; `longer` makes up for it."
     rows = [Row(name, name) for name in dict.fromkeys(names or list_models())]
     for name in dict.fromkeys(longer):
         rows.append(Row(f"{name}, {epochs} epochs", name, {"num_epochs": epochs}))
@@ -81,7 +81,9 @@ def ablation_rows(
     "FashionERN, with one part removed at a time, with each option added, and with each other loss."
     settings = [setting for setting in base.partition("@")[2].split(",") if setting]
     model = _with_settings("fashionern", settings)
-    rows = [Row(label, _with_settings(name, settings), changes) for label, (name, changes) in _REMOVED.items()]
+    rows = []
+    for label, (name, changes) in _REMOVED.items():
+        rows.append(Row(label, _with_settings(name, settings), changes))
     tuned = {"tme_branches": (), "tme_tunes": "text", "tme_clip_lr": clip_lr}
     rows.append(Row("less both branches, text tower tuned", model, tuned))
     for option in _OPTIONS:
@@ -97,7 +99,8 @@ def _with_settings(model: str, settings: Sequence[str], option: str = "") -> str
     "The model's name with those settings that its parts have, and the option."
     _, composer, head = parse_model(model)[0]
     known = settings_of(COMPOSERS.get(composer)) | settings_of(TARGET_HEADS.get(head))
-    fitting = [s for s in settings if s.partition("=")[0].replace("-", "_") in known and s != option]
+    named = {s: s.partition("=")[0].replace("-", "_") for s in settings if s != option}
+    fitting = [setting for setting, name in named.items() if name in known]
     fitting += [option] if option else []
     return f"{model}@{','.join(fitting)}" if fitting else model
 
@@ -134,7 +137,14 @@ class _SharedEncoders:
 class _Comparison:
     "All rows and seeds of one comparison, in one run folder."
 
-    def __init__(self, cfg: TrainConfig, ranks: World, rows: Sequence[Row], seeds: Sequence[int], data: Splits):
+    def __init__(
+        self,
+        cfg: TrainConfig,
+        ranks: World,
+        rows: Sequence[Row],
+        seeds: Sequence[int],
+        data: Splits,
+    ):
         self.cfg = plain_config(cfg)
         self.ranks = ranks
         self.rows = rows
@@ -155,7 +165,8 @@ class _Comparison:
             if not self.file(seed, row).exists():
                 remaining = _time_remaining(self.took, self.left)
                 began = time.monotonic()
-                self._train_row(seed, row, start, shared, f"seed {seed}, {number} of {len(self.rows)}{remaining}")
+                place = f"seed {seed}, {number} of {len(self.rows)}{remaining}"
+                self._train_row(seed, row, start, shared, place)
                 self.took.append(time.monotonic() - began)
                 self.left -= 1
             if self.ranks.main:
@@ -166,7 +177,8 @@ class _Comparison:
     def _run(self, folder: str, banks: Optional[Banks] = None, **changes: Any) -> Run:
         "A run in its own folder, with the shared datasets."
         run_dir = self.cfg.run_dir / folder
-        cfg = replace(self.cfg, run_dir=run_dir, resume=True, eval_every=0, save_training=True, **changes)
+        changes |= {"run_dir": run_dir, "resume": True, "eval_every": 0, "save_training": True}
+        cfg = replace(self.cfg, **changes)
         return Run(cfg, self.ranks, self.data, banks)
 
     def _warm_up(self) -> dict[str, Any]:
@@ -190,9 +202,8 @@ class _Comparison:
         if key not in shared:
             shared[key] = self._train_encoders(seed, stage1, row.needs_tme(), start)
         base = shared[key]
-        folder = f"seed-{seed}/{row.folder}"
-        changes = {**row.changes, **start}
-        run = self._run(folder, base.banks, seed=seed, stages=("dvr",), model=row.model, compare=(), **changes)
+        own = {"seed": seed, "stages": ("dvr",), "model": row.model, "compare": ()}
+        run = self._run(f"seed-{seed}/{row.folder}", base.banks, **own, **row.changes, **start)
         result = train_model(run, row.model, base.encoders, base.store, place)
         if result is None:
             return
@@ -210,7 +221,9 @@ class _Comparison:
         )
         write_json(self.file(seed, row), asdict(outcome))
 
-    def _train_encoders(self, seed: int, stage1: dict[str, Any], tme: bool, start: dict[str, Any]) -> _SharedEncoders:
+    def _train_encoders(
+        self, seed: int, stage1: dict[str, Any], tme: bool, start: dict[str, Any]
+    ) -> _SharedEncoders:
         "A seed's encoders, trained with these flags of stage 1, or CLIP alone."
         stages = ("tme", "dvr") if tme else ("dvr",)
         folder = f"seed-{seed}/{_stage1_folder(stage1) if tme else 'clip'}"
@@ -244,7 +257,7 @@ def compare_methods(
 ) -> list[Outcome]:
     "Train and evaluate every row with every seed; finished ones are read from the run folder."
     for row in rows:
-        stages = ("tme", "dvr") if row.needs_tme() else ("dvr",)
+        stages: tuple[Stage, ...] = ("tme", "dvr") if row.needs_tme() else ("dvr",)
         check_models(replace(plain_config(cfg), stages=stages, **row.changes), [row.model])
     cfg = replace(cfg, resume=cfg.resume or is_restart(cfg.run_dir, ranks))
     data = load_splits(cfg)
@@ -254,13 +267,15 @@ def compare_methods(
     for seed in seeds:
         outcomes += comparison.train_seed(seed)
         if ranks.main:
-            write_outcomes(outcomes, cfg.run_dir, f"{cfg.dataset}, {plural(cfg.num_epochs, 'epoch')}; ")
+            title = f"{cfg.dataset}, {plural(cfg.num_epochs, 'epoch')}; "
+            write_outcomes(outcomes, cfg.run_dir, title)
     return outcomes
 
 # %% ../../nbs/training/12_comparison.ipynb #756f199f
 def run_methods(cfg: MethodsConfig) -> list[Outcome]:
     "Compare methods on as many ranks as `torchrun` started, as `ern_methods` does."
-    return _run_comparison(cfg, method_rows(cfg.methods, cfg.longer, cfg.num_epochs + cfg.tme_epochs))
+    epochs = cfg.num_epochs + cfg.tme_epochs
+    return _run_comparison(cfg, method_rows(cfg.methods, cfg.longer, epochs))
 
 
 def run_ablation(cfg: AblateConfig) -> list[Outcome]:

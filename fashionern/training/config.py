@@ -163,7 +163,9 @@ class TrainConfig:
 
     def as_dict(self) -> dict[str, Any]:
         "All settings for JSON, with paths as text."
-        return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(self).items()}
+        return {
+            k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(self).items()
+        }
 
 # %% ../../nbs/training/00_config.ipynb #ab497722
 _POSITIVE = ("lr", "batch_size", "num_epochs", "ffn", "tme_lr", "tme_batch_size", "tme_epochs",
@@ -180,7 +182,12 @@ def _check_ranges(cfg: TrainConfig) -> None:
         check_flag(value is None or value > 0, name, value, "must be greater than 0")
     for name in _NOT_NEGATIVE:
         check_flag(getattr(cfg, name) >= 0, name, getattr(cfg, name), "must not be negative")
-    check_flag(0 <= cfg.tme_dropout < 1, "tme_dropout", cfg.tme_dropout, "must be at least 0 and less than 1")
+    check_flag(
+        0 <= cfg.tme_dropout < 1,
+        "tme_dropout",
+        cfg.tme_dropout,
+        "must be at least 0 and less than 1",
+    )
 
 
 def _check_stages(cfg: TrainConfig) -> None:
@@ -196,7 +203,9 @@ def _check_stages(cfg: TrainConfig) -> None:
 def _paper_run(name: str, **changes: Any) -> TrainConfig:
     "One of the paper's runs, in the folder runs/NAME."
     run_dir = Path("runs") / name
-    return TrainConfig(num_epochs=300, cosine_epochs=100, local_negatives=True, run_dir=run_dir, **changes)
+    return TrainConfig(
+        num_epochs=300, cosine_epochs=100, local_negatives=True, run_dir=run_dir, **changes
+    )
 
 
 _TINY = TrainConfig(
@@ -214,12 +223,22 @@ _TINY = TrainConfig(
 # %% ../../nbs/training/00_config.ipynb #6dc4a164
 PRESETS = {
     "fashioniq-rn50x4": _paper_run("fashioniq-rn50x4", lr=4e-5, batch_size=1024),
-    "fashioniq-vit-b-16": _paper_run("fashioniq-vit-b-16", clip_model_name="ViT-B-16", lr=2e-6, batch_size=512),
-    "shoes-rn50x4": _paper_run("shoes-rn50x4", dataset="shoes", root=Path("data/shoes"), lr=4e-5, batch_size=512),
-    "fashion200k-rn50x4": _paper_run(
-        "fashion200k-rn50x4", dataset="fashion200k", root=Path("data/fashion200k"), lr=3e-5, batch_size=1024
+    "fashioniq-vit-b-16": _paper_run(
+        "fashioniq-vit-b-16", clip_model_name="ViT-B-16", lr=2e-6, batch_size=512
     ),
-    "cirr-rn50x4": _paper_run("cirr-rn50x4", dataset="cirr", root=Path("data/cirr"), lr=4e-5, batch_size=1024),
+    "shoes-rn50x4": _paper_run(
+        "shoes-rn50x4", dataset="shoes", root=Path("data/shoes"), lr=4e-5, batch_size=512
+    ),
+    "fashion200k-rn50x4": _paper_run(
+        "fashion200k-rn50x4",
+        dataset="fashion200k",
+        root=Path("data/fashion200k"),
+        lr=3e-5,
+        batch_size=1024,
+    ),
+    "cirr-rn50x4": _paper_run(
+        "cirr-rn50x4", dataset="cirr", root=Path("data/cirr"), lr=4e-5, batch_size=1024
+    ),
     "demo": replace(
         _TINY,
         root=Path("data/garments"),

@@ -62,13 +62,17 @@ class AblateConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_comparison(self)
-        check_flag(self.ablate_clip_lr > 0, "ablate_clip_lr", self.ablate_clip_lr, "must be greater than 0")
+        check_flag(
+            self.ablate_clip_lr > 0, "ablate_clip_lr", self.ablate_clip_lr, "must be greater than 0"
+        )
 
 
 def _check_comparison(cfg: MethodsConfig | AblateConfig) -> None:
     "Raise an `ErnError` for repeated or negative seeds, or stages and files that a comparison needs."
     distinct = bool(cfg.seeds) and len(set(cfg.seeds)) == len(cfg.seeds) and min(cfg.seeds) >= 0
-    check_flag(distinct, "seeds", " ".join(map(str, cfg.seeds)), "must be different numbers, none below 0")
+    check_flag(
+        distinct, "seeds", " ".join(map(str, cfg.seeds)), "must be different numbers, none below 0"
+    )
     rule = "must include dvr, the stage that a comparison compares"
     check_flag("dvr" in cfg.stages, "stages", " ".join(cfg.stages), rule)
     rule = "cannot be used in a comparison, which reads the weights that stage 1 saves"
@@ -127,7 +131,9 @@ def _parse(kind: type, args: Optional[Sequence[str]], prog: str, description: st
     _check_seed_list(rest)
     if preset is not None and kind is not TrainConfig:
         own = {"model", "compare", "seed", "run_dir"}
-        preset = kind(**{f.name: getattr(preset, f.name) for f in fields(TrainConfig) if f.name not in own})
+        preset = kind(
+            **{f.name: getattr(preset, f.name) for f in fields(TrainConfig) if f.name not in own}
+        )
     description = description.format(prog=prog, shared=_SHARED)
     cfg: Any = tyro.cli(kind, prog=prog, args=rest, default=preset, description=description)
     load_plugins(cfg.plugin)
@@ -218,7 +224,9 @@ class EvalConfig:
         check_workers(self.num_workers)
         check_flag(self.top_k > 0, "top_k", self.top_k, "must be greater than 0")
         if self.run_dir is None and (self.root is None or not self.models):
-            raise ErnError("No model to evaluate. Give --run-dir RUN, or --models NAME with --root DIR and weights.")
+            raise ErnError(
+                "No model to evaluate. Give --run-dir RUN, or --models NAME with --root DIR and weights."
+            )
         if self.fusion_model_path is not None and len(self.models) != 1:
             raise ErnError("--fusion-model-path holds one model. Name it with --models NAME.")
 

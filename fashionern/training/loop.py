@@ -64,12 +64,12 @@ def amp_dtype(
 
 
 def gpu_amp(amp: str, device: torch.device) -> Optional[torch.dtype]:
-    "`amp_dtype` for image features: None on a CPU, because stored features must not depend on the CPU."
+    "`amp_dtype` for image features: None on a CPU, so that they do not depend on the CPU."
     return amp_dtype(amp, device) if device.type == "cuda" else None
 
 # %% ../../nbs/training/04_loop.ipynb #8ad7bf6a
 class MetricsLog:
-    "One JSON object per line, flushed at once; only rank 0 writes. A last line cut short by a kill is removed."
+    "JSON Lines, flushed at once, written by rank 0; removes a last line that a kill cut short."
 
     def __init__(self, path: Optional[Path], main: bool = True):
         self.path = path if main else None
@@ -91,7 +91,7 @@ class MetricsLog:
 
 # %% ../../nbs/training/04_loop.ipynb #ca1fbfb8
 class Batches:
-    "Shuffled indices 0…n−1 in global batches, of which each rank gets its share; an incomplete last batch is dropped."
+    "Shuffled indices 0…n−1 in global batches, shared by all ranks; an incomplete one is dropped."
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Batches:
         what: str = "triplets",  # for messages
     ):
         if n < world.size or n == 0:
-            raise ErnError(f"There are only {n} training {what}, too few to train on. Check the files of the training split.")
+            raise ErnError(f"Too few training {what}: {n}. Check the files of the training split.")
         self.n = n
         self.seed = seed
         self.world = world
@@ -126,7 +126,7 @@ class FitOptions:
     schedule: Schedule
     seed: int = 42  # of dropout, together with epoch, step and rank
     optimizer: type = torch.optim.Adam
-    groups: Optional[list[dict]] = None  # optimizer groups, each with its own 'lr'; None: all trainable parameters
+    groups: Optional[list[dict]] = None  # with an 'lr' each; None: all trainable parameters
     amp: Optional[torch.dtype] = None  # dtype of autocast; None: full precision
     evaluate: Optional[Callable[[int], dict]] = None  # number of finished epochs → metrics
     eval_every: int = 0  # epochs; 0: only after the last one
@@ -134,7 +134,7 @@ class FitOptions:
     resume: bool = False  # start from the state in `folder`, if there is one
     save_every: float = 0.0  # minimum seconds between two saves of the state
     log: Callable[..., None] = lambda **_: None
-    batch_names: Optional[Callable[[int, int], Sequence[str]]] = None  # (epoch, step) → this rank's batch, for messages
+    batch_names: Optional[Callable[[int, int], Sequence[str]]] = None  # (epoch, step) → names
 
     @classmethod
     def from_config(cls, cfg: TrainConfig, world: World, **options: Any) -> "FitOptions":
@@ -144,7 +144,8 @@ class FitOptions:
 
     def is_due(self, epoch: int) -> bool:
         "Whether to evaluate after this epoch, counted from 1."
-        return epoch == self.schedule.epochs or bool(self.eval_every and epoch % self.eval_every == 0)
+        is_last = epoch == self.schedule.epochs
+        return is_last or (self.eval_every > 0 and epoch % self.eval_every == 0)
 
 # %% ../../nbs/training/04_loop.ipynb #28987360
 class NonFiniteLossError(ErnError):
@@ -165,15 +166,15 @@ class NonFiniteLossError(ErnError):
         self.step = step
         images = f", with {', '.join(batch[:3])}" if batch else ""
         more = f" and {len(batch) - 3} more" if len(batch) > 3 else ""
-        saved = f" {state} holds the state before it." if state is not None and state.exists() else ""
+        saved = f" {state} holds the state before it." if state and state.exists() else ""
         super().__init__(
-            f"The loss of {stage} is {value} at step {step + 1} of epoch {epoch + 1}{images}{more}. "
-            f"Give a lower learning rate or --amp off, and another --run-dir.{saved}"
+            f"The loss of {stage} is {value} at step {step + 1} of epoch {epoch + 1}{images}{more}."
+            f" Give a lower learning rate or --amp off, and another --run-dir.{saved}"
         )
 
 # %% ../../nbs/training/04_loop.ipynb #c5300001
 class TrainingState:
-    "Position, optimizer and losses of a training in progress, saved to and restored from resume.safetensors."
+    "Position, optimizer and losses of a training in progress, as saved in resume.safetensors."
 
     def __init__(self, module: nn.Module, options: FitOptions, world: World):
         groups = options.groups or [{"params": [p for p in module.parameters() if p.requires_grad]}]
@@ -187,12 +188,19 @@ class TrainingState:
         self.saved_at = time.monotonic()
         self.epoch = 0
         self.step = 0  # finished steps of this epoch
-        self.loss_sum = torch.zeros((), device=world.device)  # over the finished steps of this epoch
+        self.loss_sum = torch.zeros((), device=world.device)  # over these steps
         self.unchecked: list[Tensor] = []  # losses of the last steps
+
+    @property
+    def total_steps(self) -> int:
+        "Finished steps of all epochs."
+        return self.epoch * self.options.steps_per_epoch + self.step
 
     def restore(self) -> None:
         "Load the latest intact state, if there is one."
-        counters = load_latest(self.file, self.module, self.optimizer, self.world.main) if self.file else None
+        if self.file is None:
+            return
+        counters = load_latest(self.file, self.module, self.optimizer, self.world.main)
         if counters:
             self.epoch = counters["epoch"]
             self.step = counters["step"]
@@ -207,7 +215,8 @@ class TrainingState:
         self.check_losses()
         self.check_weights()
         counters = {"epoch": self.epoch, "step": self.step, "total": self.loss_sum.item()}
-        save_state(self.file, self.module, self.optimizer, **counters, scaler=self.scaler.state_dict())
+        counters["scaler"] = self.scaler.state_dict()
+        save_state(self.file, self.module, self.optimizer, **counters)
         self.saved_at = time.monotonic()
 
     def save_if_due(self) -> None:
@@ -244,14 +253,14 @@ class TrainingState:
             raise NonFiniteLossError(self.options.name, math.nan, self.epoch, max(self.step - 1, 0))
 
     def stop_if_requested(self) -> None:
-        "On rank 0, save and exit after a signal; the other ranks keep training until it has exited."
+        "After a signal, save and exit on rank 0; the other ranks train on until it has exited."
         if stop.requested and self.world.main:
             self.save()
             stop.exit()
 
 # %% ../../nbs/training/04_loop.ipynb #89aab41e
 Loss = Callable[[nn.Module, Any], Tensor]  # (module, batch) → scalar
-BatchesFrom = Callable[[int, int], Iterable[Any]]  # (epoch, first) → this rank's batches from step `first` on
+BatchesFrom = Callable[[int, int], Iterable[Any]]  # (epoch, first step) → this rank's batches
 
 
 def fit(
@@ -261,8 +270,9 @@ def fit(
     options: FitOptions,
     world: World = World(),
 ) -> nn.Module:
-    "Train `module` in place and return it; a `NonFiniteLossError` for a loss that is NaN or infinite."
-    module.zero_grad(set_to_none=True)  # left by an earlier stage: frozen parameters would still count in the gradient norm
+    "Train `module` in place and return it; a `NonFiniteLossError` for a NaN or infinite loss."
+    # gradients of an earlier stage: those of frozen parameters would still count in the norm
+    module.zero_grad(set_to_none=True)
     state = TrainingState(module, options, world)
     if options.resume:
         state.restore()
@@ -276,7 +286,7 @@ def fit(
     except NonFiniteLossError as e:
         raise _with_batch(e, state) from None
     except RuntimeError:
-        if stop.requested and not world.main:  # a collective call failed because rank 0 has saved and exited
+        if stop.requested and not world.main:  # rank 0 has saved and exited
             stop.exit()
         raise
     return module
@@ -286,8 +296,8 @@ def _progress_bar(state: TrainingState) -> tqdm:
     "A bar over all steps, at the current one."
     options = state.options
     total = options.schedule.epochs * options.steps_per_epoch
-    done = state.epoch * options.steps_per_epoch + state.step
-    return tqdm(total=total, initial=done, desc=options.name, unit="step", disable=not state.world.main)
+    hidden = not state.world.main
+    return tqdm(total=total, initial=state.total_steps, desc=options.name, unit="step", disable=hidden)
 
 
 def _with_batch(error: NonFiniteLossError, state: TrainingState) -> NonFiniteLossError:
@@ -299,7 +309,9 @@ def _with_batch(error: NonFiniteLossError, state: TrainingState) -> NonFiniteLos
     return NonFiniteLossError(error.stage, error.value, error.epoch, error.step, batch, state.file)
 
 # %% ../../nbs/training/04_loop.ipynb #e7b676d3
-def _train_epoch(state: TrainingState, wrapped: nn.Module, batches: BatchesFrom, loss_of: Loss, bar: tqdm) -> None:
+def _train_epoch(
+    state: TrainingState, wrapped: nn.Module, batches: BatchesFrom, loss_of: Loss, bar: tqdm
+) -> None:
     "The remaining steps of the epoch."
     wrapped.train()
     for batch in batches(state.epoch, state.step):
@@ -309,7 +321,8 @@ def _train_epoch(state: TrainingState, wrapped: nn.Module, batches: BatchesFrom,
         state.stop_if_requested()
         bar.update()
         if state.step % 10 == 1:
-            bar.set_postfix(loss=f"{loss.item():.3f}", lr=f"{state.optimizer.param_groups[0]['lr']:.1e}")
+            lr = state.optimizer.param_groups[0]["lr"]
+            bar.set_postfix(loss=f"{loss.item():.3f}", lr=f"{lr:.1e}")
     state.check_losses()
     state.check_weights()
 
@@ -317,11 +330,12 @@ def _train_epoch(state: TrainingState, wrapped: nn.Module, batches: BatchesFrom,
 def _train_step(state: TrainingState, wrapped: nn.Module, batch: Any, loss_of: Loss) -> Tensor:
     "One step of the optimizer; its loss."
     options = state.options
-    factor = options.schedule.factor(state.epoch * options.steps_per_epoch + state.step, options.steps_per_epoch)
+    device = state.world.device.type
+    factor = options.schedule.factor(state.total_steps, options.steps_per_epoch)
     for group, lr in zip(state.optimizer.param_groups, state.base_lrs):
         group["lr"] = lr * factor
     set_seed(_step_seed(state))
-    with torch.autocast(state.world.device.type, dtype=options.amp, enabled=options.amp is not None):
+    with torch.autocast(device, dtype=options.amp, enabled=options.amp is not None):
         loss = loss_of(wrapped, batch)
     state.optimizer.zero_grad(set_to_none=True)
     state.scaler.scale(loss).backward()
@@ -344,7 +358,7 @@ def _finish_epoch(state: TrainingState, began: float) -> None:
     options = state.options
     epoch = state.epoch + 1
     state.world.align_buffers(state.module)
-    last_step = epoch * options.steps_per_epoch - 1  # not from the optimizer: the step may be of an earlier process
+    last_step = epoch * options.steps_per_epoch - 1  # possibly taken by an earlier process
     options.log(
         stage=options.name,
         epoch=epoch,

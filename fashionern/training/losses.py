@@ -62,12 +62,16 @@ def cosines(a: Tensor, b: Tensor) -> Tensor:
 class Matched:
     "N matched pairs of all ranks, the input of a loss: row i of every tensor belongs to triplet i."
 
-    scores: Tensor  # (N, N) score of query i and target j, cosine-like; positives are on the diagonal
+    scores: (
+        Tensor  # (N, N) score of query i and target j, cosine-like; positives are on the diagonal
+    )
     query: Tensor  # (N, Q) as the composer returns it; unit length if the score is an inner product
     target: Tensor  # (N, D) unit length
     reference: Tensor  # (N, D) global feature of the reference
     text: Tensor  # (N, D) embedding of the modification text
-    score: Callable[[Tensor, Tensor], Tensor] = inner_products  # (N, Q), (M, D) → (N, M), as used for `scores`
+    score: Callable[[Tensor, Tensor], Tensor] = (
+        inner_products  # (N, Q), (M, D) → (N, M), as used for `scores`
+    )
 
     def float(self) -> "Matched":
         "The same pairs in float32."
@@ -117,7 +121,9 @@ class SymmetricInfoNCE(BatchClassification):
 class CyCLIP(SymmetricInfoNCE):
     "Symmetric InfoNCE plus cross-modal and in-modal cyclic consistency."
 
-    def __init__(self, dim: int, scale: float = 100.0, cross_modal: float = 0.25, in_modal: float = 0.25):
+    def __init__(
+        self, dim: int, scale: float = 100.0, cross_modal: float = 0.25, in_modal: float = 0.25
+    ):
         super().__init__(dim, scale)
         self.cross_modal = cross_modal
         self.in_modal = in_modal
@@ -132,7 +138,7 @@ class CyCLIP(SymmetricInfoNCE):
 # %% ../../nbs/training/02_losses.ipynb #27c46dec
 @LOSSES.register("text-relevance")
 class TextRelevance(BatchClassification):
-    "Batch classification over the batch and a memory bank; targets with similar texts share the label."
+    "Batch classification over batch and memory bank; targets with similar texts share the label."
 
     banked = ("reference", "text", "target")  # buffers of the bank
     same_image = 0.9999  # minimum cosine of two vectors of one image
@@ -150,7 +156,9 @@ class TextRelevance(BatchClassification):
         self.soften = soften
         self.temperature = temperature
         for name in self.banked:
-            self.register_buffer(name, torch.full((bank, dim), dim**-0.5))  # unit length, because a score may divide by it
+            self.register_buffer(
+                name, torch.full((bank, dim), dim**-0.5)
+            )  # unit length, because a score may divide by it
         self.register_buffer("stored", torch.zeros((), dtype=torch.long))
 
     def compute(self, pairs: Matched) -> Tensor:
@@ -164,20 +172,26 @@ class TextRelevance(BatchClassification):
 
     def _labels(self, pairs: Matched, excluded: Tensor) -> Tensor:
         "(N, N + K) label distribution of each query over the batch and the bank."
-        relevance = cosines(pairs.text, torch.cat([pairs.text, self.text])).detach() / self.temperature
+        relevance = (
+            cosines(pairs.text, torch.cat([pairs.text, self.text])).detach() / self.temperature
+        )
         spread = relevance.masked_fill(excluded, -torch.inf).softmax(1)
-        return (1 - self.soften) * torch.eye(*spread.shape, device=spread.device) + self.soften * spread
+        return (1 - self.soften) * torch.eye(
+            *spread.shape, device=spread.device
+        ) + self.soften * spread
 
     def _excluded(self, pairs: Matched) -> Tensor:
         "(N, K) True for an empty row of the bank, and for a row with the query's reference or target."
         excluded = torch.arange(len(self.text), device=self.stored.device) >= self.stored
         for name in ("reference", "target"):
-            excluded = excluded | (cosines(getattr(pairs, name), getattr(self, name)).detach() > self.same_image)
+            excluded = excluded | (
+                cosines(getattr(pairs, name), getattr(self, name)).detach() > self.same_image
+            )
         return excluded
 
     @torch.no_grad()
     def _remember(self, pairs: Matched) -> None:
-        "Put the pairs in front and drop the oldest. The buffers are new tensors: the gradient still needs the old ones."
+        "Put the pairs in front and drop the oldest; in new tensors, for the gradient needs the old."
         count = len(pairs.text)
         size = len(self.text)
         for name in self.banked:
@@ -202,12 +216,16 @@ class TripletRank(PairLoss):
         own = torch.eye(N, dtype=torch.bool, device=pairs.scores.device)
         negatives = pairs.scores.masked_fill(own, -torch.inf)
         short = F.relu(self.margin + negatives - pairs.scores.diagonal()[:, None])
-        return short.amax(1).mean() if self.negatives == "hardest" else short.sum() / (N * max(N - 1, 1))
+        return (
+            short.amax(1).mean()
+            if self.negatives == "hardest"
+            else short.sum() / (N * max(N - 1, 1))
+        )
 
 # %% ../../nbs/training/02_losses.ipynb #83a94d7d
 @LOSSES.register("caption-reconstruction")
 class CaptionReconstruction(BatchClassification):
-    "Batch classification, plus predicting the text from the reference and the true or the retrieved target."
+    "Batch classification, plus predicting the text from the reference and a target."
 
     same_text = 0.9999  # minimum cosine of two embeddings of one text
 

@@ -36,22 +36,29 @@ class Outcome:
     stage1_seconds: float  # of the TME it uses; 0 without one
 
 # %% ../../nbs/training/11_outcomes.ipynb #57a00008
-_DOMINANCE = {"nearest": "ref 1st %", "outranks": "ref > right %", "margin": "Δcos"}  # metric → column
+# metric → column
+_DOMINANCE = {"nearest": "ref 1st %", "outranks": "ref > right %", "margin": "Δcos"}
 _COSTS = ("seeds", "parameters", "stage 2 s", "stage 1 s")  # columns
 
 
 def _spread(values: Sequence[float], format_spec: str) -> str:
     "'42.00 ± 2.83': mean and deviation; the deviation has no sign."
     mean = f"{statistics.fmean(values):{format_spec}}"
-    return f"{mean} ± {statistics.stdev(values):{format_spec.lstrip('+')}}" if len(values) > 1 else mean
+    if len(values) < 2:
+        return mean
+    return f"{mean} ± {statistics.stdev(values):{format_spec.lstrip('+')}}"
 
 
 def _cells(outcomes: Sequence[Outcome]) -> list[str]:
     "A line of the table, from one row's outcomes."
     first = outcomes[0]
-    recalls = [_spread([o.mean[name] for o in outcomes], ".2f") for name in first.mean]
-    formats = {"nearest": ".1f", "outranks": ".1f", "margin": "+.3f"}
-    dominance = [_spread([o.dominance[name] for o in outcomes], formats[name]) for name in _DOMINANCE]
+    recalls = []
+    for name in first.mean:
+        recalls.append(_spread([o.mean[name] for o in outcomes], ".2f"))
+    dominance = []
+    for name in _DOMINANCE:
+        values = [o.dominance[name] for o in outcomes]
+        dominance.append(_spread(values, "+.3f" if name == "margin" else ".1f"))
     stage2 = statistics.fmean(o.seconds for o in outcomes)
     stage1 = statistics.fmean(o.stage1_seconds for o in outcomes)
     costs = [str(len(outcomes)), f"{first.parameters:,}", f"{stage2:.0f}", f"{stage1:.0f}"]
@@ -89,8 +96,10 @@ def methods_table(outcomes: Sequence[Outcome], title: str = "") -> Table:
     header, lines = summary(outcomes)
     table = Table(title=f"{title} · protocol {outcomes[0].protocol} · seeds {_seeds(outcomes)}")
     shown = len(header) - len(_COSTS)
-    cells = [[cell.replace(" ± ", "\n±") for cell in line[:shown]] for line in lines]  # to fit 80 columns
-    return fill_table(table, header[:shown], cells)
+    broken = []  # at the deviations, to fit 80 columns
+    for line in lines:
+        broken.append([cell.replace(" ± ", "\n±") for cell in line[:shown]])
+    return fill_table(table, header[:shown], broken)
 
 # %% ../../nbs/training/11_outcomes.ipynb #e7d8dd73
 def methods_chart(
@@ -101,34 +110,29 @@ def methods_chart(
     "Recall and reference dominance, a bar per row in the order of recall, a dot per seed."
     recall = recall if recall in outcomes[0].mean else next(iter(outcomes[0].mean))
     nearest = "reference nearest, % of queries"
-    rows = [{"method": o.label, recall: o.mean[recall], nearest: o.dominance["nearest"]} for o in outcomes]
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(
+        {
+            "method": [o.label for o in outcomes],
+            recall: [o.mean[recall] for o in outcomes],
+            nearest: [o.dominance["nearest"] for o in outcomes],
+        }
+    )
     order = frame.groupby("method")[recall].mean().sort_values(ascending=False).index
     fig = Figure(figsize=(9.5, 1.3 + 0.27 * len(order)), dpi=100, layout="constrained")
     for ax, column in zip(fig.subplots(1, 2, sharey=True), (recall, nearest)):
         _draw_bars(ax, frame, column, list(order))
-    protocol = outcomes[0].protocol
-    fig.suptitle(f"{title}protocol {protocol}; bars: mean, lines: deviation, dots: seeds", fontsize=9)
+    legend = "bars: mean, lines: deviation, dots: seeds"
+    fig.suptitle(f"{title}protocol {outcomes[0].protocol}; {legend}", fontsize=9)
     return fig
 
 
 def _draw_bars(ax: Axes, frame: pd.DataFrame, column: str, order: list[str]) -> None:
     "A bar per method, with deviation and seeds; FashionERN in red."
     colours = ["#d73027" if method == "fashionern" else "#91bfdb" for method in order]
-    sns.barplot(
-        frame,
-        x=column,
-        y="method",
-        order=order,
-        hue="method",
-        hue_order=order,
-        palette=colours,
-        errorbar="sd",
-        err_kws={"linewidth": 1},
-        legend=False,
-        ax=ax,
-    )
-    sns.stripplot(frame, x=column, y="method", order=order, color="black", size=2.5, jitter=False, ax=ax)
+    axes = {"x": column, "y": "method", "order": order, "ax": ax}
+    hue = {"hue": "method", "hue_order": order, "palette": colours, "legend": False}
+    sns.barplot(frame, errorbar="sd", err_kws={"linewidth": 1}, **axes, **hue)
+    sns.stripplot(frame, color="black", size=2.5, jitter=False, **axes)
     ax.set(ylabel="")
     ax.grid(axis="x", linewidth=0.4)
 
@@ -150,10 +154,10 @@ def _csv(outcomes: Sequence[Outcome]) -> str:
 
 def write_outcomes(outcomes: Sequence[Outcome], folder: Path, title: str = "") -> list[Path]:
     "Write methods.json, .csv, .md and .png to the folder; the files."
-    json_file, csv_file, markdown_file, chart_file = (folder / f"methods.{kind}" for kind in ("json", "csv", "md", "png"))
-    write_json(json_file, [asdict(o) for o in outcomes])
-    write_atomic(csv_file, lambda path: path.write_text(_csv(outcomes), encoding="utf-8"))
-    write_atomic(markdown_file, lambda path: path.write_text(markdown_table(outcomes), encoding="utf-8"))
+    files = [folder / f"methods.{kind}" for kind in ("json", "csv", "md", "png")]
+    write_json(files[0], [asdict(o) for o in outcomes])
+    for file, text in ((files[1], _csv(outcomes)), (files[2], markdown_table(outcomes))):
+        write_atomic(file, lambda path: path.write_text(text, encoding="utf-8"))
     chart = methods_chart(outcomes, title=title)
-    write_atomic(chart_file, lambda path: chart.savefig(path, format="png"))
-    return [json_file, csv_file, markdown_file, chart_file]
+    write_atomic(files[3], lambda path: chart.savefig(path, format="png"))
+    return files

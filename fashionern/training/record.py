@@ -35,14 +35,16 @@ def dataset_fingerprint(*splits: TripletDataset) -> str:
     "Sixteen hexadecimal digits that change with anything in the splits except image content."
     digest = hashlib.sha256()
     for data in splits:
-        digest.update(json.dumps([data.name, data.split, data.split_images, data.descriptions]).encode())
+        rows = [[data.name, data.split, data.split_images, data.descriptions]]
         for t in data.triplets:
-            row = [t.id, t.category, t.reference, t.targets, t.captions, t.members]
+            rows.append([t.id, t.category, t.reference, t.targets, t.captions, t.members])
+        for row in rows:
             digest.update(json.dumps(row).encode())
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/training/05_record.ipynb #c5400009
-_PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "safetensors", "fashionern")
+_PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm",
+             "numpy", "pillow", "safetensors", "fashionern")  # fmt: skip
 
 
 def _version(package: str) -> str:
@@ -55,11 +57,12 @@ def _version(package: str) -> str:
 def _git(*args: str) -> str:
     "The output of a git command in the package's folder."
     command = ["git", "-C", str(Path(fashionern.__file__).parent), *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    return done.stdout.strip()
 
 
 def _git_state() -> dict[str, Any]:
-    "Commit, and whether tracked files differ from it; empty if the package is not in a git checkout."
+    "Commit, and whether tracked files differ from it; empty outside a git checkout."
     try:
         if _git("ls-files", "__init__.py") == "":
             return {}  # installed inside another project's checkout
@@ -80,12 +83,13 @@ def _start(world: World, launched: str, resumed: bool) -> dict[str, Any]:
         device = torch.cuda.get_device_name(world.device)
     else:
         device = platform.processor() or platform.machine()
+    versions = {"python": platform.python_version()}
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "resumed": resumed,
         "launch": launched,
         "command": sys.argv,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "versions": versions | {name: _version(name) for name in _PACKAGES},
         "git": _git_state(),
         "system": platform.platform(),
         "device": f"{world.device.type}: {device}",
@@ -96,11 +100,11 @@ def _start(world: World, launched: str, resumed: bool) -> dict[str, Any]:
 
 # %% ../../nbs/training/05_record.ipynb #22bcff6c
 def changed_plugins(folder: Path) -> list[str]:
-    "Plugins, loaded with --plugin or imported, whose files differ from those at the start of the run in `folder`."
+    "Plugins in use whose files changed since the run in `folder` was started."
     try:
         then = read_json(folder / "record.json")["starts"][0].get("plugins", {})
         return [name for name, digest in then.items() if _plugin_digest(name) not in (None, digest)]
-    except (ErnError, OSError, LookupError, TypeError, AttributeError):  # no record, or an older or damaged one
+    except (ErnError, OSError, LookupError, TypeError, AttributeError):  # no complete record
         return []
 
 
@@ -116,7 +120,7 @@ def warn_changed_plugins(folder: Path) -> None:
     "Warn of each plugin that changed since the run in `folder` was started."
     for name in changed_plugins(folder):
         message = (
-            f"{folder} was started with another version of the plugin {name}. Weights trained with it may not fit. "
+            f"{folder} was started with another version of the plugin {name}. Its weights may not fit. "
             "Restore the old file, or train again in another --run-dir."
         )
         tqdm.write(message, file=sys.stderr)
@@ -128,14 +132,16 @@ def record_start(
     fingerprint: str,  # of the dataset
     resumed: bool,
 ) -> None:
-    "Add this start to `folder`/record.json; an `ErnError` for another dataset, a warning for other versions."
+    "Add this start to record.json; an `ErnError` for another dataset, a warning for other versions."
     file = folder / "record.json"
     launched = launch(world)
-    record: dict[str, Any] = read_json(file) if file.exists() else {"dataset": fingerprint, "starts": []}
+    record: dict[str, Any] = {"dataset": fingerprint, "starts": []}
+    if file.exists():
+        record = read_json(file)
     if record["dataset"] != fingerprint:
         raise ErnError(
-            f"{folder} was started with other triplets than the dataset's files hold now (fingerprint "
-            f"{record['dataset']}, now {fingerprint}). Restore the files, or give another --run-dir."
+            f"{folder} was started with other triplets: fingerprint {record['dataset']}, now "
+            f"{fingerprint}. Restore the dataset's files, or give another --run-dir."
         )
     world.barrier()
     warn_changed_plugins(folder)
@@ -151,8 +157,8 @@ def _warn_differences(folder: Path, first: dict[str, Any], now: dict[str, Any]) 
     for key in ("versions", "processes", "device"):
         if first[key] != now[key]:
             difference = _difference(first[key], now[key])
-            message = f"{folder} was started with {key} {difference}. The weights may differ from those of an unbroken run."
-            tqdm.write(message, file=sys.stderr)
+            effect = "The weights may differ from those of an unbroken run."
+            tqdm.write(f"{folder} was started with {key} {difference}. {effect}", file=sys.stderr)
 
 
 def _difference(then: Any, now: Any) -> str:
@@ -167,7 +173,7 @@ def is_restart(folder: Path, world: World) -> bool:
     launched = launch(world)
     return restarts() > 0 and file.exists() and read_json(file)["starts"][-1]["launch"] == launched
 
-# %% ../../nbs/training/05_record.ipynb #9243827c
+# %% ../../nbs/training/05_record.ipynb #e8c5b17d
 CONFIG = "config.json"
 MAX_FFN = 65_536  # maximum plausible width of a feed-forward layer
 
@@ -217,15 +223,17 @@ class RunRecord:
 
     @classmethod
     def read(cls, folder: Path) -> "RunRecord":
-        "The record of the run in `folder`; an `ErnError` if it holds none. Changed plugins are reported."
+        "The record of the run in `folder`; an `ErnError` without one. Reports changed plugins."
         check_path("run_dir", folder)
         warn_changed_plugins(folder)
         settings = _read_settings(folder)
         if not _is_complete(settings):
             raise _incomplete(folder)
-        values = {name: settings.get(name) for name in (*_REQUIRED, *_OPTIONAL)}
-        values |= {"root": Path(values["root"]), "features_dir": values["features_dir"] and Path(values["features_dir"])}
-        values |= {"compare": tuple(values["compare"]), "plugin": tuple(values["plugin"] or ())}
+        values: dict[str, Any] = {name: settings.get(name) for name in (*_REQUIRED, *_OPTIONAL)}
+        for name in ("compare", "plugin"):
+            values[name] = tuple(values[name] or ())
+        for name in ("root", "features_dir"):
+            values[name] = None if values[name] is None else Path(values[name])
         return cls(folder, **values)
 
     def finished_models(self) -> list[str]:
@@ -244,18 +252,15 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 
 def _incomplete(folder: Path) -> ErnError:
-    return ErnError(f"{folder / CONFIG} is not a complete record of a run. Give the folder that ern_train wrote.")
+    file = folder / CONFIG
+    return ErnError(f"{file} is not a complete record of a run. Give the folder that ern_train wrote.")
 
 
 def _is_complete(settings: dict[str, Any]) -> bool:
     "Whether every setting that `RunRecord` needs is there, with a usable value."
-    for name, kind in _REQUIRED.items():
-        if name not in settings or not _is_usable(settings[name], kind):
-            return False
-    for name, kind in _OPTIONAL.items():
-        if name in settings and not _is_usable(settings[name], kind):
-            return False
-    return 0 < settings["ffn"] <= MAX_FFN
+    kinds = _REQUIRED | {name: kind for name, kind in _OPTIONAL.items() if name in settings}
+    usable = all(name in settings and _is_usable(settings[name], kind) for name, kind in kinds.items())
+    return usable and 0 < settings["ffn"] <= MAX_FFN
 
 
 def _is_usable(value: Any, kind: Any) -> bool:
@@ -266,27 +271,14 @@ def _is_usable(value: Any, kind: Any) -> bool:
 
 # %% ../../nbs/training/05_record.ipynb #b68e6da4
 _MAY_DIFFER = {
-    "compile_encoder",
-    "device",
-    "features_dir",
-    "grad_checkpointing",
-    "longer",
-    "methods",
-    "num_workers",
-    "plugin",
-    "resume",
-    "root",
-    "rows",
-    "run_dir",
-    "save_every",
-    "seeds",
-    "text_cache_gb",
-    "tme_chunk",
-}
+    "root", "run_dir", "features_dir", "device", "num_workers", "compile_encoder", "tme_chunk",
+    "grad_checkpointing", "text_cache_gb", "save_every", "resume", "plugin",
+    "methods", "longer", "rows", "seeds",
+}  # fmt: skip
 
 
 def open_run(cfg: TrainConfig, world: World, *data: TripletDataset) -> None:
-    "Create the run folder, or check that the run may be resumed; record this start and the settings."
+    "Create the run folder, or check that the run may be resumed; record start and settings."
     file = cfg.run_dir / CONFIG
     if file.exists() and any(path != file for path in cfg.run_dir.iterdir()):
         _check_resumable(cfg)
@@ -299,11 +291,11 @@ def open_run(cfg: TrainConfig, world: World, *data: TripletDataset) -> None:
 def _check_resumable(cfg: TrainConfig) -> None:
     "Raise an `ErnError` without --resume, or if flags differ that change the result."
     if not cfg.resume:
-        changed = changed_plugins(cfg.run_dir)
-        if changed:
-            plugin = f"another version of the plugin {changed[0]}"
-            raise ErnError(f"{cfg.run_dir} already holds a run, started with {plugin}. Give another --run-dir.")
-        raise ErnError(f"{cfg.run_dir} already holds a run. Resume it with --resume, or give another --run-dir.")
+        exists = f"{cfg.run_dir} already holds a run"
+        for name in changed_plugins(cfg.run_dir):
+            plugin = f"another version of the plugin {name}"
+            raise ErnError(f"{exists}, started with {plugin}. Give another --run-dir.")
+        raise ErnError(f"{exists}. Resume it with --resume, or give another --run-dir.")
     then = _read_settings(cfg.run_dir)
     differences = []
     for name, value in cfg.as_dict().items():
@@ -311,5 +303,5 @@ def _check_resumable(cfg: TrainConfig) -> None:
         if name not in _MAY_DIFFER and then.get(name) != saved:
             differences.append(f"--{name.replace('_', '-')} {then.get(name)} (now {value})")
     if differences:
-        flags = ", ".join(differences)
-        raise ErnError(f"{cfg.run_dir} was started with {flags}. Give the same flags, or another --run-dir.")
+        started = f"{cfg.run_dir} was started with {', '.join(differences)}"
+        raise ErnError(f"{started}. Give the same flags, or another --run-dir.")

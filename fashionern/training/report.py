@@ -86,7 +86,7 @@ def draw_retrievals(
     "Draw `retrieval.png`, and `attention.png` if the model has attention; the files."
     chosen = random.Random(seed).sample(range(len(data)), min(count, len(data)))
     show = lambda name: load_image(data.images(name))
-    title = f"{model.name} on {data.name} ({data.split}), protocol {protocol}; queries drawn at random"
+    title = f"{model.name} on {data.name} ({data.split}), protocol {protocol}; random queries"
     retrieved = retrieve(model, encoders, data, store.__getitem__, chosen, protocol)
     files = [folder / "retrieval.png"]
     save_figure(retrieval_grid(retrieved, show, title), files[0])
@@ -104,7 +104,7 @@ def draw_retrievals(
 
 # %% ../../nbs/training/10_report.ipynb #df34c5c0
 class FinishedRun:
-    "A finished run, or weights of your own, ready to rank: data, protocols, encoders, models and features."
+    "A finished run, or your own weights, ready to rank: data, encoders, models and features."
 
     def __init__(self, cfg: EvalConfig):
         self.cfg = cfg = fill_in(cfg)
@@ -114,10 +114,13 @@ class FinishedRun:
         self.data = create_dataset(cfg.dataset, cfg.root, cfg.split, cfg.missing)
         self.predicted = self._predicted_protocol()  # protocol of the prediction files
         needs_targets = not (self.predicted or cfg.save_rankings)
-        self.protocols = [p.name for p in protocols_for(self.data, cfg.protocol, answers=needs_targets)]
+        protocols = protocols_for(self.data, cfg.protocol, answers=needs_targets)
+        self.protocols = [protocol.name for protocol in protocols]
+        source = (cfg.clip_model_name, cfg.clip_path, cfg.clip_pretrained)
         with world(cfg.device) as ranks:
-            self.encoders = load_encoders(cfg.clip_model_name, cfg.clip_path, cfg.clip_pretrained, ranks.device)
-        self.models = [load_trained_model(name, self.encoders, cfg.ffn, self._weights(name)) for name in cfg.models]
+            self.encoders = load_encoders(*source, ranks.device)
+        load = lambda name: load_trained_model(name, self.encoders, cfg.ffn, self._weights(name))
+        self.models = [load(name) for name in cfg.models]
         self.store = extract_features(
             self.encoders.clip,
             self.data.images,
@@ -144,24 +147,21 @@ class FinishedRun:
     def pictures(self) -> list[Path]:
         "Draw pictures of the last model under the first protocol; the files."
         cfg = self.cfg
-        return draw_retrievals(
-            self.models[-1], self.encoders, self.data, self.store, self.protocols[0], cfg.pictures, cfg.seed, cfg.out
-        )
+        ranked = (self.models[-1], self.encoders, self.data, self.store, self.protocols[0])
+        return draw_retrievals(*ranked, cfg.pictures, cfg.seed, cfg.out)
 
 # %% ../../nbs/training/10_report.ipynb #b24fe493
 def report(cfg: EvalConfig) -> list[Result]:
-    "Rank, print a table per protocol, and write `results.SPLIT.json` and the requested files; the results."
+    "Rank, print a table per protocol, and write all requested files; the results."
     run = FinishedRun(cfg)
     say = Console(highlight=False, soft_wrap=True).print
-    protocols = list(dict.fromkeys([*run.protocols, *([run.predicted] if run.predicted else [])]))
-    top = max(run.cfg.top_k if run.cfg.save_rankings else 0, FIRST if run.predicted else 0)
-    by_model = []
-    for model in run.models:
-        by_model.append(evaluate(model, run.encoders, run.data, run.store.__getitem__, protocols, top, progress=True))
+    by_model = _rank(run)
+    results = []
+    for of_model in by_model:
+        results += of_model
     for of_protocol in zip(*by_model):
         for table in _tables(of_protocol, run.data):
             say(table, soft_wrap=False)
-    results = [result for results in by_model for result in results]
     files = _write_results(run, results) + _write_rankings(run, results)
     if run.cfg.pictures:
         files += run.pictures()
@@ -170,11 +170,20 @@ def report(cfg: EvalConfig) -> list[Result]:
     return results
 
 
+def _rank(run: FinishedRun) -> list[list[Result]]:
+    "The results of each model under each protocol, that of the prediction files included."
+    protocols = list(dict.fromkeys([*run.protocols, *([run.predicted] if run.predicted else [])]))
+    top = max(run.cfg.top_k if run.cfg.save_rankings else 0, FIRST if run.predicted else 0)
+    images = run.store.__getitem__
+    rank = lambda model: evaluate(model, run.encoders, run.data, images, protocols, top, progress=True)
+    return [rank(model) for model in run.models]
+
+
 def _tables(results: tuple[Result, ...], data: TripletDataset) -> list[Table | str]:
     "What is printed of one protocol's results, one per model."
     title = f"{data.name} {data.split}"
     if not results[0].recalls:
-        return [f"{title}: the targets are not public, so there are no recalls under {results[0].protocol}"]
+        return [f"{title}: the targets are not public; no recalls under {results[0].protocol}"]
     tables: list[Table | str] = [results_table(results, title)]
     if len(results[0].recalls) > 1:
         tables.append(category_table(results))
@@ -187,7 +196,7 @@ def _write_results(run: FinishedRun, results: list[Result]) -> list[Path]:
         return []
     path = run.cfg.out / f"results.{run.data.split}.json"
     changed = changed_plugins(run.cfg.run_dir) if run.cfg.run_dir else []
-    mark = {"changed_plugins": changed} if changed else {}  # metrics of weights trained with another version
+    mark = {"changed_plugins": changed} if changed else {}
     write_json(path, [result.as_dict() | mark for result in results])
     return [path]
 
@@ -197,7 +206,8 @@ def _write_rankings(run: FinishedRun, results: list[Result]) -> list[Path]:
     files = []
     for result in results:
         if run.cfg.save_rankings and result.protocol in run.protocols:
-            files.append(run.cfg.out / f"rankings.{run.data.split}.{result.protocol}.{result.model}.jsonl")
+            name = f"rankings.{run.data.split}.{result.protocol}.{result.model}.jsonl"
+            files.append(run.cfg.out / name)
             save_rankings(files[-1], result, run.cfg.top_k)
         if result.protocol == run.predicted:
             files += write_predictions(run.cfg.out / "predictions" / result.model, run.data, result)
@@ -205,7 +215,7 @@ def _write_rankings(run: FinishedRun, results: list[Result]) -> list[Path]:
 
 
 def export_models(run: FinishedRun, results: list[Result]) -> list[Path]:
-    "Write the last model, which has these results, as a hub folder and as programs, if requested; the paths."
+    "Write the last model, with its results, as hub folder and programs, if requested; the paths."
     cfg = run.cfg
     card = {
         "data": f"{run.data.name}, split {run.data.split}",

@@ -95,7 +95,8 @@ class Run:
 
     def is_finished(self, path: Path) -> bool:
         "Whether a resumed run has this file of a finished stage."
-        return self.cfg.resume and self.is_intact(path, "It is rebuilt from the last state of its stage.")
+        consequence = "It is rebuilt from the last state of its stage."
+        return self.cfg.resume and self.is_intact(path, consequence)
 
 # %% ../../nbs/training/08_run.ipynb #03162bf4
 def load_or_train_encoders(run: Run) -> Encoders:
@@ -145,7 +146,6 @@ class Checkpoints:
     def __init__(self, model: ComposedRetriever, run: Run, folder: Path):
         self.model = model
         self.run = run
-        self.folder = folder
         self.last = folder / "last.safetensors"
         self.best = folder / "best.safetensors"
         self.best_result = folder / "best.json"
@@ -241,7 +241,7 @@ def train_model(
     store: FeatureStore,
     place: str = "",  # for the heading, such as '2 of 5'
 ) -> Optional[Result]:
-    "Train one model (stage 2) and evaluate it; a finished one is only evaluated. None on other ranks."
+    "Train a model (stage 2) and evaluate it; a finished one is only evaluated (rank 0)."
     cfg = run.cfg
     world = run.world
     folder = cfg.run_dir / "models" / name
@@ -256,9 +256,8 @@ def train_model(
     if "dvr" in cfg.stages and not run.is_finished(folder / "last.safetensors"):
         run.say(f"[bold]stage 2[/]: {name}{place and f', {place}'}")
         state = run.state_folder(f"models/{name}")
-        train_composer(
-            model, encoders, run.data[0], store, cfg, world, best, state, run.log, run.banks
-        )
+        data = run.data[0]
+        train_composer(model, encoders, data, store, cfg, world, best, state, run.log, run.banks)
         if world.main and checkpoints is not None:
             checkpoints.save_last(best.current())
     return best.final(cfg.num_epochs)
@@ -275,7 +274,8 @@ def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
     if world.main:
         triplets, queries = (_count(data) for data in run.data)
         folder = escape(str(cfg.run_dir))
-        run.say(f"{cfg.dataset}: {triplets} training triplets, {queries} validation queries; run folder {folder}")
+        sizes = f"{triplets} training triplets, {queries} validation queries"
+        run.say(f"{cfg.dataset}: {sizes}; run folder {folder}")
     encoders = load_or_train_encoders(run)
     store = run.features(encoders)
     results = []
@@ -305,7 +305,7 @@ def check_models(cfg: TrainConfig, names: Sequence[str]) -> None:
 
 
 def _check_data(run: Run) -> None:
-    "Raise an `ErnError` for a protocol, precision or batch size that does not fit dataset or ranks."
+    "Raise an `ErnError` for a protocol, precision or batch size that does not fit."
     cfg = run.cfg
     protocols_for(run.data[1], [cfg.protocol] if cfg.protocol else None)
     amp_dtype(cfg.amp, run.world.device)

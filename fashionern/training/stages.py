@@ -30,7 +30,7 @@ from .losses import Matched, PairLoss, batch_classification, create_loss
 
 # %% ../../nbs/training/07_stages.ipynb #3cd8c6f8
 class CaptionTokens:
-    "Tokens of every triplet's modification texts, (n, J, L), with J = 4 joins, or 1 if no triplet has two captions."
+    "Tokens of every triplet's modification texts, (n, J, L): J = 4 joins, or 1 for single captions."
 
     def __init__(self, data: TripletDataset, clip: ClipEncoder, joins: tuple[str, ...] = JOINS):
         if not any(len(t.captions) > 1 for t in data.triplets):
@@ -69,7 +69,9 @@ class TripletRows:
         return [f"{t.reference} → {t.target}" for t in triplets]
 
 # %% ../../nbs/training/07_stages.ipynb #c3dfadaf
-def per_epoch(data: TripletDataset, seed: int, make: Callable[[TripletDataset], Any]) -> Callable[[int], Any]:
+def per_epoch(
+    data: TripletDataset, seed: int, make: Callable[[TripletDataset], Any]
+) -> Callable[[int], Any]:
     "epoch → `make` of that epoch's triplets, called once if they are the same in every epoch."
     if data.sampler is not None:
         return lambda epoch: make(data.epoch(seed, epoch))
@@ -172,13 +174,16 @@ class StageOne(nn.Module):
         if not (0 < self.chunk < len(tokens) and torch.is_grad_enabled()):
             return self._encode(*batch)
         chunks = zip(*(x.split(self.chunk) for x in batch))
-        query, align, target = zip(*(checkpoint(self._encode, *part, use_reentrant=False) for part in chunks))
+        query, align, target = zip(
+            *(checkpoint(self._encode, *part, use_reentrant=False) for part in chunks)
+        )
         return torch.cat(query), None if align[0] is None else torch.cat(align), torch.cat(target)
 
     def _encode(self, tokens: Tensor, local: Tensor, reference: Tensor, target: Tensor) -> tuple:
         text = self.encoders.text(tokens, local)
         if reference.dtype == torch.uint8:
-            reference, target = self.encoders.clip.encode_image(torch.cat([reference, target])).chunk(2)
+            both = self.encoders.clip.encode_image(torch.cat([reference, target]))
+            reference, target = both.chunk(2)
         return F.normalize(reference + text.embedding, dim=-1), text.align, target
 
 # %% ../../nbs/training/07_stages.ipynb #a45803d5
@@ -199,25 +204,29 @@ def stage_one_loss(
     targets = world.gather(target)
     first = world.rank * len(query)
     loss = batch_classification(query, targets, scale, first)
-    return loss if align is None else loss + align_weight * batch_classification(align, targets, scale, first)
+    if align is None:
+        return loss
+    return loss + align_weight * batch_classification(align, targets, scale, first)
 
 
 def tme_settings_of(cfg: TrainConfig) -> TmeSettings:
     "TME's settings among a run's flags."
-    return TmeSettings(
-        cfg.tme_layers, cfg.tme_branches, cfg.tme_ffn, cfg.tme_gate, cfg.tme_align_from, cfg.tme_dropout
-    )
+    names = ("layers", "branches", "ffn", "gate", "align_from", "dropout")
+    return TmeSettings(**{name: getattr(cfg, f"tme_{name}") for name in names})
 
 # %% ../../nbs/training/07_stages.ipynb #deb61274
 class _StageOneBatches:
-    "Batches of stage 1: tokens, local features, and reference and target as embeddings or live views."
+    "Batches of stage 1: tokens, local features, and images as embeddings or live views."
 
-    def __init__(self, clip: ClipEncoder, data: TripletDataset, store: FeatureStore, cfg: TrainConfig, world: World):
+    def __init__(
+        self, clip: ClipEncoder, data: TripletDataset, store: FeatureStore, cfg: TrainConfig, world: World
+    ):
         self.clip = clip
         self.cfg = cfg
         self.device = world.device
         self.live = cfg.tme_clip_lr > 0 and cfg.tme_tunes == "both"
-        self.parts = per_epoch(data, cfg.seed, lambda d: (d, CaptionTokens(d, clip), TripletRows(d, store)))
+        parts = lambda d: (d, CaptionTokens(d, clip), TripletRows(d, store))
+        self.parts = per_epoch(data, cfg.seed, parts)
         self.indices = Batches(len(data), cfg.tme_batch_size, cfg.seed, world, "--tme-batch-size")
 
     def epoch(self, epoch: int, first: int) -> Iterator[list[Tensor]]:
@@ -251,7 +260,7 @@ def _live_views(
     loader = DataLoader(views, batch_sampler=numbers, num_workers=workers)
     return (pixels.chunk(2) for _, pixels in read_batches(loader))
 
-# %% ../../nbs/training/07_stages.ipynb #b8239045
+# %% ../../nbs/training/07_stages.ipynb #7af1938f
 def train_tme(
     encoders: Encoders,
     data: TripletDataset,
@@ -266,7 +275,7 @@ def train_tme(
     if encoders.tme is None:
         encoders.tme = TME(clip, tme_settings_of(cfg)).to(world.device)
     batches = _StageOneBatches(clip, data, store, cfg, world)
-    _select_trained(encoders, cfg)
+    _select_trained(encoders.tme, clip, cfg)
     scale = loss_scale(cfg, clip)
 
     def loss_of(module: nn.Module, batch: list[Tensor]) -> Tensor:
@@ -280,7 +289,7 @@ def train_tme(
         steps_per_epoch=batches.indices.steps,
         schedule=Schedule(cfg.tme_epochs, cfg.tme_lr, clip_norm=1.0),
         optimizer=torch.optim.AdamW,
-        groups=_optimizer_groups(encoders, cfg),
+        groups=_optimizer_groups(encoders.tme, clip, cfg),
         folder=folder,
         log=log,
         batch_names=batches.names,
@@ -289,25 +298,26 @@ def train_tme(
     encoders.requires_grad_(False).eval()
 
 
-def _select_trained(encoders: Encoders, cfg: TrainConfig) -> None:
+def _select_trained(tme: TME, clip: ClipEncoder, cfg: TrainConfig) -> None:
     "Unfreeze what stage 1 trains and freeze the rest."
-    clip = encoders.clip
     tuned = cfg.tme_clip_lr > 0
-    encoders.tme.unfreeze()
+    tme.unfreeze()
     clip.requires_grad_(tuned)
     clip.model.visual.requires_grad_(tuned and cfg.tme_tunes == "both")
-    for name in ("logit_scale", "logit_bias"):  # of CLIP and SigLIP: the loss does not use them, so ranks would wait for their gradients
+    # CLIP's and SigLIP's own: the loss does not use them, and ranks would wait for their gradients
+    for name in ("logit_scale", "logit_bias"):
         unused = getattr(clip.model, name, None)
         if unused is not None:
             unused.requires_grad_(False)
-    encoders.tme.grad_checkpointing = cfg.grad_checkpointing
+    tme.grad_checkpointing = cfg.grad_checkpointing
     clip.model.set_grad_checkpointing(cfg.grad_checkpointing and tuned)
 
 
-def _optimizer_groups(encoders: Encoders, cfg: TrainConfig) -> list[dict]:
+def _optimizer_groups(tme: TME, clip: ClipEncoder, cfg: TrainConfig) -> list[dict]:
     "TME's and CLIP's trained parameters with their learning rates."
+    parts: list[tuple[nn.Module, float]] = [(tme, cfg.tme_lr), (clip, cfg.tme_clip_lr)]
     groups = []
-    for module, lr in ((encoders.tme, cfg.tme_lr), (encoders.clip, cfg.tme_clip_lr)):
+    for module, lr in parts:
         params = [p for p in module.parameters() if p.requires_grad]
         if params:
             groups.append({"params": params, "lr": lr})
@@ -315,9 +325,11 @@ def _optimizer_groups(encoders: Encoders, cfg: TrainConfig) -> list[dict]:
 
 # %% ../../nbs/training/07_stages.ipynb #1c1078d3
 class StageTwo(nn.Module):
-    "(references, texts, targets) → the loss of a step; with `gather`, over the triplets of all ranks."
+    "(references, texts, targets) → the loss of a step, of all ranks' triplets with `gather`."
 
-    def __init__(self, model: ComposedRetriever, loss: PairLoss, world: World = World(), gather: bool = False):
+    def __init__(
+        self, model: ComposedRetriever, loss: PairLoss, world: World = World(), gather: bool = False
+    ):
         super().__init__()
         self.model = model
         self.loss = loss
@@ -325,19 +337,22 @@ class StageTwo(nn.Module):
         self.gather = gather
         norm_over(model, world if gather else World())
 
-    def forward(self, reference: ImageFeatures, text: TextFeatures, target: ImageFeatures) -> Tensor:
+    def forward(
+        self, reference: ImageFeatures, text: TextFeatures, target: ImageFeatures
+    ) -> Tensor:
         query, embedding = self.model(reference, text, target)
         rows = [x.float() for x in (query, embedding, reference.embedding, text.embedding)]
         if self.gather:
             rows = [self.world.gather(x) for x in rows]
-        with torch.autocast(rows[0].device.type, enabled=False):  # 100 times a cosine needs the digits
-            scores = self.model.score(rows[0], rows[1])
-            loss = self.loss(Matched(scores, *rows, self.model.score))
+        query, embedding, image, words = rows
+        with torch.autocast(query.device.type, enabled=False):  # 100 times a cosine needs digits
+            scores = self.model.score(query, embedding)
+            loss = self.loss(Matched(scores, query, embedding, image, words, self.model.score))
         extra = self.model.auxiliary_loss(reference, text, target)
         return loss if extra is None else loss + extra
 
 # %% ../../nbs/training/07_stages.ipynb #d09a759b
-Banks = dict[tuple[str, bool], Callable[[int], tuple[TripletRows, TextBank]]]  # kind of text features → epoch → …
+Banks = dict[tuple[str, bool], Callable[[int], tuple[TripletRows, TextBank]]]  # by text encoder
 
 
 class _StageTwoBatches:
@@ -362,14 +377,16 @@ class _StageTwoBatches:
         def make(d: TripletDataset) -> tuple[TripletRows, TextBank]:
             rows = TripletRows(d, store)
             captions = CaptionTokens(d, encoders.clip)
-            return rows, TextBank(model, encoders, captions, rows.reference, store, limit_gb, world.main, amp)
+            references = rows.reference
+            bank = TextBank(model, encoders, captions, references, store, limit_gb, world.main, amp)
+            return rows, bank
 
         kind = (model.text_encoder, model.composer.reads_padding)
         if kind not in banks:
             banks[kind] = per_epoch(data, cfg.seed, make)
         self.parts = banks[kind]
 
-    def epoch(self, epoch: int, first: int) -> Iterator[tuple[ImageFeatures, TextFeatures, ImageFeatures]]:
+    def epoch(self, epoch: int, first: int) -> Iterator[tuple]:
         "This rank's batches, from step `first` on."
         rows, bank = self.parts(epoch)
         for index in self.indices(epoch)[first:]:
@@ -399,8 +416,10 @@ def train_composer(
         if evaluate is not None:
             log(stage=model.name, epoch=0, **evaluate(0))
         return
-    batches = _StageTwoBatches(model, encoders, data, store, cfg, world, {} if banks is None else banks)
-    loss = create_loss(cfg.loss, encoders.clip.dim, scale=loss_scale(cfg, encoders.clip)).to(world.device)
+    banks = {} if banks is None else banks
+    batches = _StageTwoBatches(model, encoders, data, store, cfg, world, banks)
+    scale = loss_scale(cfg, encoders.clip)
+    loss = create_loss(cfg.loss, encoders.clip.dim, scale=scale).to(world.device)
     options = FitOptions.from_config(
         cfg,
         world,

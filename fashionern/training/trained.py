@@ -37,7 +37,9 @@ def check_known(
         if not record.plugin:
             raise
         plugins = " ".join(record.plugin)
-        raise ErnError(f"The run {record.folder} was trained with --plugin {plugins}. Give it again. {e}") from None
+        raise ErnError(
+            f"The run {record.folder} was trained with --plugin {plugins}. Give it again. {e}"
+        ) from None
 
 
 def load_trained_model(
@@ -50,13 +52,16 @@ def load_trained_model(
     model = create_model(name, encoders.clip.dim, ffn=ffn).to(encoders.clip.device)
     if next(model.parameters(), None) is not None:
         if path is None:
-            raise ErnError(f"Model {name!r} needs trained weights. Give --fusion-model-path or --run-dir.")
+            raise ErnError(
+                f"Model {name!r} needs trained weights. Give --fusion-model-path or --run-dir."
+            )
         load_model(model, path)
     return model.eval()
 
 # %% ../../nbs/training/09_trained.ipynb #a57e0008
 def load_retriever(
-    where: str | Path,  # a run's folder, a folder of `Retriever.save_pretrained`, or a name on the hub
+    where: str
+    | Path,  # a run's folder, a folder of `Retriever.save_pretrained`, or a name on the hub
     model: Optional[str] = None,  # which of a run's models; None: that of its --model flag
     device: str = "cpu",  # or 'cuda', 'cuda:1', 'auto'
 ) -> Retriever:
@@ -68,7 +73,9 @@ def load_retriever(
     retriever = Retriever.from_pretrained(where, device=place)
     name = retriever.model.name
     if model not in (None, name):
-        raise ErnError(f"{where} holds only the model {name!r}, not {model!r}. Omit the name, or give another folder.")
+        raise ErnError(
+            f"{where} holds only the model {name!r}, not {model!r}. Omit the name, or give another folder."
+        )
     return retriever
 
 
@@ -87,7 +94,9 @@ def _from_run(folder: Path, model: Optional[str], device: torch.device) -> Retri
         )
     name = model or record.model
     if name not in finished:
-        raise ErnError(f"{folder} has no finished model {name!r}. Choose from: {', '.join(finished)}.")
+        raise ErnError(
+            f"{folder} has no finished model {name!r}. Choose from: {', '.join(finished)}."
+        )
     check_known(record, [name])
     encoders = load_encoders(record.clip_model_name, encoder_weights(folder), device=device)
     trained = load_trained_model(name, encoders, record.ffn, best_weights(folder, name))

@@ -26,11 +26,19 @@ from .loop import Batches, FitOptions, Schedule, fit
 from .losses import symmetric_infonce
 
 # %% ../../nbs/training/06_warmup.ipynb #834ff1fd
-def load_pixels(clip: ClipEncoder, data: TripletDataset, names: list[str], workers: int, progress: bool) -> Tensor:
+def load_pixels(
+    clip: ClipEncoder, data: TripletDataset, names: list[str], workers: int, progress: bool
+) -> Tensor:
     "(N, 3, S, S) bytes: the global views of these images, in memory."
     views = ImageViews(names, data.images, clip.preprocess, canvas=False)
     loader = DataLoader(views, 64, num_workers=workers)
-    bar = tqdm(read_batches(loader), total=len(loader), desc="reading images", unit="batch", disable=not progress)
+    bar = tqdm(
+        read_batches(loader),
+        total=len(loader),
+        desc="reading images",
+        unit="batch",
+        disable=not progress,
+    )
     return torch.cat([pixels for _, pixels in bar])
 
 
@@ -62,7 +70,11 @@ class _WarmUp(nn.Module):
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         text = self.clip.encode_text(self.clip.trim(tokens)).embedding
-        return self.clip.encode_image(pixels), text, self.clip.model.logit_scale.exp().clamp(max=100)
+        return (
+            self.clip.encode_image(pixels),
+            text,
+            self.clip.model.logit_scale.exp().clamp(max=100),
+        )
 
 # %% ../../nbs/training/06_warmup.ipynb #2d6340da
 class _DescribedImages:
