@@ -52,7 +52,7 @@ def main() -> None:
     from rich.console import Console
 
     from fashionern.data.drawn.garments import draw_fashioniq
-    from fashionern.training.report import Opened
+    from fashionern.training.report import FinishedRun
     from fashionern.training.run import run_training
 
     console = Console(highlight=False, soft_wrap=True)

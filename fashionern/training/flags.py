@@ -6,9 +6,8 @@
 __all__ = ['MethodsConfig', 'AblateConfig', 'parse_train', 'parse_methods', 'parse_ablate', 'EvalConfig', 'parse_eval']
 
 # %% ../../nbs/training/01_flags.ipynb #cc688ba7
-import dataclasses
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, Sequence
 
@@ -24,79 +23,129 @@ _SEEDS = (42, 43, 44)
 
 @dataclass(frozen=True)
 class MethodsConfig(TrainConfig):
-    "What `ern_methods` does: every flag of `ern_train`, for every method alike."
+    "Settings of `ern_methods`: those of `ern_train`, for every method, and which methods to train."
 
     methods: tuple[str, ...] = ()
-    "Which models, in the order of the table; default: all that ern_models lists."
+    "Models to compare, in the order of the table. Default: every model that ern_models lists."
     longer: tuple[str, ...] = ()
-    "Train these once more, in rows of their own, for as many epochs as both stages of FashionERN have together."
+    "Models to train again in rows of their own, for as many epochs as both stages of FashionERN together."
     seeds: tuple[int, ...] = _SEEDS
-    "Each method is trained once with each."
+    "Seeds; each method is trained once per seed."
     model: tyro.conf.Suppress[str] = "fashionern"
     compare: tyro.conf.Suppress[tuple[str, ...]] = ()
     seed: tyro.conf.Suppress[int] = 42
     run_dir: Path = Path("runs/methods")
-    "Folder of the comparison: a folder for each seed and row, and methods.json, .csv, .md, .png."
+    "Folder of the comparison: a folder per seed and row, and methods.json, .csv, .md and .png."
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_comparison(self)
 
-
+# %% ../../nbs/training/01_flags.ipynb #bc139e7a
 @dataclass(frozen=True)
 class AblateConfig(TrainConfig):
-    "What `ern_ablate` does: every flag of `ern_train`, for every row alike."
+    "Settings of `ern_ablate`: those of `ern_train`, for every row, and which rows to train."
 
     model: str = "fashionern"
-    "The model that is taken apart, with its settings after an @, such as fashionern@mask_padding."
+    "Model whose parts are removed one at a time, with its settings after an @, as in fashionern@mask_padding."
     rows: tuple[str, ...] = ()
-    "Which rows, by their labels; default: all, less one part at a time, plus each option, with each other loss."
+    "Labels of the rows to train. Default: all rows, that is, each part removed, each option added, each other loss."
     ablate_clip_lr: float = 1e-4
-    "Learning rate of CLIP's text tower in the row that tunes it in TME's place."
+    "Learning rate of CLIP's text tower in the row that tunes it instead of TME."
     seeds: tuple[int, ...] = _SEEDS
-    "Each row is trained once with each."
+    "Seeds; each row is trained once per seed."
     compare: tyro.conf.Suppress[tuple[str, ...]] = ()
     seed: tyro.conf.Suppress[int] = 42
     run_dir: Path = Path("runs/ablation")
-    "Folder of the comparison: a folder for each seed and row, and methods.json, .csv, .md, .png."
+    "Folder of the comparison: a folder per seed and row, and methods.json, .csv, .md and .png."
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_comparison(self)
-        check_flag(self.ablate_clip_lr > 0, "ablate_clip_lr", self.ablate_clip_lr, "must be greater than 0")
+        check_flag(
+            self.ablate_clip_lr > 0, "ablate_clip_lr", self.ablate_clip_lr, "must be greater than 0"
+        )
 
 
 def _check_comparison(cfg: MethodsConfig | AblateConfig) -> None:
-    check_flag(bool(cfg.seeds) and len(set(cfg.seeds)) == len(cfg.seeds) and min(cfg.seeds) >= 0, "seeds", " ".join(map(str, cfg.seeds)), "must be different numbers, none below 0")
-    check_flag("dvr" in cfg.stages, "stages", " ".join(cfg.stages), "must have the stage dvr, which is what a comparison compares")
-    check_flag(cfg.save_training, "save_training", cfg.save_training, "is needed by a comparison, which reads what stage 1 wrote")
+    "Raise an `ErnError` for repeated or negative seeds, or stages and files that a comparison needs."
+    distinct = bool(cfg.seeds) and len(set(cfg.seeds)) == len(cfg.seeds) and min(cfg.seeds) >= 0
+    check_flag(
+        distinct, "seeds", " ".join(map(str, cfg.seeds)), "must be different numbers, none below 0"
+    )
+    rule = "must include dvr, the stage that a comparison compares"
+    check_flag("dvr" in cfg.stages, "stages", " ".join(cfg.stages), rule)
+    rule = "cannot be used in a comparison, which reads the weights that stage 1 saves"
+    check_flag(cfg.save_training, "save_training", cfg.save_training, rule)
+
+# %% ../../nbs/training/01_flags.ipynb #a5e86b4c
+_SHARED = f"""--preset NAME sets all flags as in that run. Other flags override it.
+Presets: {", ".join(PRESETS)}."""
+
+_TRAIN = """Train FashionERN or another model, then evaluate it.
+
+  {prog} --preset demo                          on the garments that ern_demo draws, minutes on two cores
+  {prog} --preset fashioniq-rn50x4 --root DIR   the paper's run
+  torchrun --standalone --nproc_per_node=8 -m fashionern.train --preset fashioniq-rn50x4 --root DIR
+
+{shared}"""
+
+_METHODS = """Train many methods under equal conditions with several seeds and one feature store.
+Print and plot mean and standard deviation.
+
+  {prog} --preset catalogue --root data/catalogue
+  {prog} --preset demo --methods combiner tirg fashionern --seeds 1 2
+
+{shared}"""
+
+_ABLATE = """Train FashionERN with one part removed at a time, with each option added, and with each other loss.
+All rows share several seeds and one feature store.
+
+  {prog} --preset catalogue --root data/catalogue
+  {prog} --preset demo --rows fashionern "less TME" --seeds 1 2
+
+{shared}"""
 
 # %% ../../nbs/training/01_flags.ipynb #b0801e47
-def _parse(kind: type, args: Optional[Sequence[str]], prog: str, about: str) -> Any:
-    "Flags → a record of that kind; --preset gives the defaults."
-    args = list(sys.argv[1:] if args is None else args)
-    preset = None
+def _split_preset(args: list[str]) -> tuple[Optional[TrainConfig], list[str]]:
+    "The preset that --preset names, or None, and the other arguments."
     for i, arg in enumerate(args):
-        if arg == "--preset" or arg.startswith("--preset="):
-            value = arg.partition("=")[2] or (args[i + 1] if i + 1 < len(args) else "")
-            preset, args = get_preset(value), args[:i] + args[i + (1 if "=" in arg else 2) :]
-            break
-    if commas := next((after for arg, after in zip(args, args[1:]) if arg == "--seeds" and "," in after), ""):
-        raise ErnError(f"--seeds {commas}: numbers stand with blanks between them, --seeds {' '.join(commas.replace(',', ' ').split())}.")
+        if arg == "--preset":
+            return get_preset("".join(args[i + 1 : i + 2])), args[:i] + args[i + 2 :]
+        if arg.startswith("--preset="):
+            return get_preset(arg.partition("=")[2]), args[:i] + args[i + 1 :]
+    return None, args
+
+
+def _check_seed_list(args: list[str]) -> None:
+    "Raise an `ErnError` for `--seeds 1,2`."
+    for flag, value in zip(args, args[1:]):
+        if flag == "--seeds" and "," in value:
+            separated = " ".join(value.replace(",", " ").split())
+            raise ErnError(f"--seeds {value} must not contain commas. Give --seeds {separated}.")
+
+
+def _parse(kind: type, args: Optional[Sequence[str]], prog: str, description: str) -> Any:
+    "A record of that kind from flags, with the defaults of --preset; plugins are loaded."
+    preset, rest = _split_preset(list(sys.argv[1:] if args is None else args))
+    _check_seed_list(rest)
     if preset is not None and kind is not TrainConfig:
         own = {"model", "compare", "seed", "run_dir"}
-        preset = kind(**{f.name: getattr(preset, f.name) for f in dataclasses.fields(TrainConfig) if f.name not in own})
-    cfg: Any = tyro.cli(kind, prog=prog, args=args, default=preset, description=about.format(prog=prog, shared=_SHARED.format(presets=", ".join(PRESETS))))
+        preset = kind(
+            **{f.name: getattr(preset, f.name) for f in fields(TrainConfig) if f.name not in own}
+        )
+    description = description.format(prog=prog, shared=_SHARED)
+    cfg: Any = tyro.cli(kind, prog=prog, args=rest, default=preset, description=description)
     load_plugins(cfg.plugin)
     return cfg
 
-
+# %% ../../nbs/training/01_flags.ipynb #b3380b17
 def parse_train(
-    args: Optional[Sequence[str]] = None,  # default: what the program was called with
+    args: Optional[Sequence[str]] = None,  # default: the program's own arguments
     prog: str = "ern_train",
 ) -> TrainConfig:
-    "Flags → `TrainConfig`; `--help` explains each."
-    return _parse(TrainConfig, args, prog, _ABOUT)
+    "Flags of `ern_train`; `--help` explains each."
+    return _parse(TrainConfig, args, prog, _TRAIN)
 
 
 def parse_methods(args: Optional[Sequence[str]] = None) -> MethodsConfig:
@@ -108,88 +157,64 @@ def parse_ablate(args: Optional[Sequence[str]] = None) -> AblateConfig:
     "Flags of `ern_ablate`."
     return _parse(AblateConfig, args, "ern_ablate", _ABLATE)
 
-
-_SHARED = """--preset NAME sets all flags as one of these runs had them; flags given beside it override it.
-Presets: {presets}."""
-
-
-_ABOUT = """Train FashionERN or a model it is compared with, then evaluate it.
-
-  {prog} --preset demo                          on the garments that ern_demo has drawn, minutes on two cores
-  {prog} --preset fashioniq-rn50x4 --root DIR   the paper's run
-  torchrun --standalone --nproc_per_node=8 -m fashionern.train --preset fashioniq-rn50x4 --root DIR
-
-{shared}"""
-
-
-_METHODS = """Train many methods on equal terms, with several seeds, from one feature store; print and draw mean and deviation.
-
-  {prog} --preset catalogue --root data/catalogue
-  {prog} --preset demo --methods combiner tirg fashionern --seeds 1 2
-
-{shared}"""
-
-
-_ABLATE = """FashionERN less one part at a time, plus each option, with each other loss; several seeds, one feature store.
-
-  {prog} --preset catalogue --root data/catalogue
-  {prog} --preset demo --rows fashionern "less TME" --seeds 1 2
-
-{shared}"""
-
 # %% ../../nbs/training/01_flags.ipynb #00c3ec1f
 @dataclass(frozen=True)
 class EvalConfig:
-    "What `ern_eval` does: a finished run, or weights of your own."
+    "Settings of `ern_eval`: a finished run, or your own weights."
 
     run_dir: Annotated[Optional[Path], tyro.conf.arg(aliases=["--run"])] = None
-    "Folder of a run: its dataset, encoders and all its models are taken, unless said otherwise below."
+    "Folder of a run. Its dataset, encoders and models are the defaults of the flags below."
     models: tuple[str, ...] = ()
-    "Which models; default: all of the run."
+    "Models to evaluate. Default: all models of the run."
     protocol: tuple[str, ...] = ()
-    "One protocol or several, in one pass; default: the run's, else the dataset's own, which is named in the output."
+    "Evaluation protocols, all ranked in one pass. Default: the run's, else the dataset's own."
     split: str = "val"
-    "Which split to rank: val, train or test. The answers of FashionIQ's test and CIRR's test1 are held back: prediction files are written instead."
+    """Split to rank: val, train or test. The targets of FashionIQ's test and CIRR's test1 are not public.
+    For these, prediction files are written instead."""
     dataset: Optional[str] = None
-    "Which dataset, where it is not the run's."
+    "Dataset. Default: the run's, else fashioniq."
     root: Optional[Path] = None
-    "Folder of the dataset, where it is not the run's."
+    "Folder of the dataset. Default: the run's."
     missing: Literal["error", "drop"] = "error"
-    "What to do where images are missing: stop, or leave them out and say so in the result. Not taken from the run."
+    "What to do about missing images: stop with an error, or drop them and report the count. Not taken from the run."
     clip_model_name: Optional[str] = None
-    "open_clip's model name, where it is not the run's."
+    "open_clip model name. Default: the run's, else RN50x4."
     clip_pretrained: Optional[str] = "openai"
-    "open_clip's tag of pretrained weights, without a run; with --clip-path it says only which activation they need."
+    """open_clip tag of pretrained weights if there is no run.
+    With --clip-path it only selects the activation function."""
     clip_path: Optional[Path] = None
-    "Encoder weights, where they are not the run's."
+    "Encoder weights. Default: the run's."
     fusion_model_path: Optional[Path] = None
-    "Weights of composer and target head, where they are not the run's; for a single model."
+    "Weights of composer and target head of a single model. Default: the run's."
     ffn: Optional[int] = None
-    "Width of the feed-forward in DVR's joint transformer, where it is not the run's."
+    "Width of the feed-forward layers in DVR's joint transformer. Default: the run's, else 3072."
     save_rankings: bool = False
-    "Write every query with its rank and its first images, a JSON Lines file per protocol and model, for ern_compare."
+    "Write every query's rank and top images for ern_compare, one JSON Lines file per protocol and model."
     top_k: int = 50
-    "How many images of each ranking are written."
+    "Number of images to write per ranking."
     predictions: bool = False
-    "Write the dataset's prediction files too (CIRR, FashionIQ); done anyway where the split's answers are held back."
+    "Write the dataset's prediction files (CIRR, FashionIQ). Always on if the split's targets are not public."
     pictures: int = 0
-    "Draw a retrieval grid of this many queries, and the attention of the first three, of the last model under the first protocol; 0: none."
+    """Plot retrieval results of this many queries and the attention of the first three; 0: none.
+    Shows the last model under the first protocol."""
     pretrained_to: Optional[Path] = None
-    "Write the last model with its encoders, config.json and a model card into this folder, as Retriever.from_pretrained and the Hugging Face hub read it."
+    """Export the last model, its encoders and a model card to this folder,
+    for Retriever.from_pretrained and the Hugging Face hub."""
     export_to: Optional[Path] = None
-    "Write the last model's whole query and target encoder as torch.export programs, query.pt2 and target.pt2, into this folder; checked against the live ones."
+    """Export the last model's complete query and target encoders to this folder as torch.export programs,
+    query.pt2 and target.pt2, checked against the model."""
     out: Optional[Path] = None
-    "Folder for results and pictures; default: the run folder, or the current one without a run."
+    "Folder for results and pictures. Default: the run folder, or the current folder without a run."
     features_dir: Optional[Path] = None
-    "Where image features are stored; default: features/ in the dataset's folder."
+    "Folder of stored image features. Default: the run's, else features/ in the dataset's folder."
     features_dtype: Optional[Literal["float32", "float16", "bfloat16"]] = None
-    "How they are stored, where it is not the run's; float32 without a run."
+    "Number format of stored image features. Default: the run's, else float32."
     amp: Optional[Literal["auto", "off", "bf16", "fp16"]] = None
-    "Mixed precision of the image encoder on a GPU, where it is not the run's; auto without a run."
+    "Mixed precision of the image encoder on a GPU. Default: the run's, else auto."
     seed: int = 42
-    "Seed that chooses the queries of the pictures."
+    "Seed that selects the queries of --pictures."
     device: str = "auto"
-    "cpu, cuda, cuda:1 …; auto takes a GPU where there is one."
+    "cpu, cuda, cuda:1 …; auto uses a GPU if there is one."
     num_workers: int = 4
     "Processes that read images."
     plugin: Plugin = ()
@@ -199,12 +224,14 @@ class EvalConfig:
         check_workers(self.num_workers)
         check_flag(self.top_k > 0, "top_k", self.top_k, "must be greater than 0")
         if self.run_dir is None and (self.root is None or not self.models):
-            raise ErnError("Say what to evaluate: --run-dir RUN, or --models NAME with --root DIR and the weights' files.")
+            raise ErnError(
+                "No model to evaluate. Give --run-dir RUN, or --models NAME with --root DIR and weights."
+            )
         if self.fusion_model_path is not None and len(self.models) != 1:
-            raise ErnError("--fusion-model-path holds one model; say which with --models NAME.")
+            raise ErnError("--fusion-model-path holds one model. Name it with --models NAME.")
 
 # %% ../../nbs/training/01_flags.ipynb #1ed5e1b3
-_EVAL = """Rank a split's queries and print recalls, with the protocol's name, and the reference-dominance figures.
+_EVAL = """Rank a split's queries. Print recalls and reference dominance with the protocol's name.
 
   ern_eval --run-dir runs/demo --protocol fashioniq-original fashioniq-val --pictures 6
   ern_eval --run-dir runs/cirr --split test1          writes the two files for CIRR's server
