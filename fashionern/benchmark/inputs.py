@@ -75,7 +75,7 @@ def random_triplets(count: int, names: list[str]) -> TripletDataset:
 
 def random_store(folder: Path, names: list[str], dim: int, dtype: str = "float32") -> FeatureStore:
     "A feature store of random vectors."
-    store = FeatureStore.create(folder, "random", names, dim, dtype)
+    store = create_store(folder, "random", names, dim, dtype)
     for rows in torch.arange(len(names)).split(4096):
         embedding = random_unit_vectors(len(rows), dim, seed=1)
         local = random_unit_vectors(len(rows), CROPS, dim, seed=2)

@@ -67,7 +67,7 @@ class _Stage2:
         loss = create_loss(self.cfg.loss, dim, scale=scale).to(sizes.device)
         self.step = stages.StageTwo(self.model, loss, self.world)
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=self.cfg.lr)
-        self.captions = stages.Sentences(self.data, self.encoders.clip)
+        self.captions = stages.CaptionTokens(self.data, self.encoders.clip)
         self.batch = self._load_batch(torch.arange(self.batch_size))
 
     def _load_batch(self, index: Tensor) -> tuple[ImageFeatures, TextFeatures, ImageFeatures]:

@@ -72,6 +72,6 @@ def main() -> None:
         pictures=cfg.pictures,
         device=cfg.device,
     )
-    pictures = " and ".join(map(str, Opened(evaluation).pictures()))
+    pictures = " and ".join(map(str, FinishedRun(evaluation).pictures()))
     console.print(f"Done in {(time.time() - start) / 60:.1f} minutes. Pictures: {pictures}")
     console.print("Next: run make app to search these garments in the browser.")

@@ -177,7 +177,7 @@ class ClipEncoder(nn.Module):
 
     def image_fingerprint(self) -> str:
         "16 hex digits that identify the image tower's weights and the transform."
-        digest = hashlib.sha256(f"{self.name} {self.quick_gelu} {self.preprocess} {VIEWS}".encode())
+        digest = hashlib.sha256(f"{self.name} {self.quick_gelu} {self.preprocess} {VIEW_VERSION}".encode())
         for key, value in sorted(self.model.visual.state_dict().items()):
             digest.update(key.encode() + value.detach().cpu().float().numpy().tobytes())
         return digest.hexdigest()[:16]

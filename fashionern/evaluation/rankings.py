@@ -338,5 +338,5 @@ def _table(title: str, groups: Sequence[Group], k: int) -> Table:
     for g in groups:
         counts = (f"{g.queries:,}", f"{g.won:,}", f"{g.lost:,}", f"{g.won - g.lost:+,}")
         recalls = (f"{g.recall[0]:.2f}", f"{g.recall[1]:.2f}")
-        table.add_row(escaped(g.name), *counts, *recalls, f"{g.p:.2g}")
+        table.add_row(escape_markup(g.name), *counts, *recalls, f"{g.p:.2g}")
     return table

@@ -21,6 +21,7 @@ from ..data.images import load_image
 from ..data.triplets import clean_caption, join_captions
 from ..errors import ErnError
 from ..evaluation.plots import MUTED_COLOUR, WORD_COLOUR, query_attention, shade_crops, show_picture, word_bars
+from ..models.embedder import check_searchable, encode_texts
 from ..models.hub import Retriever
 from ..records import ImageFeatures
 
@@ -75,7 +76,7 @@ def _variants(
     if not caption:
         return model.encode_target(features[[_REFERENCE, _BLANK]])[[0, 0, 1, 1]]
     if not has_image:
-        vectors = encode_sentences(retriever, [caption, "", *shorter])
+        vectors = encode_texts(retriever, [caption, "", *shorter])
         return vectors[[0, 1, 0, 1, *range(2, 2 + len(shorter))]]
     images = [_REFERENCE, _REFERENCE, _BLANK, _BLANK] + [_REFERENCE] * len(shorter)
     captions = [caption, "", caption, "", *shorter]
@@ -176,11 +177,11 @@ def explanation_figure(
 # %% ../../nbs/search/04_explain.ipynb #609d3c96
 def _split_bar(ax: Axes, explanation: Explanation, has_image: bool, has_text: bool) -> None:
     "Base and shares end to end, negative ones to the left of zero, and the score as a line."
-    parts = [("blank query", explanation.base, NO_WORD)]
+    parts = [("blank query", explanation.base, MUTED_COLOUR)]
     if has_image:
         parts.append(("reference", explanation.image, "#e69f00"))
     if has_text:
-        parts.append(("text", explanation.text, WORD))
+        parts.append(("text", explanation.text, WORD_COLOUR))
     ends = [0.0, 0.0]  # where the bar ends on the right and on the left
     for name, value, colour in parts:
         side = int(value < 0)

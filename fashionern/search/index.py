@@ -25,7 +25,6 @@ from ..models.embedder import check_searchable
 from ..models.hub import Retriever
 from .inventory import check_rows, find_photos, row_of, store_class
 from .stores.base import Photo, Store, batched
-from ..training.trained import check_searchable
 
 # %% ../../nbs/search/02_index.ipynb #1d630006
 def model_identity(retriever: Retriever) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Optional
 
 from ..distributed import World, world
-from ..errors import ErnError, escaped, plural
+from ..errors import ErnError, escape_markup, plural
 from ..models.hub import Retriever
 from .config import AddConfig, BuildConfig, Indexing, UpdateConfig, index_location
 from .index import Rows, UpdatePlan, begin_store, check_same_model, encode_into, plan_update
@@ -66,7 +66,7 @@ def _check_deletions(cfg: UpdateConfig, store: Store, plan: UpdatePlan) -> None:
 def _finish(store: Store, where: str | Path, unreadable: dict[str, str]) -> None:
     "Report unreadable photos, the recall and the size of the index, and close it."
     for message in list(unreadable.values())[:5]:
-        console.print(f"[yellow]left out:[/] {escaped(message)}")
+        console.print(f"[yellow]left out:[/] {escape_markup(message)}")
     if unreadable:
         files = plural(len(unreadable), "file")
         console.print(f"[yellow]{files} could not be read and are not in the index[/]")

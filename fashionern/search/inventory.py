@@ -221,5 +221,5 @@ def info_table(description: dict[str, Any]) -> Table:
             form = "{} ({})" if key == "columns" else "{} {}"
             value = ", ".join(form.format(*item) for item in value.items())
         shown = "–" if value in (None, "") else value
-        table.add_row(escaped(key.replace("_", " ")), escaped(shown))
+        table.add_row(escape_markup(key.replace("_", " ")), escape_markup(shown))
     return table

@@ -39,8 +39,8 @@ def hits_table(
     "The hits as a table, or one line of text if there are none; both are rich text."
     if not hits:
         hint = _NO_MATCH_HINT if query.where else ""
-        return f"[italic]{escaped(_title(query))}[/]: no photo matches{hint}"
-    table = Table(title=escaped(_title(query)), title_justify="left")
+        return f"[italic]{escape_markup(_title(query))}[/]: no photo matches{hint}"
+    table = Table(title=escape_markup(_title(query)), title_justify="left")
     table.add_column("rank", justify="right")
     table.add_column("score", justify="right")
     table.add_column("photo", overflow="fold")
@@ -49,7 +49,7 @@ def hits_table(
         table.add_column("columns", overflow="fold")
     for rank, hit in enumerate(hits, 1):
         texts = [hit.name, _columns_text(hit, labels)] if has_columns else [hit.name]
-        table.add_row(str(rank), f"{hit.score:.3f}", *map(escaped, texts))
+        table.add_row(str(rank), f"{hit.score:.3f}", *map(escape_markup, texts))
     return table
 
 # %% ../../nbs/search/06_results.ipynb #51a6b8e4

@@ -25,7 +25,7 @@ from tqdm import tqdm
 import fashionern
 from ..data.triplets import TripletDataset
 from ..distributed import World, restarts
-from ..errors import ErnError, harmless
+from ..errors import ErnError, sanitize
 from ..files import check_path, read_json, write_json
 from ..registry import PLUGINS, plugin_digest
 from .config import TrainConfig
@@ -266,7 +266,7 @@ def _is_complete(settings: dict[str, Any]) -> bool:
 def _is_usable(value: Any, kind: Any) -> bool:
     "Whether a value has this type; a text must also be one that a path can hold."
     texts = value if isinstance(value, list) else [value] if isinstance(value, str) else []
-    printable = all(isinstance(text, str) and harmless(text) == text for text in texts)
+    printable = all(isinstance(text, str) and sanitize(text) == text for text in texts)
     return isinstance(value, kind) and not isinstance(value, bool) and printable
 
 # %% ../../nbs/training/05_record.ipynb #b68e6da4

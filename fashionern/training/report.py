@@ -114,7 +114,7 @@ class FinishedRun:
         self.data = create_dataset(cfg.dataset, cfg.root, cfg.split, cfg.missing)
         self.predicted = self._predicted_protocol()  # protocol of the prediction files
         needs_targets = not (self.predicted or cfg.save_rankings)
-        protocols = protocols_for(self.data, cfg.protocol, answers=needs_targets)
+        protocols = protocols_for(self.data, cfg.protocol, need_targets=needs_targets)
         self.protocols = [protocol.name for protocol in protocols]
         source = (cfg.clip_model_name, cfg.clip_path, cfg.clip_pretrained)
         with world(cfg.device) as ranks:
@@ -173,7 +173,7 @@ def report(cfg: EvalConfig) -> list[Result]:
 def _rank(run: FinishedRun) -> list[list[Result]]:
     "The results of each model under each protocol, that of the prediction files included."
     protocols = list(dict.fromkeys([*run.protocols, *([run.predicted] if run.predicted else [])]))
-    top = max(run.cfg.top_k if run.cfg.save_rankings else 0, FIRST if run.predicted else 0)
+    top = max(run.cfg.top_k if run.cfg.save_rankings else 0, TOP_K if run.predicted else 0)
     images = run.store.__getitem__
     rank = lambda model: evaluate(model, run.encoders, run.data, images, protocols, top, progress=True)
     return [rank(model) for model in run.models]

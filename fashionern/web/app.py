@@ -236,9 +236,9 @@ def index_facts(
 # %% ../../nbs/web/04_app.ipynb #78e78022
 def explanation_as_json(searcher: Searcher, query: Query, result: Image.Image) -> dict[str, Any]:
     "The parts of a result's score, the weight of each word, and the shares of the crops."
-    from fashionern.search.explain import why
+    from fashionern.search.explain import explain_result
 
-    explanation = why(searcher.retriever, searcher.reference(query), query.text, result)
+    explanation = explain_result(searcher.retriever, searcher.reference(query), query.text, result)
     value: dict[str, Any] = {}
     for part in ("score", "base", "image", "text"):
         value[part] = float(getattr(explanation, part))
@@ -461,6 +461,6 @@ def serve(
 def run_app(cfg: AppConfig) -> None:
     "Body of `ern_app`: serve the page over an index."
     listen(cfg.host, cfg.port).close()  # a port in use is reported before the model is loaded
-    searcher = Searcher.load(one_place(cfg.index, cfg.store), cfg.model, cfg.device)
+    searcher = Searcher.load(index_location(cfg.index, cfg.store), cfg.model, cfg.device)
     hosts = cfg.allowed_hosts or None
     serve(searcher, cfg.host, cfg.port, cfg.examples, hosts, cfg.open, cfg.labels)

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ...errors import ErnError, unknown_name
-from ...files import RECORDS, missing, write_atomic
+from ...files import RECORDS, not_found, write_atomic
 from .base import INDEX_KINDS, Photo, Reader, Records, batched, check_vectors
 from .filters import Filter
 
