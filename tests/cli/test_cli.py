@@ -218,7 +218,7 @@ def test_a_damaged_record_of_a_run(monkeypatch, capsys, tmp_path, content):
 def test_where_nothing_can_be_written(monkeypatch, capsys, finished, tmp_path):
     (tmp_path / "file").write_text("")
     said = sentence(monkeypatch, capsys, ern_evaluate.main, "--run-dir", finished / "run", "--device", "cpu", "--out", tmp_path / "file")
-    assert str(tmp_path / "file") in said and "another place" in said
+    assert str(tmp_path / "file") in said and "another location" in said
     assert "is a folder" in sentence(monkeypatch, capsys, ern_data.main, "check", "--dataset", "fashioniq", "--root", finished / "data", "--out", tmp_path)
 
 
