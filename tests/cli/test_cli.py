@@ -238,7 +238,7 @@ def test_a_damaged_record_of_a_run(error_of, tmp_path, content):
 def test_output_paths_that_cannot_be_written(error_of, finished, tmp_path):
     (tmp_path / "file").write_text("")
     message = error_of(ern_evaluate.main, "--run-dir", finished / "run", "--device", "cpu", "--out", tmp_path / "file")
-    assert str(tmp_path / "file") in message and "another place" in message
+    assert str(tmp_path / "file") in message and "another location" in message
     check = ["check", "--dataset", "fashioniq", "--root", finished / "data", "--out", tmp_path]
     assert "is a folder" in error_of(ern_data.main, *check)
 
