@@ -83,7 +83,9 @@ class TmeBranches(nn.Module):
             setattr(self, branch, copies.requires_grad_(True))
             setattr(self, f"gate_{branch}", nn.Parameter(torch.zeros(gate_shape)))
         if "inject" in settings.branches:
-            self.inject["ln_kv"] = copy.deepcopy(block.ln_1).requires_grad_(True)  # of local features
+            self.inject["ln_kv"] = copy.deepcopy(block.ln_1).requires_grad_(
+                True
+            )  # of local features
 
     def forward(
         self,

@@ -82,7 +82,9 @@ class Retriever(Embedder, ModelHubMixin):
         record = self.record()
         _check_rebuildable(self.model, record)
         save_weights(save_directory / WEIGHTS_FILE, self.parts().state_dict(), format="pt")
-        (save_directory / "README.md").unlink(missing_ok=True)  # the mixin replaces no existing card
+        (save_directory / "README.md").unlink(
+            missing_ok=True
+        )  # the mixin replaces no existing card
         write_json(save_directory / CONFIG_FILE, record)
 
     def generate_model_card(self, **more: Any) -> ModelCard:

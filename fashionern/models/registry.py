@@ -144,7 +144,8 @@ def create_model(
             f"Model {name!r} cannot be built ({e}). "
             "Composers and target heads take D first, as in __init__(self, dim)."
         ) from e
-    return ComposedRetriever(*modules, text_encoder, name.lower(), {"dim": dim, **used})
+    settings = {"dim": dim, **used}
+    return ComposedRetriever(modules[0], modules[1], text_encoder, name.lower(), settings)
 
 # %% ../../nbs/models/01_registry.ipynb #bc4d4d38
 def _check_bases(composer: str, head: str) -> None:
