@@ -34,10 +34,8 @@ def text_tower(model: nn.Module) -> nn.Module:
     "The module with the text transformer and its embeddings; raises `ErnError` for unsupported towers."
     tower = getattr(model, "text", model)
     kind = type(tower).__name__
-    transformer = getattr(tower, "transformer", None)
-    if not isinstance(transformer, open_clip.transformer.Transformer) or not hasattr(
-        tower, "ln_final"
-    ):
+    is_own = isinstance(getattr(tower, "transformer", None), open_clip.transformer.Transformer)
+    if not is_own or not hasattr(tower, "ln_final"):
         raise ErnError(
             f"The text tower {kind} is not open_clip's own transformer. Choose a model such as RN50x4 or ViT-B-16."
         )
@@ -199,15 +197,13 @@ def create_clip(
         if pretrained not in tags:
             raise unknown_name(f"set of weights for {name}", pretrained, tags)
     if quick_gelu is None:
-        quick_gelu = bool(
-            pretrained and (open_clip.get_pretrained_cfg(name, pretrained) or {}).get("quick_gelu")
-        )
+        tag_config = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else None
+        quick_gelu = bool((tag_config or {}).get("quick_gelu"))
     model = _create_model(name, None if clip_path else pretrained, quick_gelu)
     if clip_path:
         load_clip_weights(model, clip_path)
-    encoder = ClipEncoder(
-        model, open_clip.get_tokenizer(name), name, _preprocess_of(model, name), quick_gelu
-    )
+    tokenizer = open_clip.get_tokenizer(name)
+    encoder = ClipEncoder(model, tokenizer, name, _preprocess_of(model, name), quick_gelu)
     return encoder.to(device, memory_format=torch.channels_last).eval()
 
 # %% ../../nbs/encoders/00_clip.ipynb #4a15a2df
@@ -234,9 +230,9 @@ def _preprocess_of(model: nn.Module, name: str) -> Preprocess:
     size = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
     mean = getattr(visual, "image_mean", None) or Preprocess.mean
     std = getattr(visual, "image_std", None) or Preprocess.std
-    small: dict[str, Any] = (
-        {"pad": "square", "fill": "white", "canvas": 144} if name == TINY else {}
-    )
+    small: dict[str, Any] = {}
+    if name == TINY:
+        small = {"pad": "square", "fill": "white", "canvas": 144}
     return Preprocess(size=size, mean=tuple(mean), std=tuple(std), **small)
 
 
@@ -257,11 +253,8 @@ def check_size(
 ) -> None:
     "Raise `ErnError` where the architecture needs more numbers than the tensors hold."
     available = sum(v.numel() for v in state.values())
-    for tower in (
-        config.get("vision_cfg"),
-        config.get("text_cfg"),
-        {"width": config.get("embed_dim")},
-    ):
+    joint = {"width": config.get("embed_dim")}
+    for tower in (config.get("vision_cfg"), config.get("text_cfg"), joint):
         if not _fits(tower if isinstance(tower, dict) else {}, available):
             raise ErnError(
                 f"{path} is a checkpoint of another model: the requested architecture is larger than its "

@@ -123,18 +123,17 @@ class FeatureStore:
         self.folder = Path(folder)
         meta = read_json(self.folder / "store.json")
         try:
-            self.key, self.names, self.dim, self.dtype = (
-                meta[k] for k in ("key", "names", "dim", "dtype")
-            )
+            self.key = meta["key"]
+            self.names = meta["names"]
+            self.dim = meta["dim"]
+            self.dtype = meta["dtype"]
             self.row = {name: i for i, name in enumerate(self.names)}
             for name, (shape, dtype) in _layout(len(self.names), self.dim, self.dtype).items():
                 array = np.load(self.folder / f"{name}.npy", mmap_mode="r+" if writable else "r")
                 if array.shape != shape or array.dtype != np.dtype(dtype):
                     raise ValueError(f"{name}.npy holds {array.shape} of {array.dtype}")
                 setattr(self, name, array)
-        except (
-            Exception
-        ) as e:  # NumPy parses a file's header as Python, so damage can raise almost anything
+        except Exception as e:  # NumPy parses headers as Python: damage can raise almost anything
             raise ErnError(f"The features in {self.folder} are damaged ({e}). {_REBUILD}") from None
 
     def __len__(self) -> int:
@@ -368,16 +367,10 @@ def _encode(
     views = _MarkedViews([names[i] for i in rows], images, clip.preprocess)
     encode = torch.compile(clip.encode_views) if compiled else clip.encode_views
     clip.eval()
-    for photos, index, view, canvas in read_batches(
-        photo_loader(views, batch_size, workers, device)
-    ):
+    loader = photo_loader(views, batch_size, workers, device)
+    for photos, index, view, canvas in read_batches(loader):
+        pixels = (view.to(device, non_blocking=True), canvas.to(device, non_blocking=True))
         with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
-            features = encode(
-                view.to(device, non_blocking=True), canvas.to(device, non_blocking=True)
-            )
-        yield (
-            torch.from_numpy(rows[index.numpy()]).to(device),
-            features.embedding,
-            features.local,
-            photos.to(device),
-        )
+            features = encode(*pixels)
+        encoded = torch.from_numpy(rows[index.numpy()]).to(device)
+        yield encoded, features.embedding, features.local, photos.to(device)

@@ -31,16 +31,12 @@ _CHOICES = {"ffn": ("own", "shared"), "gate": ("scalar", "channel"), "align_from
 class TmeSettings:
     "What the paper's figure leaves open; raises `ErnError` for an unknown value."
 
-    layers: Optional[tuple[int, ...]] = (
-        None  # text layers with branches, from 0, negative from the end; None: all
-    )
+    layers: Optional[tuple[int, ...]] = None  # from 0, negative from the end; None: all
     branches: tuple[str, ...] = BRANCHES  # which of the two extra branches; empty: CLIP alone
     ffn: str = "own"  # 'own': each branch has its own feed-forward; 'shared': CLIP's
     gate: str = "scalar"  # 'scalar': one gate per branch; 'channel': one per channel
     align_from: str = "last"  # the alignment output: the last branch's, or the mean of 'all'
-    dropout: float = (
-        0.0  # in training, of injected features and branch outputs: against memorising the triplets
-    )
+    dropout: float = 0.0  # of injected features and branch outputs, in training
 
     def __post_init__(self) -> None:
         for branch in self.branches:
@@ -83,7 +79,7 @@ class TmeBranches(nn.Module):
             setattr(self, branch, copies.requires_grad_(True))
             setattr(self, f"gate_{branch}", nn.Parameter(torch.zeros(gate_shape)))
         if "inject" in settings.branches:
-            self.inject["ln_kv"] = copy.deepcopy(block.ln_1).requires_grad_(True)  # of local features
+            self.inject["ln_kv"] = copy.deepcopy(block.ln_1).requires_grad_(True)
 
     def forward(
         self,
@@ -204,11 +200,9 @@ class Encoders(nn.Module):
         local: Optional[Tensor] = None,  # (B, P, D) of the reference; read by TME alone
     ) -> TextFeatures:
         "The features of a text, enhanced if there is a TME."
-        return (
-            self.clip.encode_text(tokens)
-            if self.tme is None
-            else self.tme(self.clip, tokens, local)
-        )
+        if self.tme is None:
+            return self.clip.encode_text(tokens)
+        return self.tme(self.clip, tokens, local)
 
     def save(self, path: str | Path) -> None:
         "Write all weights as safetensors, atomically."
@@ -222,9 +216,7 @@ class Encoders(nn.Module):
 # %% ../../nbs/encoders/01_tme.ipynb #d832e9de
 def load_encoders(
     name: str,  # open_clip's model name
-    path: Optional[
-        str | Path
-    ],  # from `Encoders.save`, or weights of CLIP alone; None: open_clip's `pretrained`
+    path: Optional[str | Path],  # from `Encoders.save`, or of CLIP alone; None: use `pretrained`
     pretrained: Optional[str] = None,
     device: str | torch.device = "cpu",
 ) -> Encoders:

@@ -30,11 +30,9 @@ def check_about(about: dict) -> None:
 
 
 def _is_result(result: Any) -> bool:
-    return (
-        isinstance(result, dict)
-        and bool(result.get("protocol"))
-        and isinstance(result.get("mean"), dict)
-    )
+    if not isinstance(result, dict) or not result.get("protocol"):
+        return False
+    return isinstance(result.get("mean"), dict)
 
 # %% ../../nbs/models/03_card.ipynb #963faaae
 _SUMMARY = """A retriever for composed queries: a reference image and a text that says what should be different.

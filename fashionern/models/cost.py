@@ -136,28 +136,18 @@ def tme_costs(
     "CLIP's text tower, then what TME adds by setting; raises `ErnError` if it cannot have TME."
     check_tme(name)
     clip = _TextOnly(name)
-    rows = [
-        (
-            "CLIP alone",
-            sum(p.numel() for p in clip.parameters()),
-            _tme_millions(clip, TmeSettings(branches=())),
-        )
-    ]
+    with torch.device("meta"):
+        clip_alone = TME(clip, TmeSettings(branches=()))
+        tokens = torch.zeros(1, clip.context, dtype=torch.long)
+        local = torch.empty(1, CROPS, clip.dim)
+    parameters = sum(p.numel() for p in clip.parameters())
+    rows = [("CLIP alone", parameters, _millions(lambda: clip_alone(clip, tokens, local).tokens))]
     for label, settings in _TME_ROWS.items():
         with torch.device("meta"):
             tme = TME(clip, settings)
-        trainable = sum(p.numel() for p in tme.parameters() if p.requires_grad)
-        rows.append((label, trainable, _tme_millions(clip, settings)))
+        parameters = sum(p.numel() for p in tme.parameters() if p.requires_grad)
+        rows.append((label, parameters, _millions(lambda: tme(clip, tokens, local).tokens)))
     return rows
-
-
-def _tme_millions(clip: _TextOnly, settings: TmeSettings) -> float:
-    "Millions of operations for one text of full length."
-    with torch.device("meta"):
-        tme = TME(clip, settings)
-        tokens = torch.zeros(1, clip.context, dtype=torch.long)
-        local = torch.empty(1, CROPS, clip.dim)
-    return _millions(lambda: tme(clip, tokens, local).tokens)
 
 # %% ../../nbs/models/06_cost.ipynb #c2b200db
 def models_table(clip_model_name: str, ffn: int) -> Table:

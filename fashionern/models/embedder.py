@@ -74,9 +74,8 @@ class Embedder(nn.Module):
         self.eval()
         parts = []
         for start in range(0, len(images) or 1, batch_size):
-            parts.append(
-                self.model.encode_target(self.image_features(images[start : start + batch_size]))
-            )
+            features = self.image_features(images[start : start + batch_size])
+            parts.append(self.model.encode_target(features))
         return torch.cat(parts)
 
     def encode(
@@ -112,10 +111,9 @@ class Embedder(nn.Module):
 # %% ../../nbs/models/02_embedder.ipynb #98a093d9
 def _to_rows(vectors: np.ndarray | Tensor, device: torch.device) -> Tensor:
     "Vectors as float32 rows on the device."
-    tensor = (
-        vectors if isinstance(vectors, Tensor) else torch.from_numpy(np.array(vectors, np.float32))
-    )
-    return torch.atleast_2d(tensor).to(device, torch.float32)
+    if not isinstance(vectors, Tensor):
+        vectors = torch.from_numpy(np.array(vectors, np.float32))
+    return torch.atleast_2d(vectors).to(device, torch.float32)
 
 # %% ../../nbs/models/02_embedder.ipynb #aaf26a2b
 def check_searchable(embedder: Embedder) -> None:
@@ -145,10 +143,8 @@ def encode_texts(
 @torch.inference_mode()
 def query_vectors(
     embedder: Embedder,
-    images: Sequence[
-        Optional[Image.Image | str | Path]
-    ],  # B references; None: the text alone is the query
-    texts: Sequence[str],  # B modification texts; empty: the image alone is the query
+    images: Sequence[Optional[Image.Image | str | Path]],  # B references; None: text alone
+    texts: Sequence[str],  # B modification texts; empty: image alone
     batch_size: int = 32,  # images; the encoder sees 14 views of each
 ) -> Tensor:
     "(B, D) queries of unit length in the order given, in eval mode; each kind is encoded together."

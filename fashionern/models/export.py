@@ -42,9 +42,8 @@ def _embed(retriever: Retriever, views: Tensor, tokens: Optional[Tensor] = None)
     "(B, 14, 3, S, S) bytes, and for a query (B, L) tokens → (B, D)."
     clip = retriever.encoders.clip
     model = retriever.model
-    embeddings = clip.encode_image(views.flatten(0, 1)).view(
-        views.shape[0], VIEWS_PER_IMAGE, clip.dim
-    )
+    embeddings = clip.encode_image(views.flatten(0, 1))
+    embeddings = embeddings.view(views.shape[0], VIEWS_PER_IMAGE, clip.dim)
     images = ImageFeatures(embeddings[:, 0], embeddings[:, 1:])
     if tokens is None:
         return model.encode_target(images)
@@ -92,10 +91,7 @@ def load_export(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         raise ErnError(f"There is no program {path}. Create it with export_query or export_target.")
     extra_files = {RECORD_FILE: ""}
     try:
-        with (
-            zipfile.ZipFile(path),
-            open(path, "rb") as f,
-        ):  # torch logs a traceback for a file that is no archive
+        with zipfile.ZipFile(path), open(path, "rb") as f:  # torch would log a traceback
             program = torch.export.load(f, extra_files=extra_files).module()
         return program, json.loads(extra_files[RECORD_FILE])
     except Exception as e:  # the readers of archive, graph and JSON share no error class
@@ -212,9 +208,8 @@ def _trace(
             traced = module(retriever)
             traced(**inputs)  # the model's own errors come before any of the tracer's
             shapes = {k: {0: batch} for k in inputs}
-            return torch.export.export(
-                traced, tuple(inputs.values()), dynamic_shapes=shapes, strict=True
-            )
+            args = tuple(inputs.values())
+            return torch.export.export(traced, args, dynamic_shapes=shapes, strict=True)
     except ErnError:
         raise
     except Exception as e:  # a composer can stop the tracer in many ways

@@ -74,15 +74,14 @@ class Retriever(Embedder, ModelHubMixin):
     def parts(self) -> nn.ModuleDict:
         "Every module with weights, by its prefix in the file: `clip`, `tme`, `composer`, `target`."
         tme = {} if self.encoders.tme is None else {"tme": self.encoders.tme}
-        return nn.ModuleDict(
-            {"clip": self.encoders.clip.model, **tme, **dict(self.model.named_children())}
-        )
+        model = dict(self.model.named_children())
+        return nn.ModuleDict({"clip": self.encoders.clip.model, **tme, **model})
 
     def _save_pretrained(self, save_directory: Path) -> None:
         record = self.record()
         _check_rebuildable(self.model, record)
         save_weights(save_directory / WEIGHTS_FILE, self.parts().state_dict(), format="pt")
-        (save_directory / "README.md").unlink(missing_ok=True)  # the mixin replaces no existing card
+        (save_directory / "README.md").unlink(missing_ok=True)  # so that the mixin writes the card
         write_json(save_directory / CONFIG_FILE, record)
 
     def generate_model_card(self, **more: Any) -> ModelCard:
@@ -92,8 +91,7 @@ class Retriever(Embedder, ModelHubMixin):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str
-        | Path,  # a folder, or a name on the hub such as 'someone/fashionern-shop'
+        pretrained_model_name_or_path: str | Path,  # a folder, or OWNER/NAME on the hub
         *,
         device: str | torch.device = "cpu",
         revision: Optional[str] = None,  # this and all below for the hub, as in `hf_hub_download`
@@ -119,18 +117,19 @@ class Retriever(Embedder, ModelHubMixin):
 def _check_rebuildable(model: ComposedRetriever, record: dict) -> None:
     "Raise an `ErnError` unless name, D and settings build a model with the same tensors."
     with torch.random.fork_rng(devices=[]):
-        rebuilt = create_model(
-            record["model_name"], record["dim"], **record["settings"]
-        ).state_dict()
-    if {k: v.shape for k, v in rebuilt.items()} != {
-        k: v.shape for k, v in model.state_dict().items()
-    }:
+        rebuilt = create_model(record["model_name"], record["dim"], **record["settings"])
+    if _shapes(rebuilt) != _shapes(model):
         raise ErnError(
             f"Model {model.name!r} is not what create_model builds with the settings {record['settings']}. "
             "Give Retriever a model from create_model."
         )
 
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {k: v.shape for k, v in module.state_dict().items()}
+
 # %% ../../nbs/models/04_hub.ipynb #8032e2ae
+_SAVE_AGAIN = "Download or save it again."
 _FIELDS: dict[str, type | tuple[type, ...]] = {  # of `config.json`
     "model_name": str,
     "dim": int,
@@ -169,9 +168,6 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise ErnError(f"{path} has no readable value for {', '.join(wrong)}. {_SAVE_AGAIN}")
     return config
 
-
-_SAVE_AGAIN = "Download or save it again."
-
 # %% ../../nbs/models/04_hub.ipynb #d3d56a95
 MAX_SETTING = 65_536  # for numbers among a model's settings; the largest are widths
 
@@ -183,11 +179,8 @@ def _load(cls: type[Retriever], folder: Path) -> Retriever:
     if not weights.is_file():
         raise ErnError(f"{folder} has a {CONFIG_FILE} but no {WEIGHTS_FILE}. {_SAVE_AGAIN}")
     state = read_weights(weights)
-    check_size(
-        open_clip.get_model_config(config["clip_model_name"]) or config["clip_config"],
-        state,
-        weights,
-    )
+    known = open_clip.get_model_config(config["clip_model_name"])
+    check_size(known or config["clip_config"], state, weights)
     numbers = [v for v in config["settings"].values() if isinstance(v, (int, float))]
     if any(abs(v) > MAX_SETTING for v in numbers):
         raise ErnError(f"{folder / CONFIG_FILE} has a setting above {MAX_SETTING:,}. {_SAVE_AGAIN}")
@@ -207,9 +200,7 @@ def _build(cls: type[Retriever], config: dict, path: Path) -> Retriever:
         return cls(Encoders(clip, tme), model, config["about"])
     except ErnError as e:
         raise e if str(path) in str(e) else ErnError(f"{path}: {e}") from None
-    except (
-        Exception
-    ) as e:  # a value of the wrong type can raise almost anything, far from where it was read
+    except Exception as e:  # a value of the wrong type can raise almost anything
         raise ErnError(
             f"{path} does not describe a usable retriever ({type(e).__name__}: {e}). {_SAVE_AGAIN}"
         ) from None

@@ -11,7 +11,7 @@ import json
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import torch
 import torch.nn.functional as F
@@ -103,7 +103,7 @@ def _parse_setting(part: str) -> tuple[str, Any]:
     return key.replace("-", "_"), value
 
 
-def settings_of(part: type) -> dict[str, Any]:
+def settings_of(part: Callable[..., Any]) -> dict[str, Any]:
     "The settings of a composer or target head besides D, with their defaults."
     return {k: p.default for k, p in inspect.signature(part).parameters.items() if k != "dim"}
 
@@ -119,21 +119,11 @@ def create_model(
     _check_settings(settings)
     settings |= named
     parts = COMPOSERS.get(composer), TARGET_HEADS.get(head)
-    used = {
-        k: v
-        for k, v in settings.items()
-        if k in settings_of(parts[0]) or k in settings_of(parts[1])
-    }
+    taken = settings_of(parts[0]) | settings_of(parts[1])
+    used = {k: v for k, v in settings.items() if k in taken}
     try:
-        modules = [
-            part(dim, **{k: used[k] for k in settings_of(part) if k in used}) for part in parts
-        ]
-    except (
-        AssertionError,
-        ValueError,
-        RuntimeError,
-        OverflowError,
-    ) as e:  # from a layer that got, say, heads=0
+        modules = [_create_part(part, dim, used) for part in parts]
+    except (AssertionError, ValueError, RuntimeError, OverflowError) as e:  # for, say, heads=0
         if named:
             raise ErnError(
                 f"Model {name!r} cannot be built with these settings ({e}). Choose others."
@@ -144,9 +134,16 @@ def create_model(
             f"Model {name!r} cannot be built ({e}). "
             "Composers and target heads take D first, as in __init__(self, dim)."
         ) from e
-    return ComposedRetriever(modules[0], modules[1], text_encoder, name.lower(), {"dim": dim, **used})
+    settings = {"dim": dim, **used}
+    return ComposedRetriever(modules[0], modules[1], text_encoder, name.lower(), settings)
 
 # %% ../../nbs/models/01_registry.ipynb #bc4d4d38
+def _create_part(part: Callable[..., Any], dim: int, settings: dict[str, Any]) -> Any:
+    "A composer or target head with the settings it takes."
+    known = settings_of(part)
+    return part(dim, **{k: v for k, v in settings.items() if k in known})
+
+
 def _check_bases(composer: str, head: str) -> None:
     "Raise an `ErnError` for a class that does not inherit from its slot's base class."
     for registry, name, base in ((COMPOSERS, composer, Composer), (TARGET_HEADS, head, TargetHead)):
@@ -243,7 +240,7 @@ def load_model(
 
 def _is_composer_alone(state: dict[str, Tensor], model: ComposedRetriever) -> bool:
     "Whether the tensors are the composer's without prefix, as CLIP4Cir publishes its Combiner."
+    if any(k.startswith("composer.") for k in state):
+        return False
     own = model.state_dict()
-    return not any(k.startswith("composer.") for k in state) and any(
-        f"composer.{k}" in own for k in state
-    )
+    return any(f"composer.{k}" in own for k in state)

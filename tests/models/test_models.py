@@ -1,4 +1,4 @@
-"Every registered model keeps the same promises; every model goes with every loss."
+"Every registered model keeps the same promises, and trains with every loss."
 
 import pytest
 import torch
@@ -23,9 +23,7 @@ DEVICES = (
         marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here"),
     ),
 )
-TRAINS_OTHERWISE = {
-    "compodiff"
-}  # estimates the target in one step in training, in several in evaluation
+TRAINS_OTHERWISE = {"compodiff"}  # one estimation step in training, several in evaluation
 
 
 def unit(*shape: int) -> torch.Tensor:
@@ -33,7 +31,7 @@ def unit(*shape: int) -> torch.Tensor:
 
 
 def features(n: int, device: str = "cpu") -> tuple[ImageFeatures, TextFeatures]:
-    "n images, n sentences of different lengths."
+    "n images, n texts of different lengths."
     mask = torch.arange(L) < 3 + torch.arange(n)[:, None] % (L - 3)
     return ImageFeatures(unit(n), unit(n, CROPS)).to(device), TextFeatures(
         unit(n), unit(n, L), mask
@@ -45,8 +43,8 @@ def build(name: str, device: str = "cpu"):
     return create_model(name, D, ffn=64).to(device)
 
 
-def still(model: nn.Module) -> nn.Module:
-    "Training mode without what is meant to differ there: dropout and batch statistics."
+def without_randomness(model: nn.Module) -> nn.Module:
+    "Training mode without dropout and batch statistics, which differ from eval mode by design."
     model.train()
     for m in model.modules():
         if isinstance(m, nn.Dropout):
@@ -81,11 +79,11 @@ def test_shapes_and_unit_length(name, device):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_in_evaluation_a_query_stands_for_itself(name):
+def test_in_eval_mode_a_query_does_not_depend_on_its_batch(name):
     model = build(name).eval()
     reference, text = features(B)
     query, again = model.encode_query(reference, text), model.encode_query(reference, text)
-    assert torch.equal(query, again), "the same question, the same answer"
+    assert torch.equal(query, again), "the same query gives the same embedding"
     for i in (0, B - 1):
         assert torch.allclose(model.encode_query(reference[[i]], text[[i]]), query[[i]], atol=1e-5)
         assert torch.allclose(
@@ -97,7 +95,7 @@ def test_in_evaluation_a_query_stands_for_itself(name):
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("image-only", "text-only")])
-def test_query_depends_on_both(name):
+def test_a_query_depends_on_reference_and_text(name):
     model = build(name).eval()
     reference, text = features(B)
     query = model.encode_query(reference, text)
@@ -105,11 +103,11 @@ def test_query_depends_on_both(name):
     assert (model.encode_query(reference[[1, 0, 2, 3, 4, 5]], text) - query)[0].abs().max() > 1e-4
 
 
-PADDING_COUNTS = {"dvr", "fashionern"}  # as published; `mask_padding` mends it
+READ_PADDING = {"dvr", "fashionern"}  # as published; `mask_padding` fixes it
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in PADDING_COUNTS])
-def test_padding_says_nothing(name):
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in READ_PADDING])
+def test_padding_does_not_change_the_query(name):
     model = build(name).eval()
     reference, text = features(B)
     other = TextFeatures(
@@ -132,23 +130,23 @@ def test_gradients_reach_every_trainable_parameter(name, device):
     loss = F.cross_entropy(100 * model.score(query, answer), torch.arange(B, device=device))
     extra = model.auxiliary_loss(reference, text, target)
     (loss if extra is None else loss + extra).backward()
-    taken_back = "self_guided.common.bias"  # published; a softmax takes back what is added to all
+    no_effect = "self_guided.common.bias"  # published; a softmax cancels what is added to all
     dead = [
         k
         for k, p in model.named_parameters()
         if p.requires_grad
-        and not k.endswith(taken_back)
+        and not k.endswith(no_effect)
         and (p.grad is None or not p.grad.isfinite().all() or p.grad.abs().max() == 0)
     ]
     assert not dead
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_batch_of_one_trains(name):
+def test_a_batch_of_one_trains(name):
     if (
         name.endswith("refine") or name.startswith(("dvr", "fashionern"))
     ) and "norm=layer" not in name:
-        pytest.skip("batch norm, as published, needs two")
+        pytest.skip("the published batch norm needs two queries")
     model = build(name).train()
     reference, text = features(1)
     query, answer = model(reference, text, reference)
@@ -158,8 +156,8 @@ def test_batch_of_one_trains(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_training_differs_only_by_dropout_and_batch_statistics(name):
     if name in TRAINS_OTHERWISE:
-        pytest.skip("trains with another estimate than it evaluates with, by design")
-    model = still(build(name))
+        pytest.skip("its estimate in training differs from evaluation by design")
+    model = without_randomness(build(name))
     reference, text = features(B)
     with torch.no_grad():
         trained, answers = model.encode_query(reference, text), model.encode_target(reference)
@@ -193,13 +191,13 @@ def test_bfloat16(name, device):
     assert (model.score(query.float(), target.float()) - exact).abs().max() < 0.05, (
         "mixed precision"
     )
-    whole = model.to(torch.bfloat16)
+    converted = model.to(torch.bfloat16)
     half = [
         x.to(torch.bfloat16)
         for x in (reference.embedding, reference.local, text.embedding, text.tokens)
     ]
-    seen, said = ImageFeatures(half[0], half[1]), TextFeatures(half[2], half[3], text.mask)
-    query, target = whole.encode_query(seen, said), whole.encode_target(seen)
+    images, texts = ImageFeatures(half[0], half[1]), TextFeatures(half[2], half[3], text.mask)
+    query, target = converted.encode_query(images, texts), converted.encode_target(images)
     assert (model.score(query.float(), target.float()) - exact).abs().max() < 0.05, (
         "bfloat16 throughout"
     )
@@ -218,7 +216,7 @@ def test_any_model_with_any_loss(name, loss):
     model, step = build(name).train(), create_loss(loss, D).train()
     reference, text = features(B)
     target, _ = features(B)
-    for _ in range(2):  # a memory bank is empty at first
+    for _ in range(2):  # a memory bank starts empty
         model.zero_grad()
         query, answer = model(reference, text, target)
         value = step(
@@ -239,7 +237,7 @@ def test_any_model_with_any_loss(name, loss):
     )
 
 
-def test_batch_classification_is_the_default_of_the_interface():
+def test_create_loss_gives_batch_classification():
     model, (reference, text) = build("combiner").eval(), features(B)
     query, answer = model(reference, text, reference)
     pairs = Matched(model.score(query, answer), query, answer, reference.embedding, text.embedding)
