@@ -39,9 +39,7 @@ def forked(
         return CompletedProcess(argv, process.exitcode, stdout, stderr)
 
 
-def _run(
-    folder: Path, code: str, argv: list[str], path: list[str], environment: dict[str, str], output: Path
-) -> None:
+def _run(folder: Path, code: str, argv: list[str], path: list[str], environment: dict[str, str], output: Path) -> None:
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(output / name, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(folder)

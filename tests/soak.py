@@ -75,17 +75,11 @@ class Soak:
         expected = self.scores[query]
         found = {h["name"]: h["score"] for h in hits}
         lowest = min(found.values(), default=2.0)
-        missing = [
-            n for n in self.permanent - {query[0]} if expected[n] > lowest + TOLERANCE and n not in found
-        ]
+        missing = [n for n in self.permanent - {query[0]} if expected[n] > lowest + TOLERANCE and n not in found]
         wrong = [n for n, score in found.items() if abs(score - expected.get(n, -2.0)) > TOLERANCE]
-        self.note(
-            what, f"{query}: missing {missing}, wrong {wrong}" if missing or wrong or len(found) != 9 else ""
-        )
+        self.note(what, f"{query}: missing {missing}, wrong {wrong}" if missing or wrong or len(found) != 9 else "")
 
-    def until_end(
-        self, work: Callable[[random.Random], None], number: int, pause: float = 0.0
-    ) -> threading.Thread:
+    def until_end(self, work: Callable[[random.Random], None], number: int, pause: float = 0.0) -> threading.Thread:
         "A thread that works until the end; an exception counts as wrong."
 
         def run() -> None:
@@ -130,8 +124,7 @@ class Soak:
         huge = b"\x89PNG\r\n\x1a\n" + bytes(30 * 2**20)
         queries = (noise, b"[" * 50_000, b'{"k": 1e99, "text": "x"}', b'{"name": "../model"}')
         path, content = rng.choice(
-            [("/api/upload", c) for c in (noise, cut, b"", b"<svg/>", huge)]
-            + [("/api/search", c) for c in queries]
+            [("/api/upload", c) for c in (noise, cut, b"", b"<svg/>", huge)] + [("/api/search", c) for c in queries]
         )
         try:
             answer = client.post(path, content=content, headers={"Content-Type": "application/json"})
@@ -139,9 +132,7 @@ class Soak:
             self.note("refused", "" if content is huge else f"{path} {content[:40]!r}: the connection ended")
             return
         fine = 400 <= answer.status_code < 500 and list(answer.json()) == ["error"]
-        self.note(
-            "refused", "" if fine else f"{path} {content[:40]!r}: {answer.status_code} {answer.text[:200]}"
-        )
+        self.note("refused", "" if fine else f"{path} {content[:40]!r}: {answer.status_code} {answer.text[:200]}")
 
     def cut(self, port: int, rng: random.Random) -> None:
         "A connection that ends during a request, or before its answer."
@@ -220,9 +211,7 @@ def soak(folder: Path, minutes: float, seed: int) -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    batch_index = index.with_name(
-        "batch"
-    )  # batch search opens its index each time, so its index is not swapped
+    batch_index = index.with_name("batch")  # batch search opens its index each time, so its index is not swapped
     shutil.copytree(index, batch_index)
     with open(folder / "server.log", "w") as log:
         server = subprocess.Popen(
@@ -278,9 +267,7 @@ def soak(folder: Path, minutes: float, seed: int) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10, help="how long (default: 10)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="random seed of the queries and their timing (default: 0)"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the queries and their timing (default: 0)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         sys.exit(soak(Path(place), args.minutes, args.seed))

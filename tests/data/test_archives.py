@@ -31,9 +31,7 @@ def zip_of(path: Path, *members: tuple[str, bytes], mode: int = 0) -> Path:
     return path
 
 
-def tar_of(
-    path: Path, *members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE, open_file=open
-) -> Path:
+def tar_of(path: Path, *members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE, open_file=open) -> Path:
     "A TAR file. `kind` applies to the last member."
     with open_file(path, "wb") as f, tarfile.open(fileobj=f, mode="w") as t:
         for name, content in members:
@@ -188,9 +186,7 @@ def fake_size(path: Path, name: bytes, claimed: int) -> None:
     content = bytearray(path.read_bytes())
     for start, offset, length in ((b"PK\1\2", 24, 46), (b"PK\3\4", 22, 30)):
         position = next(
-            i
-            for i in range(len(content))
-            if content.startswith(start, i) and content.startswith(name, i + length)
+            i for i in range(len(content)) if content.startswith(start, i) and content.startswith(name, i + length)
         )
         struct.pack_into("<I", content, position + offset, claimed)
     path.write_bytes(content)
@@ -303,7 +299,16 @@ def test_a_wrong_checksum_is_refused_before_anything_is_written(tmp_path):
     assert "cannot be unpacked" in refused(path)
 
 
-NOT_ARCHIVES = [b"", b"P", b"PK\3\4", b"\x1f\x8b", b"BZh9", b"<html>Sign in</html>", bytes(2000), b"Rar!\x1a\x07\0" * 99]
+NOT_ARCHIVES = [
+    b"",
+    b"P",
+    b"PK\3\4",
+    b"\x1f\x8b",
+    b"BZh9",
+    b"<html>Sign in</html>",
+    bytes(2000),
+    b"Rar!\x1a\x07\0" * 99,
+]
 
 
 @pytest.mark.parametrize("content", NOT_ARCHIVES)

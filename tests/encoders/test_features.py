@@ -43,9 +43,7 @@ def photos(tmp_path_factory) -> Path:
         Image.effect_noise((40 + i, 50), 60).save(folder / "images" / f"{name}.png")
     Encoders(create_clip(TINY)).save(folder / "clip.safetensors")
     (folder / "extract.py").write_text(EXTRACT)
-    extract_features(
-        clip_of(folder), ImageFinder(folder / "images"), NAMES, folder / "undisturbed", workers=0
-    )
+    extract_features(clip_of(folder), ImageFinder(folder / "images"), NAMES, folder / "undisturbed", workers=0)
     return folder
 
 

@@ -18,9 +18,7 @@ ARCHITECTURES = ("RN50", "ViT-B-32", "MobileCLIP-S1", "ViT-B-16-SigLIP")
 def clip(request) -> ClipEncoder:
     torch.manual_seed(0)
     model = open_clip.create_model(request.param, pretrained=None)
-    return ClipEncoder(
-        model, None, request.param, Preprocess()
-    ).eval()  # no tokenizer: some must be downloaded
+    return ClipEncoder(model, None, request.param, Preprocess()).eval()  # no tokenizer: some must be downloaded
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             died = kill(Path(folder), args.kills or count, args.seed)
         places = ", ".join(f"{v} {k}" for k, v in died.items())
-        print(f"{part}: {plural(args.kills or count, 'kill')} survived in {time.monotonic() - began:.0f} s ({places})", flush=True)
+        print(
+            f"{part}: {plural(args.kills or count, 'kill')} survived in {time.monotonic() - began:.0f} s ({places})",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ def child(
     pid = os.fork()
     if pid == 0:
         _work(work, log)
-    timer = threading.Timer(WAIT if after is None else after, lambda: _kill(pid, signal.SIGKILL if after is None else by))
+    timer = threading.Timer(
+        WAIT if after is None else after, lambda: _kill(pid, signal.SIGKILL if after is None else by)
+    )
     timer.start()
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     timer.cancel()

@@ -29,7 +29,13 @@ def prepare(folder: Path) -> None:
 def extract(folder: Path, store: str) -> None:
     "Extract the features of all images in small batches."
     finder = ImageFinder(folder / "images")
-    extract_features(create_clip(TINY, clip_path=folder / "clip.safetensors"), finder, sorted(finder.paths), folder / store, batch_size=4)
+    extract_features(
+        create_clip(TINY, clip_path=folder / "clip.safetensors"),
+        finder,
+        sorted(finder.paths),
+        folder / store,
+        batch_size=4,
+    )
 
 
 def store_in(folder: Path) -> FeatureStore:
@@ -56,9 +62,17 @@ def kill_extraction(folder: Path, kills: int, seed: int = 0) -> Counter:
         where = f"kill {number} (seed {seed}, after {moment:.3f} s, {(before > 0).sum()} rows)"
         assert resumed.status == 0, f"{where}: {resumed.output[-3000:]}"
         after = store_in(folder / name)
-        assert np.array_equal(after.sums[before > 0], before[before > 0]) or "encoded again" in resumed.output, f"{where}: finished rows were extracted again without a warning"
+        assert np.array_equal(after.sums[before > 0], before[before > 0]) or "encoded again" in resumed.output, (
+            f"{where}: finished rows were extracted again without a warning"
+        )
         for kind in ("whole", "local", "sums"):
             assert np.array_equal(getattr(after, kind), getattr(expected, kind)), f"{where}: {kind} differ"
-        died["before the first row" if not (before > 0).any() else "after the last row" if (before > 0).all() else "between"] += 1
+        died[
+            "before the first row"
+            if not (before > 0).any()
+            else "after the last row"
+            if (before > 0).all()
+            else "between"
+        ] += 1
         shutil.rmtree(folder / name)
     return died

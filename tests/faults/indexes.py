@@ -31,14 +31,32 @@ def prepare(folder: Path) -> None:
         (folder / place).mkdir()
     draw_pictures(dict(zip(paths, designs)), paths, size=48, workers=1)
     set_seed(0)
-    Retriever(Encoders(create_clip(TINY)), create_model("dvr@mask_padding", 128, ffn=64)).save_pretrained(folder / "model")
+    Retriever(Encoders(create_clip(TINY)), create_model("dvr@mask_padding", 128, ffn=64)).save_pretrained(
+        folder / "model"
+    )
 
 
 def command(folder: Path, what: str, index: str, images: str) -> None:
     "Run `ern_index` with these flags."
     target = ["--model", str(folder / "model"), "--out"] if what == "build" else ["--index"]
     with exit_on_error():
-        run_index(parse_index([what, "--images", str(folder / images), "--num-workers", "0", "--device", "cpu", "--batch-size", "4", *target, str(folder / index)]))
+        run_index(
+            parse_index(
+                [
+                    what,
+                    "--images",
+                    str(folder / images),
+                    "--num-workers",
+                    "0",
+                    "--device",
+                    "cpu",
+                    "--batch-size",
+                    "4",
+                    *target,
+                    str(folder / index),
+                ]
+            )
+        )
 
 
 def content(folder: Path) -> tuple[dict, list]:
@@ -64,7 +82,10 @@ def kill_index(folder: Path, kills: int, what: str, seed: int = 0) -> Counter:
     images = "photos" if what == "build" else "later"
     works = [lambda: prepare(folder), lambda: command(folder, "build", "first", "photos")]
     if what == "add":
-        works += [lambda: shutil.copytree(folder / "first", folder / "whole"), lambda: command(folder, "add", "whole", "later")]
+        works += [
+            lambda: shutil.copytree(folder / "first", folder / "whole"),
+            lambda: command(folder, "add", "whole", "later"),
+        ]
     for work in works:
         undisturbed = child(work, log)
         assert undisturbed.status == 0, undisturbed.output
@@ -81,6 +102,12 @@ def kill_index(folder: Path, kills: int, what: str, seed: int = 0) -> Counter:
         where = f"kill {number} of {what} (seed {seed}, after {moment:.3f} s, {held} photos)"
         assert resumed.status == 0, f"{where}: {resumed.output[-3000:]}"
         assert content(folder / name) == expected, f"{where}: the index differs"
-        died["before the first photo" if held == before else "after the last photo" if held == len(expected[0]) else "between"] += 1
+        died[
+            "before the first photo"
+            if held == before
+            else "after the last photo"
+            if held == len(expected[0])
+            else "between"
+        ] += 1
         shutil.rmtree(folder / name)
     return died

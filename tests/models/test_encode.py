@@ -21,9 +21,7 @@ def retriever() -> Retriever:
     clip = create_clip(TINY)
     encoders = Encoders(clip, TME(clip).eval())
     for branch in encoders.tme.branches.values():
-        torch.nn.init.constant_(
-            branch.gate_inject, 0.3
-        )  # open, so that the text depends on the reference
+        torch.nn.init.constant_(branch.gate_inject, 0.3)  # open, so that the text depends on the reference
     return Retriever(encoders, create_model("fashionern", clip.dim, ffn=64))
 
 
@@ -38,9 +36,7 @@ def test_each_kind_equals_the_call_it_stands_for(retriever, images):
     assert np.array_equal(retriever.encode(pairs), retriever.encode_queries(images, texts).numpy())
     assert np.array_equal(retriever.encode(images), retriever.encode_targets(images).numpy())
     assert np.array_equal(retriever.encode(texts), encode_texts(retriever, texts).numpy())
-    assert np.array_equal(
-        retriever.encode([{"image": i} for i in images]), retriever.encode(images)
-    )
+    assert np.array_equal(retriever.encode([{"image": i} for i in images]), retriever.encode(images))
     assert np.array_equal(retriever.encode([{"text": t} for t in texts]), retriever.encode(texts))
     small = retriever.encode(pairs, batch_size=2)
     assert np.array_equal(small, retriever.encode_queries(images, texts, batch_size=2).numpy())
@@ -57,9 +53,7 @@ def test_a_mixed_list_keeps_its_order(retriever, images):
     embeddings = retriever.encode(mixed)
     assert embeddings.dtype == np.float32 and embeddings.shape == (5, retriever.encoders.clip.dim)
     assert np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
-    assert np.array_equal(
-        embeddings[[0, 3]], retriever.encode_targets([images[0], images[2]]).numpy()
-    )
+    assert np.array_equal(embeddings[[0, 3]], retriever.encode_targets([images[0], images[2]]).numpy())
     assert np.array_equal(embeddings[[1]], encode_texts(retriever, ["a red dress"]).numpy())
     composed = retriever.encode_queries([images[1], images[3]], ["is red", "is blue"])
     assert np.array_equal(embeddings[[2, 4]], composed.numpy())
@@ -137,11 +131,7 @@ def test_similarity_is_the_models_own_score(retriever, images):
         (queries, targets.numpy()),
     ):
         scores = retriever.similarity(a, b)
-        assert (
-            isinstance(scores, np.ndarray)
-            and scores.shape == (3, 5)
-            and np.array_equal(scores, expected)
-        )
+        assert isinstance(scores, np.ndarray) and scores.shape == (3, 5) and np.array_equal(scores, expected)
     assert np.allclose(retriever.similarity(queries[0], targets[1]), expected[:1, 1:2], atol=1e-6)
     clip = retriever.encoders.clip
     artemis = Retriever(Encoders(clip), create_model("artemis", clip.dim)).eval()
@@ -149,6 +139,4 @@ def test_similarity_is_the_models_own_score(retriever, images):
         artemis.encode_queries(images[:2], ["is red", "is blue"]),
         artemis.encode_targets(images),
     )
-    assert np.allclose(
-        artemis.similarity(packed, plain), artemis.score(packed, plain).numpy(), atol=1e-6
-    )
+    assert np.allclose(artemis.similarity(packed, plain), artemis.score(packed, plain).numpy(), atol=1e-6)

@@ -33,9 +33,7 @@ def unit(*shape: int) -> torch.Tensor:
 def features(n: int, device: str = "cpu") -> tuple[ImageFeatures, TextFeatures]:
     "n images, n texts of different lengths."
     mask = torch.arange(L) < 3 + torch.arange(n)[:, None] % (L - 3)
-    return ImageFeatures(unit(n), unit(n, CROPS)).to(device), TextFeatures(
-        unit(n), unit(n, L), mask
-    ).to(device)
+    return ImageFeatures(unit(n), unit(n, CROPS)).to(device), TextFeatures(unit(n), unit(n, L), mask).to(device)
 
 
 def build(name: str, device: str = "cpu"):
@@ -63,17 +61,10 @@ def test_shapes_and_unit_length(name, device):
     (reference, text), (gallery, _) = features(B, device), features(N, device)
     query, target = model.encode_query(reference, text), model.encode_target(gallery)
     scores = model.score(query, target)
-    assert (
-        len(query) == B
-        and target.shape == (N, D)
-        and scores.shape == (B, N)
-        and scores.isfinite().all()
-    )
+    assert len(query) == B and target.shape == (N, D) and scores.shape == (B, N) and scores.isfinite().all()
     assert torch.allclose(target.norm(dim=-1), torch.ones(N, device=device), atol=1e-5)
     if model.composer.uses_dot_product:
-        assert query.shape == (B, D) and torch.allclose(
-            query.norm(dim=-1), torch.ones(B, device=device), atol=1e-5
-        )
+        assert query.shape == (B, D) and torch.allclose(query.norm(dim=-1), torch.ones(B, device=device), atol=1e-5)
         assert torch.allclose(scores, query @ target.T)
     assert scores.abs().max() <= 2, "a score is a cosine, or the sum of two"
 
@@ -86,12 +77,10 @@ def test_in_eval_mode_a_query_does_not_depend_on_its_batch(name):
     assert torch.equal(query, again), "the same query gives the same embedding"
     for i in (0, B - 1):
         assert torch.allclose(model.encode_query(reference[[i]], text[[i]]), query[[i]], atol=1e-5)
-        assert torch.allclose(
-            model.encode_target(reference[[i]]), model.encode_target(reference)[[i]], atol=1e-5
-        )
-    assert torch.allclose(
-        model.encode_query(reference[[3, 0]], text[[3, 0]]), query[[3, 0]], atol=1e-5
-    ), "the order does not matter"
+        assert torch.allclose(model.encode_target(reference[[i]]), model.encode_target(reference)[[i]], atol=1e-5)
+    assert torch.allclose(model.encode_query(reference[[3, 0]], text[[3, 0]]), query[[3, 0]], atol=1e-5), (
+        "the order does not matter"
+    )
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("image-only", "text-only")])
@@ -110,12 +99,8 @@ READ_PADDING = {"dvr", "fashionern"}  # as published; `mask_padding` fixes it
 def test_padding_does_not_change_the_query(name):
     model = build(name).eval()
     reference, text = features(B)
-    other = TextFeatures(
-        text.embedding, torch.where(text.mask[..., None], text.tokens, unit(B, L)), text.mask
-    )
-    assert torch.allclose(
-        model.encode_query(reference, other), model.encode_query(reference, text), atol=1e-5
-    )
+    other = TextFeatures(text.embedding, torch.where(text.mask[..., None], text.tokens, unit(B, L)), text.mask)
+    assert torch.allclose(model.encode_query(reference, other), model.encode_query(reference, text), atol=1e-5)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -143,9 +128,7 @@ def test_gradients_reach_every_trainable_parameter(name, device):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_of_one_trains(name):
-    if (
-        name.endswith("refine") or name.startswith(("dvr", "fashionern"))
-    ) and "norm=layer" not in name:
+    if (name.endswith("refine") or name.startswith(("dvr", "fashionern"))) and "norm=layer" not in name:
         pytest.skip("the published batch norm needs two queries")
     model = build(name).train()
     reference, text = features(1)
@@ -188,29 +171,18 @@ def test_bfloat16(name, device):
     exact = model.score(model.encode_query(reference, text), model.encode_target(reference))
     with torch.autocast(device, torch.bfloat16):
         query, target = model.encode_query(reference, text), model.encode_target(reference)
-    assert (model.score(query.float(), target.float()) - exact).abs().max() < 0.05, (
-        "mixed precision"
-    )
+    assert (model.score(query.float(), target.float()) - exact).abs().max() < 0.05, "mixed precision"
     converted = model.to(torch.bfloat16)
-    half = [
-        x.to(torch.bfloat16)
-        for x in (reference.embedding, reference.local, text.embedding, text.tokens)
-    ]
+    half = [x.to(torch.bfloat16) for x in (reference.embedding, reference.local, text.embedding, text.tokens)]
     images, texts = ImageFeatures(half[0], half[1]), TextFeatures(half[2], half[3], text.mask)
     query, target = converted.encode_query(images, texts), converted.encode_target(images)
-    assert (model.score(query.float(), target.float()) - exact).abs().max() < 0.05, (
-        "bfloat16 throughout"
-    )
+    assert (model.score(query.float(), target.float()) - exact).abs().max() < 0.05, "bfloat16 throughout"
 
 
 @pytest.mark.parametrize("loss", list_losses())
 @pytest.mark.parametrize(
     "name",
-    [
-        n
-        for n in list_models()
-        if any(p.requires_grad for p in create_model(n, 8, ffn=8).parameters())
-    ],
+    [n for n in list_models() if any(p.requires_grad for p in create_model(n, 8, ffn=8).parameters())],
 )
 def test_any_model_with_any_loss(name, loss):
     model, step = build(name).train(), create_loss(loss, D).train()
@@ -232,15 +204,11 @@ def test_any_model_with_any_loss(name, loss):
         value.backward()
     assert value.isfinite() and value.ndim == 0
     grads = [p.grad for p in model.composer.parameters() if p.grad is not None]
-    assert (
-        grads and all(g.isfinite().all() for g in grads) and any(g.abs().max() > 0 for g in grads)
-    )
+    assert grads and all(g.isfinite().all() for g in grads) and any(g.abs().max() > 0 for g in grads)
 
 
 def test_create_loss_gives_batch_classification():
     model, (reference, text) = build("combiner").eval(), features(B)
     query, answer = model(reference, text, reference)
     pairs = Matched(model.score(query, answer), query, answer, reference.embedding, text.embedding)
-    assert torch.allclose(
-        create_loss("batch-classification", D)(pairs), batch_classification(query, answer)
-    )
+    assert torch.allclose(create_loss("batch-classification", D)(pairs), batch_classification(query, answer))

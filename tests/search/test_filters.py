@@ -8,7 +8,21 @@ import sqlite3
 import pytest
 from error_sentence import sentence
 
-from fashionern.search.stores.filters import MAX_CHARACTERS, MAX_LEVELS, And, Compare, In, Like, Missing, Not, Or, columns_of, parse_filter, to_milvus, to_sql
+from fashionern.search.stores.filters import (
+    MAX_CHARACTERS,
+    MAX_LEVELS,
+    And,
+    Compare,
+    In,
+    Like,
+    Missing,
+    Not,
+    Or,
+    columns_of,
+    parse_filter,
+    to_milvus,
+    to_sql,
+)
 
 NAMES = ("gender", "price", "base colour", 'a"b', "in", "größe")
 TEXTS = (
@@ -75,9 +89,7 @@ def as_text(f, rng: random.Random) -> str:
     "The filter as a person might write it, in one of several ways."
     word = lambda w: rng.choice((w, w.upper(), w.title()))
     if isinstance(f, (And, Or)):
-        return f" {word('and' if isinstance(f, And) else 'or')} ".join(
-            f"({as_text(part, rng)})" for part in f.parts
-        )
+        return f" {word('and' if isinstance(f, And) else 'or')} ".join(f"({as_text(part, rng)})" for part in f.parts)
     if isinstance(f, Not):
         return f"{word('not')} ({as_text(f.part, rng)})"
     literal = lambda v: repr(v) if not isinstance(v, str) else "'" + v.replace("'", "''") + "'"
@@ -136,9 +148,7 @@ def table():
     rows = [random_columns(rng) for _ in range(150)]
     db = sqlite3.connect(":memory:")
     db.execute("create table photos (id integer, columns text)")
-    db.executemany(
-        "insert into photos values (?, ?)", [(i, json.dumps(columns)) for i, columns in enumerate(rows)]
-    )
+    db.executemany("insert into photos values (?, ?)", [(i, json.dumps(columns)) for i, columns in enumerate(rows)])
     return db, rows, lambda name: f"(select value from json_each(columns) where key = '{name}')"
 
 
@@ -154,9 +164,7 @@ def test_random_filters_mean_the_same_in_sqlite_and_python(table):
         found = [i for (i,) in db.execute(f"select id from photos where {sql} order by id", values)]
         assert found == [i for i, columns in enumerate(rows) if holds(f, columns) is True], text
         sizes.add(len(found))
-    assert {0, len(rows)} <= sizes and len(
-        sizes
-    ) > 50  # filters of every selectivity, not only ones that match nothing
+    assert {0, len(rows)} <= sizes and len(sizes) > 50  # filters of every selectivity, not only ones that match nothing
 
 
 def test_number_formats():
@@ -184,13 +192,7 @@ def test_declared_column_types_do_not_convert_texts_to_numbers(table):
         sql, values = to_sql(parse_filter(text), str)
         return db.execute(f"select count(*) from t where {sql}", values).fetchone()[0]
 
-    assert (
-        count("size = '38'")
-        == count("price = 38")
-        == count("size != 38")
-        == count("price not in ('38')")
-        == 1
-    )
+    assert count("size = '38'") == count("price = 38") == count("size != 38") == count("price not in ('38')") == 1
     assert (
         count("size = 38")
         == count("price = '38'")
@@ -227,11 +229,7 @@ def test_typed_text_stays_a_value(table, evil):
         found = [i for (i,) in db.execute(f"select id from photos where {sql} order by id", values)]
         assert found == [i for i, columns in enumerate(rows) if holds(f, columns)]
     assert db.execute("select count(*) from photos").fetchone() == (len(rows),)
-    inside = (
-        to_milvus(parse_filter(f"gender = {literal}"))
-        .removeprefix('(columns["gender"] == ')
-        .removesuffix(")")
-    )
+    inside = to_milvus(parse_filter(f"gender = {literal}")).removeprefix('(columns["gender"] == ').removesuffix(")")
     assert json.loads(inside) == evil
     try:
         parse_filter(f"gender = '{evil}'")  # quotes not doubled: refused, or parsed as a value
@@ -329,9 +327,7 @@ def test_the_longest_filters_run_in_sqlite(table):
 def test_patterns_that_milvus_does_not_support_are_refused():
     assert "'a_%'" in sentence(to_milvus, parse_filter("x like 'a_%'"))
     assert to_milvus(parse_filter("x like 'a_b'")) == '(columns["x"] == "a_b" and columns["x"] >= "")'
-    assert (
-        to_milvus(parse_filter("x not like 'a%'")) == '(columns["x"] >= "" and not (columns["x"] like "a%"))'
-    )
+    assert to_milvus(parse_filter("x not like 'a%'")) == '(columns["x"] >= "" and not (columns["x"] like "a%"))'
 
 
 def test_columns_of_all_conditions():

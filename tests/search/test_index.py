@@ -32,9 +32,7 @@ STORES = [
     "folder",
     pytest.param(
         "milvus",
-        marks=pytest.mark.skipif(
-            not importlib.util.find_spec("milvus_lite"), reason="Milvus Lite is not installed"
-        ),
+        marks=pytest.mark.skipif(not importlib.util.find_spec("milvus_lite"), reason="Milvus Lite is not installed"),
     ),
 ]
 COUNT = 40
@@ -75,9 +73,7 @@ def index(command: str, kind: str, folder: Path, *flags: str) -> int:
         else []
     )
     return run_index(
-        parse_index(
-            [command, *flags, *given, *where(kind, folder, "--out" if command == "build" else "--index")]
-        )
+        parse_index([command, *flags, *given, *where(kind, folder, "--out" if command == "build" else "--index")])
     )
 
 
@@ -98,9 +94,7 @@ def files_in(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("kind", STORES)
 def test_from_a_folder_to_results(kind, shop, photos, tmp_path, capsys):
-    assert (
-        index("build", kind, tmp_path, "--model", str(shop / "model0"), "--table", str(shop / "t.csv")) == 0
-    )
+    assert index("build", kind, tmp_path, "--model", str(shop / "model0"), "--table", str(shop / "t.csv")) == 0
     assert names_in(kind, tmp_path) == files_in(photos)
     retriever = Retriever.from_pretrained(shop / "model0")
     others = sorted(files_in(photos) - {"new/0.png"})
@@ -109,9 +103,7 @@ def test_from_a_folder_to_results(kind, shop, photos, tmp_path, capsys):
         retriever.encode_targets([photos / n for n in others]),
     )[0]
     capsys.readouterr()
-    hits = search(
-        kind, tmp_path, "--image", str(photos / "new/0.png"), "--text", "is red", "-k", "5", "--json"
-    )[0]
+    hits = search(kind, tmp_path, "--image", str(photos / "new/0.png"), "--text", "is red", "-k", "5", "--json")[0]
     assert np.allclose([h.score for h in hits], expected.sort(descending=True).values[:5], atol=1e-4)
     assert json.loads(capsys.readouterr().out)["hits"][0]["name"] == hits[0].name
     cheap = search(
@@ -181,9 +173,11 @@ def test_a_new_price_list_encodes_nothing(kind, shop, photos, tmp_path, capsys, 
     assert "1 photo without a row, such as " in output and f"(in {tmp_path / 'new.csv'}, column id)" in output
     after = search(kind, tmp_path, "--name", "1.png", "-k", "5")[0]
     assert [(h.name, h.score) for h in after] == [(h.name, h.score) for h in before]
-    assert {
-        h.columns["price_eur"] for h in search(kind, tmp_path, "--text", "red", "--where", "price_eur < 3")[0]
-    } == {0.0, 1.0, 2.0}
+    assert {h.columns["price_eur"] for h in search(kind, tmp_path, "--text", "red", "--where", "price_eur < 3")[0]} == {
+        0.0,
+        1.0,
+        2.0,
+    }
     with pytest.raises(ErnError, match="did you mean 'price_eur'"):
         search(kind, tmp_path, "--text", "red", "--where", "price < 3")
     capsys.readouterr()
@@ -223,15 +217,10 @@ def test_an_update_with_a_wrong_folder_removes_nothing(kind, shop, photos, tmp_p
             run_index(parse_index([*at, "--images", str(photos)]))
     capsys.readouterr()
     index("info", kind, tmp_path)
-    assert f" {COUNT} " in capsys.readouterr().out, (
-        "an interrupt before the new photos are encoded removes nothing"
-    )
+    assert f" {COUNT} " in capsys.readouterr().out, "an interrupt before the new photos are encoded removes nothing"
     run_index(parse_index([*at, "--images", str(photos)]))
     output = capsys.readouterr().out
-    assert (
-        "1 photo without a row, such as added.png (other photos of this index have one: give --table)"
-        in output
-    )
+    assert "1 photo without a row, such as added.png (other photos of this index have one: give --table)" in output
     assert "removed 1 photo no longer in the folder" in output
     run_index(parse_index([*at, "--images", str(photos), "--table", str(shop / "t.csv")]))
     assert f"1 row of {shop / 't.csv'} without a photo in {photos}, such as 3" in capsys.readouterr().out
@@ -265,8 +254,7 @@ def test_a_moved_folder_is_recognised(kind, shop, photos, tmp_path, capsys, monk
     assert run_index(parse_index(flags)) == 0
     output = capsys.readouterr().out
     assert (
-        f"0 new photos, 0 changed, {COUNT - 1} moved" in output
-        and "removed 1 photo no longer in the folder" in output
+        f"0 new photos, 0 changed, {COUNT - 1} moved" in output and "removed 1 photo no longer in the folder" in output
     )
     hits = search(kind, tmp_path, "--name", "1.png", "-k", "5")[0]
     assert all(Path(h.path).is_file() and h.columns for h in hits), "hits have their new paths and their rows"
@@ -363,10 +351,7 @@ def test_killed_in_build_and_add(kind, shop, photos, tmp_path):
                 after = names_in(kind, tmp_path)
                 assert before <= after <= files_in(photos)
                 interrupted += len(after) < len(files_in(photos))
-        assert (
-            index(command, kind, tmp_path, *(["--model", str(shop / "model0")] if command == "build" else []))
-            == 0
-        )
+        assert index(command, kind, tmp_path, *(["--model", str(shop / "model0")] if command == "build" else [])) == 0
         assert names_in(kind, tmp_path) == files_in(photos)
     assert interrupted  # at least one kill came before the end
     searcher, retriever = (
@@ -384,9 +369,7 @@ def test_killed_in_build_and_add(kind, shop, photos, tmp_path):
 
 def test_two_ranks_build_the_same_index(shop, photos, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*torchrun, *_command("folder", tmp_path, shop / "model0")], capture_output=True, text=True
-    )
+    done = subprocess.run([*torchrun, *_command("folder", tmp_path, shop / "model0")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     shutil.move(tmp_path / "index", tmp_path / "by_two")
     index("build", "folder", tmp_path, "--model", str(shop / "model0"))

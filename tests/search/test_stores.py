@@ -21,9 +21,7 @@ from fashionern.search.stores.filters import parse_filter
 from fashionern.search.stores.folder import FolderStore
 
 MILVUS = all(map(importlib.util.find_spec, ("pymilvus", "milvus_lite")))
-needs_milvus = pytest.mark.skipif(
-    not MILVUS, reason="Milvus is not installed: pip install 'fashionern[milvus]'"
-)
+needs_milvus = pytest.mark.skipif(not MILVUS, reason="Milvus is not installed: pip install 'fashionern[milvus]'")
 DIM, COUNT = 16, 300
 ABOUT = {
     "format": 1,
@@ -218,8 +216,7 @@ def test_values_of_columns(store):
         photos.append(Photo(str(i), "/p", (0, 0, 0), columns))
     store.put(photos, random_photos(60)[1])
     assert (
-        store.values(50) == {"season": ["Fall", "Summer"], "size": [38, "M"]}
-        and len(store.values(60)["number"]) == 60
+        store.values(50) == {"season": ["Fall", "Summer"], "size": [38, "M"]} and len(store.values(60)["number"]) == 60
     )
     for name in NAMES[:2]:
         assert name in sentence(
@@ -327,7 +324,9 @@ def test_milvus_lite_is_open_in_one_process_at_a_time(tmp_path):
     first, second = MilvusStore.create(place, ABOUT), MilvusStore.open(place)
     first.close()
     second.put(*random_photos(3))  # another client of the folder still works
-    code = "import sys; from fashionern.search.stores.milvus import MilvusStore; print(len(MilvusStore.open(sys.argv[1])))"
+    code = (
+        "import sys; from fashionern.search.stores.milvus import MilvusStore; print(len(MilvusStore.open(sys.argv[1])))"
+    )
     other = [sys.executable, "-c", code, str(place)]
     refused = subprocess.run(other, capture_output=True, text=True)
     assert (
@@ -373,9 +372,7 @@ def test_a_large_put_is_split_into_requests(tmp_path, monkeypatch):
     photos, vectors = random_photos(COUNT)
     monkeypatch.setattr(milvus, "MAX_REQUEST_BYTES", 4_000)
     monkeypatch.setattr(milvus, "ROWS_PER_PAGE", 70)
-    sizes = [
-        len(part) for part in milvus._split_requests([milvus._row(p, v) for p, v in zip(photos, vectors)])
-    ]
+    sizes = [len(part) for part in milvus._split_requests([milvus._row(p, v) for p, v in zip(photos, vectors)])]
     assert len(sizes) > 20 and sum(sizes) == COUNT
     store = milvus.MilvusStore.create(tmp_path / "index.db", ABOUT)
     store.put(photos, vectors)

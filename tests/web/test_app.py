@@ -93,9 +93,7 @@ def test_gallery_and_photos(client):
         error_of(client.get(f"/api/gallery?{wrong}"), 400)
 
 
-@pytest.mark.parametrize(
-    "path", ["../../etc/passwd", "/etc/passwd", "women/../women/01.png", "nothing.png", "x" * 500]
-)
+@pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "women/../women/01.png", "nothing.png", "x" * 500])
 def test_no_path_is_served(client, path):
     error_of(client.get(f"/photo/{photo_id(path)}"), 404)
     error_of(client.get(f"/photo/{path.replace('/', '%2f')}"), 404)
@@ -167,7 +165,8 @@ def test_uploads_that_are_refused(client):
 
 
 @pytest.mark.parametrize(
-    "text", ["أطول وأغمق", "更长的袖子", "длиннее", "🧵👗", "e\u0301\u200b\u202e", "<b>'\";--\\", "\x00\x07", "x" * 2000]
+    "text",
+    ["أطول وأغمق", "更长的袖子", "длиннее", "🧵👗", "e\u0301\u200b\u202e", "<b>'\";--\\", "\x00\x07", "x" * 2000],
 )
 def test_text_of_any_script(client, text):
     assert names(client.post("/api/search", json={"name": "women/01.png", "text": text, "k": 2}))
