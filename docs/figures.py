@@ -172,7 +172,8 @@ def catalogue() -> str:
         f"{ranked(made)} FashionERN, with padding masked, crops told apart by place and gates weighed at random "
         f"at times, is {points(ours, named(rows, 'combiner'))} CLIP4Cir's Combiner in R@10 and "
         f"{points(ours, best)} the best peer, `{best['model']}`{more}. "
-        f"The same model without TME is {points(without, ours)} it; without TME and with gates as published it is {points(plain, ours)}."
+        f"The same model without TME is {points(without, ours)} it; "
+        f"without TME and with gates as published it is {points(plain, ours)}."
     )
     return f"{summary}\n\n{catalogue_rows([named(rows, model) for model in SHORT])}"
 

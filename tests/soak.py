@@ -1,7 +1,9 @@
-"""The search page and batch search under load for minutes, with faults: bad uploads, cut connections, an index that changes and is swapped.
+"""The search page and batch search under load, with bad uploads, cut connections and a changing index.
 
-`python -m tests.soak` (ten minutes; --minutes for less) prints the number of answers, their latency and the server's memory. It exits with 1 if an answer was wrong.
-An answer is correct if each photo has the score it has with the query alone, and no better photo is missing that was in the index all the time.
+`python -m tests.soak` (ten minutes; --minutes for less) prints the number of answers, their latency
+and the server's memory. It exits with 1 if an answer was wrong.
+An answer is correct if each photo has the score it has with the query alone,
+and no better photo is missing that was in the index all the time.
 """
 
 import argparse
@@ -138,7 +140,8 @@ class Soak:
         "A connection that ends during a request, or before its answer."
         body = json.dumps({"text": "is red", "name": rng.choice(sorted(self.permanent))}).encode()
         request = (
-            b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+            b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%s"
             % (len(body), body)
         )
         with socket.create_connection(("127.0.0.1", port), timeout=20) as line:
@@ -253,10 +256,12 @@ def soak(folder: Path, minutes: float, seed: int) -> int:
     percentiles = statistics.quantiles(run.times, n=100)
     print(", ".join(f"{n} {what}" for what, n in sorted(run.seen.items())))
     print(
-        f"{len(run.times)} searches in {minutes:g} min, p50 {1000 * percentiles[49]:.0f} ms, p95 {1000 * percentiles[94]:.0f} ms; {len(run.wrong)} wrong answers or errors"
+        f"{len(run.times)} searches in {minutes:g} min, p50 {1000 * percentiles[49]:.0f} ms, p95 {1000 * percentiles[94]:.0f} ms; "
+        f"{len(run.wrong)} wrong answers or errors"
     )
     print(
-        f"memory of the server: {held[0]:.0f} MB at first, {held[-1]:.0f} MB at the end, {max(held):.0f} MB peak ({len(held)} measurements)"
+        f"memory of the server: {held[0]:.0f} MB at first, {held[-1]:.0f} MB at the end, "
+        f"{max(held):.0f} MB peak ({len(held)} measurements)"
     )
     print(*run.wrong[:20], sep="\n")
     if "Traceback" in log_text:

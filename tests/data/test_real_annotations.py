@@ -1,4 +1,4 @@
-"The real annotation files with stub images and random features, through `ern_eval`: gallery sizes and recalls at chance."
+"The real annotation files with stub images and random features through `ern_eval`: galleries and chance recalls."
 
 import json
 import math

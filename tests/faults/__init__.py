@@ -1,4 +1,5 @@
-"""Kill processes at random moments: the files they leave can be read, the same command resumes, and the result is that of an undisturbed run.
+"""Kill processes at random moments: their files stay readable, and a resumed run equals an undisturbed one.
 
-`python -m tests.faults` kills training 200 times, and extraction, building an index and adding to an index 100 times each. `tests/test_faults.py` runs a sample.
+`python -m tests.faults` kills training 200 times, and extraction, building an index and adding to an index
+100 times each. `tests/test_faults.py` runs a sample.
 """

@@ -1,4 +1,4 @@
-"Feature extraction, killed at any moment: finished rows are kept, the others are added, and all equal those of an undisturbed store."
+"Feature extraction, killed at any moment: finished rows stay, and all rows equal those of an undisturbed store."
 
 import random
 import shutil

@@ -1,4 +1,4 @@
-"Building and extending an index, killed at any moment: the index stays readable, the same command resumes, and the results equal those of an undisturbed index."
+"Building and extending an index, killed at any moment: it stays readable, and its results end up the same."
 
 import random
 import shutil
@@ -75,7 +75,7 @@ def photos_in(folder: Path) -> int:
 
 
 def kill_index(folder: Path, kills: int, what: str, seed: int = 0) -> Counter:
-    "Kill `build` or `add` at random moments and run it again; returns how often it died before, between and after the photos."
+    "Kill `build` or `add` at random moments and run it again; returns the deaths before, between and after photos."
     rng = random.Random(seed)
     died = Counter()
     log = folder / "log"

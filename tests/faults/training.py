@@ -1,4 +1,4 @@
-"A small run through all phases, killed at any moment and resumed: weights, results and log equal those of an undisturbed run."
+"A small run, killed at any moment and resumed: weights, results and log equal those of an undisturbed run."
 
 import json
 import random
@@ -19,10 +19,11 @@ from .children import child, counted
 
 def flags(root: Path, run: Path) -> list[str]:
     "Flags for a run with several steps and evaluations in every phase, saving its state twice a second."
-    chosen = {"preset": "demo", "root": root, "run-dir": run, "features-dir": run.with_name(run.name + "-features"), "device": "cpu", "num-workers": 0,
-              "warmup-epochs": 2, "warmup-batch-size": 10, "tme-epochs": 2, "tme-batch-size": 8, "num-epochs": 2, "eval-every": 1, "batch-size": 8,
-              "ffn": 64, "compare": "tirg", "save-every": 0.5}  # fmt: skip
-    return [part for k, v in chosen.items() for part in (f"--{k}", str(v))]
+    places = ["--root", str(root), "--run-dir", str(run), "--features-dir", f"{run}-features"]
+    sizes = """--preset demo --device cpu --num-workers 0 --warmup-epochs 2 --warmup-batch-size 10
+               --tme-epochs 2 --tme-batch-size 8 --num-epochs 2 --eval-every 1 --batch-size 8
+               --ffn 64 --compare tirg --save-every 0.5"""
+    return [*places, *sizes.split()]
 
 
 def train(root: Path, run: Path, *more: str) -> None:
@@ -88,7 +89,7 @@ def damage(run: Path, rng: random.Random) -> str:
 
 
 def kill_training(folder: Path, kills: int, seed: int = 0, damaged: float = 0.25) -> Counter:
-    "Kill a run at random moments and resume it, one in four with a damaged file; returns the number of kills per phase."
+    "Kill a run at random moments and resume it, one in four with a damaged file; returns the kills per phase."
     rng = random.Random(seed)
     root = folder / "data"
     died = Counter()

@@ -1,4 +1,4 @@
-"Filters: thousands of random ones mean the same in SQLite as in plain Python, and no typed text reaches a database unparsed."
+"Random filters mean the same in SQLite as in plain Python, and no typed text reaches a database unparsed."
 
 import json
 import random

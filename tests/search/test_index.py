@@ -1,4 +1,4 @@
-"""`ern_index` and `ern_search` over a FAISS folder and over Milvus Lite: the same tests for both, killed processes and and two ranks."""
+"""`ern_index` and `ern_search` over a FAISS folder and over Milvus Lite, with killed processes and two ranks."""
 
 import importlib.util
 import json
@@ -194,7 +194,8 @@ def test_a_new_price_list_encodes_nothing(kind, shop, photos, tmp_path, capsys, 
 def test_an_update_with_a_wrong_folder_removes_nothing(kind, shop, photos, tmp_path, capsys, monkeypatch):
     index("build", kind, tmp_path, "--model", str(shop / "model0"), "--table", str(shop / "t.csv"))
     at = ["update", "--device", "cpu", "--num-workers", "0", *where(kind, tmp_path, "--index")]
-    missing = f"is missing {{}} of the {COUNT} photos that were indexed from {photos}, and the update would remove them.*--most-gone"
+    missing = f"is missing {{}} of the {COUNT} photos that were indexed from {photos}, "
+    missing += "and the update would remove them.*--most-gone"
     with pytest.raises(ErnError, match=missing.format(COUNT)):
         run_index(parse_index([*at, "--images", str(tmp_path)]))
     away = tmp_path / "not mounted"
@@ -322,7 +323,7 @@ def _command(kind: str, folder: Path, model: Path, command: str = "build") -> li
 
 @pytest.mark.parametrize("kind", STORES[1:])
 def test_killed_in_build_and_add(kind, shop, photos, tmp_path):
-    "After a kill at any moment the index is intact and the same command resumes. test_faults.py kills a folder's index."
+    "After a kill at any moment the index is intact and the command resumes. test_faults.py kills a folder's index."
     late = [p for p in sorted(photos.rglob("*.png")) if p.stem in ("7", "9", "11", "13", "15", "17")]
     rng = random.Random(0)
     interrupted = 0

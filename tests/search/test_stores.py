@@ -1,4 +1,4 @@
-"Every store follows one protocol: it returns what NumPy returns, filters mean what plain Python says, and a kill leaves it intact."
+"Every store returns what NumPy returns, filters as plain Python does, and survives a kill intact."
 
 import importlib.util
 import os
