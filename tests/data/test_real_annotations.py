@@ -90,7 +90,7 @@ def test_cirr_val_at_chance(monkeypatch, capsys, annotations, tmp_path):
 
 def test_cirr_test1_submissions(monkeypatch, capsys, annotations, tmp_path):
     args = stub(annotations("cirr"), tmp_path, "cirr", "test1")
-    assert "answers are held back" in ern_eval(monkeypatch, capsys, *args)
+    assert "the targets are not public" in ern_eval(monkeypatch, capsys, *args)
     asked = {str(e["pairid"]): e for e in json.loads((annotations("cirr") / "captions" / "cap.rc2.test1.json").read_text())}
     for metric, length in (("recall", 50), ("recall_subset", 3)):
         file = tmp_path / "predictions" / "sum" / f"cirr.test1.{metric}.json"

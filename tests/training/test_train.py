@@ -16,7 +16,7 @@ from forked import forked
 from safetensors.torch import load_file
 
 from fashionern.data.drawn.garments import draw_fashioniq
-from fashionern.interrupts import STOPPED
+from fashionern.interrupts import EXIT_STOPPED
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,7 +165,7 @@ def test_sigterm_saves_and_ends_with_a_status_of_its_own(garments, whole, tmp_pa
     with begun([*PYTHON, *chosen], said) as process:
         until_logged(process, stopped, '"stage 2 (combiner)", "epoch": 2,')
         process.terminate()
-        assert process.wait(timeout=100) == STOPPED and "Traceback" not in said.read_text(), said.read_text()[-3000:]
+        assert process.wait(timeout=100) == EXIT_STOPPED and "Traceback" not in said.read_text(), said.read_text()[-3000:]
     assert not (stopped / "models" / "combiner" / "last.safetensors").exists(), "stopped too late to prove anything"
     assert (stopped / "models" / "combiner" / "resume.safetensors").exists()
     trained(*chosen, "--resume")
