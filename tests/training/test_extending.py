@@ -76,7 +76,8 @@ def test_a_changed_plugin_is_reported_and_marked_in_the_results(trained):
 
 
 def test_without_the_plugin_the_error_names_it(trained):
-    error = refused(ern(trained, "train", *SMALL, "--stages", "warmup", "dvr", "--run-dir", "other", "--model", "spotlight"))
+    flags = ["--stages", "warmup", "dvr", "--run-dir", "other", "--model", "spotlight"]
+    error = refused(ern(trained, "train", *SMALL, *flags))
     assert "'spotlight'" in error and "--plugin" in error and "my_composer.py" not in error
     for command in (
         ["evaluate", "--run-dir", "run", "--device", "cpu"],
