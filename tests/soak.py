@@ -256,7 +256,8 @@ def soak(folder: Path, minutes: float, seed: int) -> int:
     percentiles = statistics.quantiles(run.times, n=100)
     print(", ".join(f"{n} {what}" for what, n in sorted(run.seen.items())))
     print(
-        f"{len(run.times)} searches in {minutes:g} min, p50 {1000 * percentiles[49]:.0f} ms, p95 {1000 * percentiles[94]:.0f} ms; "
+        f"{len(run.times)} searches in {minutes:g} min, p50 {1000 * percentiles[49]:.0f} ms, "
+        f"p95 {1000 * percentiles[94]:.0f} ms; "
         f"{len(run.wrong)} wrong answers or errors"
     )
     print(

@@ -166,7 +166,7 @@ class _Comparison:
                 remaining = _time_remaining(self.took, self.left)
                 began = time.monotonic()
                 place = f"seed {seed}, {number} of {len(self.rows)}{remaining}"
-                self._train_row(seed, row, start, shared, place)
+                _train_row(self, seed, row, start, shared, place)
                 self.took.append(time.monotonic() - began)
                 self.left -= 1
             if self.ranks.main:
@@ -174,7 +174,7 @@ class _Comparison:
             self.ranks.barrier()
         return outcomes
 
-    def _run(self, folder: str, banks: Optional[Banks] = None, **changes: Any) -> Run:
+    def run(self, folder: str, banks: Optional[Banks] = None, **changes: Any) -> Run:
         "A run in its own folder, with the shared datasets."
         run_dir = self.cfg.run_dir / folder
         changes |= {"run_dir": run_dir, "resume": True, "eval_every": 0, "save_training": True}
@@ -185,51 +185,53 @@ class _Comparison:
         "Warm up once for all seeds; the flags with which every seed starts."
         if "warmup" not in self.cfg.stages:
             return {}
-        load_or_train_encoders(self._run("clip", stages=("warmup",)))
+        load_or_train_encoders(self.run("clip", stages=("warmup",)))
         return {"clip_path": self.cfg.run_dir / "clip" / "clip.safetensors"}
 
-    def _train_row(
-        self,
-        seed: int,
-        row: Row,
-        start: dict[str, Any],  # flags
-        shared: dict[str, _SharedEncoders],  # stage-1 settings → encoders
-        place: str,  # for the heading
-    ) -> None:
-        "Train and evaluate one row, and write its outcome."
-        stage1 = {name: value for name, value in row.changes.items() if name.startswith("tme_")}
-        key = json.dumps([stage1, row.needs_tme()], sort_keys=True)
-        if key not in shared:
-            shared[key] = self._train_encoders(seed, stage1, row.needs_tme(), start)
-        base = shared[key]
-        own = {"seed": seed, "stages": ("dvr",), "model": row.model, "compare": ()}
-        run = self._run(f"seed-{seed}/{row.folder}", base.banks, **own, **row.changes, **start)
-        result = train_model(run, row.model, base.encoders, base.store, place)
-        if result is None:
-            return
-        model = create_model(row.model, base.encoders.clip.dim, ffn=run.cfg.ffn)
-        outcome = Outcome(
-            label=row.label,
-            model=row.model,
-            seed=seed,
-            protocol=result.protocol,
-            mean=result.mean,
-            dominance=result.dominance,
-            parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-            seconds=_seconds(run.cfg.run_dir),
-            stage1_seconds=base.seconds,
-        )
-        write_json(self.file(seed, row), asdict(outcome))
+# %% ../../nbs/training/12_comparison.ipynb #361e015e
+def _train_row(
+    comparison: _Comparison,
+    seed: int,
+    row: Row,
+    start: dict[str, Any],  # flags
+    shared: dict[str, _SharedEncoders],  # stage-1 settings → encoders
+    place: str,  # for the heading
+) -> None:
+    "Train and evaluate one row, and write its outcome."
+    stage1 = {name: value for name, value in row.changes.items() if name.startswith("tme_")}
+    key = json.dumps([stage1, row.needs_tme()], sort_keys=True)
+    if key not in shared:
+        shared[key] = _train_encoders(comparison, seed, stage1, row.needs_tme(), start)
+    base = shared[key]
+    own = {"seed": seed, "stages": ("dvr",), "model": row.model, "compare": ()}
+    run = comparison.run(f"seed-{seed}/{row.folder}", base.banks, **own, **row.changes, **start)
+    result = train_model(run, row.model, base.encoders, base.store, place)
+    if result is None:
+        return
+    model = create_model(row.model, base.encoders.clip.dim, ffn=run.cfg.ffn)
+    outcome = Outcome(
+        label=row.label,
+        model=row.model,
+        seed=seed,
+        protocol=result.protocol,
+        mean=result.mean,
+        dominance=result.dominance,
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        seconds=_seconds(run.cfg.run_dir),
+        stage1_seconds=base.seconds,
+    )
+    write_json(comparison.file(seed, row), asdict(outcome))
 
-    def _train_encoders(
-        self, seed: int, stage1: dict[str, Any], tme: bool, start: dict[str, Any]
-    ) -> _SharedEncoders:
-        "A seed's encoders, trained with these flags of stage 1, or CLIP alone."
-        stages = ("tme", "dvr") if tme else ("dvr",)
-        folder = f"seed-{seed}/{_stage1_folder(stage1) if tme else 'clip'}"
-        run = self._run(folder, seed=seed, stages=stages, **stage1, **start)
-        encoders = load_or_train_encoders(run)
-        return _SharedEncoders(encoders, run.features(encoders), {}, _seconds(run.cfg.run_dir))
+
+def _train_encoders(
+    comparison: _Comparison, seed: int, stage1: dict[str, Any], tme: bool, start: dict[str, Any]
+) -> _SharedEncoders:
+    "A seed's encoders, trained with these flags of stage 1, or CLIP alone."
+    stages = ("tme", "dvr") if tme else ("dvr",)
+    folder = f"seed-{seed}/{_stage1_folder(stage1) if tme else 'clip'}"
+    run = comparison.run(folder, seed=seed, stages=stages, **stage1, **start)
+    encoders = load_or_train_encoders(run)
+    return _SharedEncoders(encoders, run.features(encoders), {}, _seconds(run.cfg.run_dir))
 
 # %% ../../nbs/training/12_comparison.ipynb #b82db6b3
 def _stage1_folder(changes: dict[str, Any]) -> str:

@@ -203,7 +203,7 @@ def encoder_weights(folder: Path) -> Path:
     "The file of the encoders in a run's folder."
     return folder / "encoders.safetensors"
 
-
+# %% ../../nbs/training/05_record.ipynb #37ba5007
 @dataclass(frozen=True)
 class RunRecord:
     "The settings of a run that later commands use."

@@ -45,7 +45,7 @@ def load_splits(cfg: TrainConfig) -> Splits:
     train = create_dataset(cfg.dataset, cfg.root, "train", cfg.missing)
     return train, create_dataset(cfg.dataset, cfg.root, "val", cfg.missing)
 
-
+# %% ../../nbs/training/08_run.ipynb #ed15216d
 class Run:
     "What all stages of a training run share: settings, data, log and files."
 

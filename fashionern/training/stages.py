@@ -297,7 +297,7 @@ def train_tme(
     fit(StageOne(encoders, cfg.tme_chunk), batches.epoch, loss_of, options, world)
     encoders.requires_grad_(False).eval()
 
-
+# %% ../../nbs/training/07_stages.ipynb #7dfafbc8
 def _select_trained(tme: TME, clip: ClipEncoder, cfg: TrainConfig) -> None:
     "Unfreeze what stage 1 trains and freeze the rest."
     tuned = cfg.tme_clip_lr > 0

@@ -176,7 +176,7 @@ def test_prediction_files_of_splits_without_targets(dataset, tmp_path):
         assert f"{name} has no test server" in said
         return
     said = inside(ern_evaluate.main, *flags, "--split", "test", "--models", "fashionern")
-    assert "answers are held back" in said and not list(tmp_path.glob("results.*"))
+    assert "the targets are not public" in said and not list(tmp_path.glob("results.*"))
     files = {p.name: json.loads(p.read_text()) for p in (tmp_path / "predictions" / "fashionern").iterdir()}
     check = check_cirr_predictions if name == "cirr" else check_fashioniq_predictions
     check(folder / "data", files)

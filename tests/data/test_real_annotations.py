@@ -103,7 +103,7 @@ def test_cirr_val_at_chance(monkeypatch, capsys, annotations, tmp_path):
 
 def test_cirr_test1_submissions(monkeypatch, capsys, annotations, tmp_path):
     args = stub(annotations("cirr"), tmp_path, "cirr", "test1")
-    assert "answers are held back" in ern_eval(monkeypatch, capsys, *args)
+    assert "the targets are not public" in ern_eval(monkeypatch, capsys, *args)
     entries = json.loads((annotations("cirr") / "captions" / "cap.rc2.test1.json").read_text())
     asked = {str(e["pairid"]): e for e in entries}
     for metric, length in (("recall", 50), ("recall_subset", 3)):

@@ -14,8 +14,9 @@ from fashionern.models.hub import Retriever, read_config
 from fashionern.models.registry import create_model, parse_model, save_model
 from fashionern.training.config import PRESETS
 from fashionern.training.flags import EvalConfig
+from fashionern.training.record import RunRecord
 from fashionern.training.report import fill_in
-from fashionern.training.trained import load_retriever, read_run
+from fashionern.training.trained import load_retriever
 
 from . import draw
 from .harness import target
@@ -42,7 +43,7 @@ def _ready() -> None:
 @target("run-record", documents(RECORD), ready=_ready)
 def _(data: bytes, folder: Path) -> None:
     write_files({"config.json": data, "models/tirg/best.safetensors": b"", "models/combiner/best.safetensors": b""}, folder)
-    read_run(folder)
+    RunRecord.read(folder)
     fill_in(EvalConfig(run_dir=folder))
 
 

@@ -1,6 +1,6 @@
-"""Run by `torchrun` in test_train.py: with the negatives of all ranks, two ranks × B against one rank × 2B.
+"""Run by `torchrun` in test_train.py: with the negatives of all ranks, two ranks of B against one rank of 2B triplets.
 
-Argument: the JSON file to write, case → [difference of the losses, largest difference of a gradient, and of what a step leaves in a buffer].
+Argument: the JSON file to write, case → [difference of the losses, largest difference of a gradient, of a buffer].
 """
 
 import sys
@@ -21,7 +21,9 @@ from fashionern.training.losses import create_loss, list_losses
 from fashionern.training.stages import StageOne, StageTwo, stage_one_loss
 
 MODELS = ("combiner", "artemis", "fashionern@norm=layer", "fashionern@ask=words,mask_padding=true")
-D, L, N = 32, 9, 8  # N: triplets of both ranks together
+D = 32
+L = 9
+N = 8  # triplets of both ranks together
 
 
 def unit(*shape: int) -> torch.Tensor:
@@ -29,11 +31,11 @@ def unit(*shape: int) -> torch.Tensor:
 
 
 def gradients(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
+    return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
 
 
 def without_dropout(module: nn.Module) -> nn.Module:
-    "In training, but nothing is dropped."
+    "The module in training mode, with all dropout probabilities zero."
     for part in module.train().modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0
@@ -42,19 +44,25 @@ def without_dropout(module: nn.Module) -> nn.Module:
     return module
 
 
-def apart(make, loss_of, batch: tuple, ranks: World) -> list[float]:
-    "Of loss, gradients and buffers, between this rank's share under DDP and the whole batch alone; `make(world)` is the module."
-    alone, shared = without_dropout(make(World())), without_dropout(make(ranks))
+def differences(make, loss_of, batch: tuple, ranks: World) -> list[float]:
+    "Of loss, gradients and buffers, between this rank's share under DDP and the full batch in one process."
+    alone = without_dropout(make(World()))
+    shared = without_dropout(make(ranks))
     mine = slice(ranks.rank * N // 2, (ranks.rank + 1) * N // 2)
-    whole = loss_of(alone, batch, World())
-    whole.backward()
-    parallel = DistributedDataParallel(shared)  # must live until the backward pass has gone through it
+    full = loss_of(alone, batch, World())
+    full.backward()
+    parallel = DistributedDataParallel(shared)  # must exist until the backward pass is done
     part = loss_of(parallel, [x[mine] for x in batch], ranks)
     part.backward()
-    ours, theirs = gradients(shared), gradients(alone)
-    assert ours.keys() == theirs.keys() and any(g.abs().max() > 1e-4 for g in theirs.values())
-    kept = [(a.double() - b.double()).abs()[a != b].max().item() for a, b in zip(shared.buffers(), alone.buffers()) if not torch.equal(a, b)]
-    return [abs(ranks.mean(part.item()) - whole.item()), max((ours[n] - theirs[n]).abs().max().item() for n in theirs), max(kept, default=0.0)]
+    actual = gradients(shared)
+    expected = gradients(alone)
+    assert actual.keys() == expected.keys() and any(g.abs().max() > 1e-4 for g in expected.values())
+    buffers = [0.0]
+    for a, b in zip(shared.buffers(), alone.buffers()):
+        if not torch.equal(a, b):
+            buffers.append((a.double() - b.double()).abs()[a != b].max().item())
+    largest = max((actual[name] - expected[name]).abs().max().item() for name in expected)
+    return [abs(ranks.mean(part.item()) - full.item()), largest, max(buffers)]
 
 
 def stage_two(ranks: World, model: str, loss: str) -> list[float]:
@@ -63,8 +71,10 @@ def stage_two(ranks: World, model: str, loss: str) -> list[float]:
         return StageTwo(create_model(model, D, ffn=64), create_loss(loss, D, scale=10.0), of, gather=True)
 
     mask = torch.arange(L) < 3 + torch.arange(N)[:, None] % (L - 3)
-    batch = ImageFeatures(unit(N), unit(N, CROPS)), TextFeatures(unit(N), unit(N, L), mask), ImageFeatures(unit(N), unit(N, CROPS))
-    return apart(make, lambda m, b, _: m(*b), batch, ranks)
+    reference = ImageFeatures(unit(N), unit(N, CROPS))
+    text = TextFeatures(unit(N), unit(N, L), mask)
+    target = ImageFeatures(unit(N), unit(N, CROPS))
+    return differences(make, lambda module, batch, _: module(*batch), (reference, text, target), ranks)
 
 
 def stage_one(ranks: World, chunk: int) -> list[float]:
@@ -74,21 +84,25 @@ def stage_one(ranks: World, chunk: int) -> list[float]:
     def make(of: World) -> nn.Module:
         encoders = Encoders(clip, TME(clip))
         for branches in encoders.tme.branches.values():
-            branches.gate_inject.data.fill_(0.3), branches.gate_align.data.fill_(0.3)
+            branches.gate_inject.data.fill_(0.3)
+            branches.gate_align.data.fill_(0.3)
         return StageOne(encoders, chunk)
 
     clip.requires_grad_(False)
-    crops = F.normalize(torch.randn(N, CROPS, clip.dim), dim=-1)
-    tokens = clip.tokenize([f"is {colour} and longer" for colour in ["red", "green", "blue", "black", "white", "pink", "grey", "brown"]])
-    batch = tokens, crops, crops[:, 0], crops[:, 1]
-    return apart(make, lambda m, b, of: stage_one_loss(*m(*b), 0.5, of, scale=10.0), batch, ranks)
+    local = F.normalize(torch.randn(N, CROPS, clip.dim), dim=-1)
+    colours = ["red", "green", "blue", "black", "white", "pink", "grey", "brown"]
+    tokens = clip.tokenize([f"is {colour} and longer" for colour in colours])
+    loss_of = lambda module, batch, of: stage_one_loss(*module(*batch), 0.5, of, scale=10.0)
+    return differences(make, loss_of, (tokens, local, local[:, 0], local[:, 1]), ranks)
 
 
 if __name__ == "__main__":
     with world("cpu") as ranks:
         torch.manual_seed(1)
-        found = {f"stage 1, chunk {chunk}": stage_one(ranks, chunk) for chunk in (0, 3)}
-        found |= {f"fashionern, {loss}": stage_two(ranks, "fashionern", loss) for loss in list_losses()}
-        found |= {f"{model}, batch-classification": stage_two(ranks, model, "batch-classification") for model in MODELS}
+        cases = {f"stage 1, chunk {chunk}": stage_one(ranks, chunk) for chunk in (0, 3)}
+        for loss in list_losses():
+            cases[f"fashionern, {loss}"] = stage_two(ranks, "fashionern", loss)
+        for model in MODELS:
+            cases[f"{model}, batch-classification"] = stage_two(ranks, model, "batch-classification")
         if ranks.main:
-            write_json(Path(sys.argv[1]), found)
+            write_json(Path(sys.argv[1]), cases)

@@ -1,4 +1,4 @@
-"Training as whole processes: two ranks, a killed run, the same program three ways."
+"Training in processes of its own: two ranks, killed and stopped runs, with and without `torchrun`."
 
 import json
 import os
@@ -16,7 +16,7 @@ from forked import forked
 from safetensors.torch import load_file
 
 from fashionern.data.drawn.garments import draw_fashioniq
-from fashionern.interrupts import STOPPED
+from fashionern.interrupts import EXIT_STOPPED
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +24,7 @@ PYTHON = [sys.executable, "-m", "fashionern.train"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
-OFTEN = {"save-every": 0.3}  # seconds
+SAVE_OFTEN = {"save-every": 0.3}  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,14 @@ def garments(tmp_path_factory) -> Path:
 
 
 def flags(root: Path, run: Path, **more) -> list[str]:
-    "A short run of the demo's preset on `root`, which saves no state of its own accord before a stage ends."
-    chosen = {"preset": "demo", "root": root, "run-dir": run, "device": "cpu", "num-workers": 0, "warmup-epochs": 1, "tme-epochs": 1}
-    chosen |= {"warmup-batch-size": 40, "tme-batch-size": 40, "batch-size": 40, "num-epochs": 5, "ffn": 64, "compare": "combiner", "save-every": 1000, **more}
-    return [part for k, v in chosen.items() for part in (f"--{k}", str(v))]
+    "A short run of the demo's preset on `root`, which saves its state only at the end of a stage."
+    chosen = {"preset": "demo", "root": root, "run-dir": run, "device": "cpu", "num-workers": 0}
+    chosen |= {"warmup-epochs": 1, "tme-epochs": 1, "num-epochs": 5, "ffn": 64, "compare": "combiner"}
+    chosen |= {"warmup-batch-size": 40, "tme-batch-size": 40, "batch-size": 40, "save-every": 1000, **more}
+    args = []
+    for name, value in chosen.items():
+        args += [f"--{name}", str(value)]
+    return args
 
 
 def run(command: list, **kwargs) -> subprocess.CompletedProcess:
@@ -49,22 +53,23 @@ def run(command: list, **kwargs) -> subprocess.CompletedProcess:
 
 
 def trained(*args: str) -> None:
-    "`ern_train`, to its end, with one thread as the others have."
-    done = forked(ROOT, "import torch; torch.set_num_threads(1); from fashionern.cli.train import main; main()", *args)
+    "A complete `ern_train`, with one thread like the other processes."
+    code = "import torch; torch.set_num_threads(1); from fashionern.cli.train import main; main()"
+    done = forked(ROOT, code, *args)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
-def whole(garments, tmp_path_factory) -> Path:
-    "A run of one process that nothing disturbed."
-    folder = tmp_path_factory.mktemp("whole") / "run"
+def unbroken(garments, tmp_path_factory) -> Path:
+    "An undisturbed run of one process."
+    folder = tmp_path_factory.mktemp("unbroken") / "run"
     trained(*flags(garments, folder))
     return folder
 
 
 @pytest.fixture(scope="module")
-def whole_of_two(garments, tmp_path_factory) -> Path:
-    "The same run with two ranks, each of which would write into a folder of its own and noted its weights beside it."
+def unbroken_of_two(garments, tmp_path_factory) -> Path:
+    "The same run with two ranks, each with its own run folder and with digests of its weights next to it."
     folder = tmp_path_factory.mktemp("two")
     run([*TORCHRUN, Path(__file__).parent / "two_ranks.py", folder, *flags(garments, folder / "run")])
     return folder / "run" / "rank0"
@@ -75,42 +80,55 @@ def weights(run_dir: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def assert_same(run_dir: Path, expected: Path) -> None:
-    "The weights and figures of a run that was disturbed are those of one that was not."
+    "A disturbed run has the weights and results of the undisturbed one."
     for name in ("fashionern", "combiner"):
-        now, then = weights(run_dir, name), weights(expected, name)
-        assert now.keys() == then.keys() and all(torch.equal(now[k], then[k]) for k in now), name
-    now, then = (json.loads((folder / "results.json").read_text()) for folder in (run_dir, expected))
-    assert now == then
+        actual = weights(run_dir, name)
+        undisturbed = weights(expected, name)
+        assert actual.keys() == undisturbed.keys(), name
+        assert all(torch.equal(actual[k], undisturbed[k]) for k in actual), name
+    results = [json.loads((folder / "results.json").read_text()) for folder in (run_dir, expected)]
+    assert results[0] == results[1]
 
 
-def test_two_ranks_end_with_the_same_weights_and_rank_0_alone_writes(whole_of_two):
+def test_two_ranks_end_with_the_same_weights_and_rank_0_alone_writes(unbroken_of_two):
     for stage in ("warm-up", "stage 1 (TME)", "stage 2 (combiner)", "stage 2 (fashionern)"):
-        zero, one = ((whole_of_two.parent.parent / f"{stage}.{rank}.sha").read_text() for rank in (0, 1))
-        assert zero == one, stage
-    assert (whole_of_two / "results.json").is_file()
-    assert not (whole_of_two.parent / "rank1").exists()
+        digests = [(unbroken_of_two.parent.parent / f"{stage}.{rank}.sha").read_text() for rank in (0, 1)]
+        assert digests[0] == digests[1], stage
+    assert (unbroken_of_two / "results.json").is_file()
+    assert not (unbroken_of_two.parent / "rank1").exists()
 
 
 def test_two_ranks_have_the_loss_and_gradients_of_one_rank_with_twice_the_batch(tmp_path):
-    run([*TORCHRUN, Path(__file__).parent / "all_negatives.py", tmp_path / "apart.json"])
-    apart = json.loads((tmp_path / "apart.json").read_text())
-    assert len(apart) == 2 + 6 + 4
-    for case, (loss, gradient, buffer) in apart.items():
+    run([*TORCHRUN, Path(__file__).parent / "all_negatives.py", tmp_path / "differences.json"])
+    differences = json.loads((tmp_path / "differences.json").read_text())
+    assert len(differences) == 2 + 6 + 4
+    for case, (loss, gradient, buffer) in differences.items():
         assert loss < 1e-5 and gradient < 1e-5 and buffer < 1e-5, (case, loss, gradient, buffer)
 
 
-def test_torchrun_and_python_are_the_same_program(whole, whole_of_two):
-    runs = (whole, whole_of_two)
-    files = [{p.relative_to(r).as_posix() for p in r.rglob("*") if p.is_file()} for r in runs]
-    assert files[0] == files[1] and "models/fashionern/best.safetensors" in files[0]
-    losses = [[row["loss"] for row in map(json.loads, (r / "metrics.jsonl").read_text().splitlines()) if "loss" in row] for r in runs]
-    assert len(losses[0]) == len(losses[1]) and all(v > 0 for v in sum(losses, []))
+def test_torchrun_and_python_are_the_same_program(unbroken, unbroken_of_two):
+    files = written(unbroken)
+    assert files == written(unbroken_of_two) and "models/fashionern/best.safetensors" in files
+    one = logged_losses(unbroken)
+    two = logged_losses(unbroken_of_two)
+    assert len(one) == len(two) and all(loss > 0 for loss in one + two)
+
+
+def written(run_dir: Path) -> set[str]:
+    return {path.relative_to(run_dir).as_posix() for path in run_dir.rglob("*") if path.is_file()}
+
+
+def logged_losses(run_dir: Path) -> list[float]:
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]
 
 
 @contextmanager
-def begun(command: list, said: Path) -> Iterator[subprocess.Popen]:
-    "A process that writes its errors to a file; it ends with the block at the latest."
-    with said.open("w") as errors, subprocess.Popen([str(c) for c in command], env=ENV, stdout=subprocess.DEVNULL, stderr=errors) as process:
+def started(command: list, log: Path) -> Iterator[subprocess.Popen]:
+    "A process that writes its errors to a file; it is killed at the end of the block."
+    args = [str(c) for c in command]
+    errors = log.open("w")
+    with errors, subprocess.Popen(args, env=ENV, stdout=subprocess.DEVNULL, stderr=errors) as process:
         try:
             yield process
         finally:
@@ -118,55 +136,61 @@ def begun(command: list, said: Path) -> Iterator[subprocess.Popen]:
 
 
 def until_logged(process: subprocess.Popen, run_dir: Path, words: str) -> None:
-    "Wait for a line of the log; the run must not end before."
-    log, deadline = run_dir / "metrics.jsonl", time.monotonic() + 300
+    "Wait for a line of the run's log; the run must not end before."
+    log = run_dir / "metrics.jsonl"
+    deadline = time.monotonic() + 300
     while not (log.exists() and words in log.read_text()):
-        assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be stopped"
+        running = process.poll() is None and time.monotonic() < deadline
+        assert running, "the run ended before it could be stopped"
         time.sleep(0.02)
 
 
-def test_a_killed_run_resumed_ends_with_the_same_weights(garments, whole, tmp_path):
+def test_a_killed_run_resumed_ends_with_the_same_weights(garments, unbroken, tmp_path):
     killed = tmp_path / "run"
-    chosen = flags(garments, killed, **OFTEN)
-    with begun([*PYTHON, *chosen], tmp_path / "said") as process:
+    chosen = flags(garments, killed, **SAVE_OFTEN)
+    with started([*PYTHON, *chosen], tmp_path / "log") as process:
         until_logged(process, killed, '"stage 2 (fashionern)", "epoch": 2,')
-    assert not (killed / "models" / "fashionern" / "last.safetensors").exists(), "killed too late to prove anything"
+    assert not (killed / "models" / "fashionern" / "last.safetensors").exists(), "killed too late"
     trained(*chosen, "--resume")
-    assert_same(killed, whole)
+    assert_same(killed, unbroken)
 
 
 def rank_of(process: subprocess.Popen, rank: int) -> int:
-    "The process number of one rank of a torchrun."
+    "The process id of one rank of a torchrun."
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            ours = f"\nPPid:\t{process.pid}\n" in (folder / "status").read_text() and f"\0RANK={rank}\0" in (folder / "environ").read_text()
+            is_child = f"\nPPid:\t{process.pid}\n" in (folder / "status").read_text()
+            if is_child and f"\0RANK={rank}\0" in (folder / "environ").read_text():
+                return int(folder.name)
         except OSError:
             continue
-        if ours:
-            return int(folder.name)
     raise AssertionError(f"no rank {rank}")
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to find the rank that is to die")
-def test_a_rank_that_dies_is_started_anew_and_the_run_ends_the_same(garments, whole_of_two, tmp_path):
-    restarted, said = tmp_path / "run", tmp_path / "said"
-    with begun([*TORCHRUN, "--max-restarts=2", "-m", "fashionern.train", *flags(garments, restarted, **OFTEN)], said) as process:
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to find the rank")
+def test_a_rank_that_dies_is_restarted_and_the_run_ends_with_the_same_weights(garments, unbroken_of_two, tmp_path):
+    restarted = tmp_path / "run"
+    log = tmp_path / "log"
+    command = [*TORCHRUN, "--max-restarts=2", "-m", "fashionern.train", *flags(garments, restarted, **SAVE_OFTEN)]
+    with started(command, log) as process:
         until_logged(process, restarted, '"stage 2 (fashionern)", "epoch": 2,')
         os.kill(rank_of(process, 1), signal.SIGKILL)
-        assert process.wait(timeout=400) == 0, said.read_text()[-3000:]
+        assert process.wait(timeout=400) == 0, log.read_text()[-3000:]
     starts = json.loads((restarted / "record.json").read_text())["starts"]
     assert [s["resumed"] for s in starts] == [False, True] and all(s["processes"] == 2 for s in starts)
-    assert_same(restarted, whole_of_two)
+    assert_same(restarted, unbroken_of_two)
 
 
-def test_sigterm_saves_and_ends_with_a_status_of_its_own(garments, whole, tmp_path):
-    stopped, said = tmp_path / "run", tmp_path / "said"
+def test_sigterm_saves_and_exits_with_its_own_status(garments, unbroken, tmp_path):
+    stopped = tmp_path / "run"
+    log = tmp_path / "log"
     chosen = flags(garments, stopped)
-    with begun([*PYTHON, *chosen], said) as process:
+    with started([*PYTHON, *chosen], log) as process:
         until_logged(process, stopped, '"stage 2 (combiner)", "epoch": 2,')
         process.terminate()
-        assert process.wait(timeout=100) == STOPPED and "Traceback" not in said.read_text(), said.read_text()[-3000:]
-    assert not (stopped / "models" / "combiner" / "last.safetensors").exists(), "stopped too late to prove anything"
+        assert process.wait(timeout=100) == EXIT_STOPPED, log.read_text()[-3000:]
+    assert "Traceback" not in log.read_text(), log.read_text()[-3000:]
+    assert not (stopped / "models" / "combiner" / "last.safetensors").exists(), "stopped too late"
     assert (stopped / "models" / "combiner" / "resume.safetensors").exists()
     trained(*chosen, "--resume")
-    assert_same(stopped, whole)
+    assert_same(stopped, unbroken)
