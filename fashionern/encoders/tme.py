@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .clip import ClipEncoder, causal_mask, check_size, create_clip, embed_tokens, text_features, text_tower
+from .clip import ClipEncoder, causal_mask, check_size, create_clip, embed_tokens, text_features, text_tower  # noqa: E501
 from ..errors import ErnError, unknown_name
 from ..records import TextFeatures
 from ..weights import check_state, read_header, read_weights, save_weights

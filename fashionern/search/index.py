@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Iterator, Optional
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm

@@ -14,7 +14,7 @@ from ..errors import ErnError, escape_markup, plural
 from ..models.hub import Retriever
 from .config import AddConfig, BuildConfig, Indexing, UpdateConfig, index_location
 from .index import Rows, UpdatePlan, begin_store, check_same_model, encode_into, plan_update
-from .inventory import column_warnings, console, find_photos, open_store, read_rows, row_key, run_inventory
+from .inventory import column_warnings, console, find_photos, open_store, read_rows, row_key, run_inventory  # noqa: E501
 from .stores.base import Store
 from ..training.trained import load_retriever
 

@@ -15,14 +15,7 @@ import pytest
 from error_sentence import sentence
 from PIL import Image
 
-from fashionern.data.datasets.fashion200k import (
-    CATEGORIES,
-    SiblingPairs,
-    clean_description,
-    load_fashion200k,
-    modification,
-    parents,
-)
+from fashionern.data.datasets.fashion200k import CATEGORIES, SiblingPairs, clean_description, load_fashion200k, modification, parents  # noqa: E501
 from fashionern.data.triplets import apply_missing
 
 WORDS = ("red", "layered", "a", "mini", "min", "lace", "navy", "red-ish", "dress", "gown")

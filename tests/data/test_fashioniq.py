@@ -2,14 +2,7 @@
 
 import pytest
 
-from fashionern.data.datasets.fashioniq import (
-    CATEGORIES,
-    EXPECTED,
-    SPLIT_ENTRIES,
-    SPLITS,
-    UNIQUE_IMAGES,
-    load_fashioniq,
-)
+from fashionern.data.datasets.fashioniq import CATEGORIES, EXPECTED, SPLIT_ENTRIES, SPLITS, UNIQUE_IMAGES, load_fashioniq  # noqa: E501
 from fashionern.files import read_json
 
 SUMS = {"train": (46609, 18000), "val": (15536, 6016), "test": (15538, 6118)}

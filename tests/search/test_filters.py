@@ -8,21 +8,7 @@ import sqlite3
 import pytest
 from error_sentence import sentence
 
-from fashionern.search.stores.filters import (
-    MAX_CHARACTERS,
-    MAX_LEVELS,
-    And,
-    Compare,
-    In,
-    Like,
-    Missing,
-    Not,
-    Or,
-    columns_of,
-    parse_filter,
-    to_milvus,
-    to_sql,
-)
+from fashionern.search.stores.filters import MAX_CHARACTERS, MAX_LEVELS, And, Compare, In, Like, Missing, Not, Or, columns_of, parse_filter, to_milvus, to_sql  # noqa: E501
 
 NAMES = ("gender", "price", "base colour", 'a"b', "in", "größe")
 TEXTS = (

@@ -19,7 +19,7 @@ import numpy as np
 from .cirr import GROUP_SIZE
 from .fashion200k import modification
 from ..drawn.drawing import ATTRIBUTES, Design
-from ..drawn.garments import Garments, draw_fashioniq, draw_pictures, drawn_before, make_garments, name_pictures, sample_designs, write_designs, write_note
+from ..drawn.garments import Garments, draw_fashioniq, draw_pictures, drawn_before, make_garments, name_pictures, sample_designs, write_designs, write_note  # noqa: E501
 from ..drawn.wording import changes, sentences, words
 from ..images import image_name
 from ..triplets import join_captions
