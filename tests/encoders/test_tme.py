@@ -1,4 +1,4 @@
-"TME on open_clip's real architectures with random weights: untrained it equals CLIP, and reads the reference only through an open gate."
+"TME on open_clip's architectures: untrained it equals CLIP; the reference matters only with an open gate."
 
 import open_clip
 import pytest
@@ -25,7 +25,7 @@ def clip(request) -> ClipEncoder:
 
 @pytest.fixture(scope="module")
 def inputs(clip) -> tuple[torch.Tensor, torch.Tensor]:
-    "Token ids of three texts, each ended by the largest id as in OpenAI's CLIP, and local features of three references."
+    "Token ids of three texts that end with the largest id, as in OpenAI's CLIP; three references."
     generator = torch.Generator().manual_seed(1)
     vocabulary = text_tower(clip.model).token_embedding.num_embeddings
     tokens = torch.randint(1, vocabulary - 2, (3, clip.context), generator=generator)
