@@ -258,7 +258,7 @@ def check_size(
         if not _fits(tower if isinstance(tower, dict) else {}, available):
             raise ErnError(
                 f"{path} is a checkpoint of another model: the requested architecture is larger than its "
-                f"{available:,} weights. Give the model it was made with."
+                f"{available:,} weights. Give the model that it was saved from."
             )
 
 

@@ -43,7 +43,7 @@ class TmeSettings:
             if branch not in BRANCHES:
                 raise unknown_name("TME branch", branch, BRANCHES)
         if self.layers is not None and not all(type(i) is int for i in self.layers):
-            raise ErnError(f"TME's layers {self.layers!r:.60} must be whole numbers.")
+            raise ErnError(f"TME's layers {self.layers!r:.60} must be integers.")
         if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
             raise ErnError(f"TME's dropout {self.dropout} must be at least 0 and less than 1.")
         for setting, choices in _CHOICES.items():

@@ -1,4 +1,4 @@
-"TME on open_clip's real architectures: untrained it equals CLIP; only an open gate reads the reference."
+"TME on open_clip's architectures: untrained it equals CLIP; the reference matters only with an open gate."
 
 import open_clip
 import pytest
@@ -23,7 +23,7 @@ def clip(request) -> ClipEncoder:
 
 @pytest.fixture(scope="module")
 def inputs(clip) -> tuple[torch.Tensor, torch.Tensor]:
-    "Token ids of three texts, ended by the largest id as in OpenAI's CLIP, and local features of three references."
+    "Token ids of three texts that end with the largest id, as in OpenAI's CLIP; three references."
     generator = torch.Generator().manual_seed(1)
     vocabulary = text_tower(clip.model).token_embedding.num_embeddings
     tokens = torch.randint(1, vocabulary - 2, (3, clip.context), generator=generator)
