@@ -37,7 +37,7 @@ class Outcome:
 
 # %% ../../nbs/training/11_outcomes.ipynb #57a00008
 # metric → column
-_DOMINANCE = {"nearest": "ref 1st %", "outranks": "ref > right %", "margin": "Δcos"}
+_DOMINANCE = {"nearest": "ref 1st %", "outranks": "ref > target %", "margin": "Δcos"}
 _COSTS = ("seeds", "parameters", "stage 2 s", "stage 1 s")  # columns
 
 
