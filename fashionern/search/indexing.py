@@ -33,7 +33,7 @@ def _report_rows(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Rows) -> 
     "Warn about photos without a row, rows without a photo, and columns that only look numeric."
     if rows is None:
         written = plan.to_encode if plan.with_row else []
-        reason = "other photos of this index have one; give --table"
+        reason = "other photos of this index have one: give --table"
     else:
         for warning in column_warnings(rows):
             console.print(f"{cfg.table}: {warning}", markup=False)
