@@ -58,13 +58,13 @@ def _arguments(node: Function) -> Iterator[tuple[ast.arg, int]]:
 
 def _function(node: Function, said: dict[int, str], owner: str = "") -> Entry:
     marks = {ast.unparse(d).split(".")[-1] for d in node.decorator_list}
-    beside = {line: arg.arg for arg, line in _arguments(node) if line != node.lineno}  # the last argument of a line
+    by_line = {line: arg.arg for arg, line in _arguments(node) if line != node.lineno}  # the last argument of a line
     end = node.returns.end_lineno if node.returns else 0
     entry = Entry(
         "function", node.name, _signature(node, bool(owner) and "staticmethod" not in marks), text=_text(node)
     )
-    entry.parameters = {name: said[line] for line, name in beside.items() if line in said}
-    entry.returns = said.get(end, "") if end != node.lineno and end not in beside else ""
+    entry.parameters = {name: said[line] for line, name in by_line.items() if line in said}
+    entry.returns = said.get(end, "") if end != node.lineno and end not in by_line else ""
     if owner:
         entry.kind, entry.name = "method", f"{owner}.{node.name}"
         entry.options = [f":{m}:" for m in ("classmethod", "staticmethod") if m in marks]

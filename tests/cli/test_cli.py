@@ -162,7 +162,7 @@ def test_missing_images_are_reported_in_the_results(error_of, monkeypatch, capsy
     assert dress["queries"] < dress["queries_expected"] == 10
     assert (dress["gallery"], dress["gallery_expected"]) == (9, 12)
     assert f"dress: queries {dress['queries']} of 10, gallery 9 of 12" in printed
-    assert "IMAGES ARE MISSING: 33 of 36 are there" in printed
+    assert "IMAGES ARE MISSING: 33 of 36 are available" in printed
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_it_is_listed_among_the_models(trained):
 def run_model_tests(folder: Path, text: str, name: str) -> CompletedProcess:
     "Some of the tests of every model, with the composer of that file, as tutorial and CONTRIBUTING describe."
     (folder / "my_composer.py").write_text(text)
-    chosen = f"{name} and (length or gradients or padding or itself or loaded)"
+    chosen = f"{name} and (length or gradients or padding or batch or loaded)"
     args = ["-q", "-p", "no:cacheprovider", "-p", "my_composer", "tests/models/test_models.py", "-k", chosen]
     return forked(ROOT, "import pytest, sys; sys.exit(pytest.main())", *args, path=(folder,))
 
@@ -141,7 +141,7 @@ def test_the_tests_of_every_model_cover_it(tmp_path):
     (tmp_path / "good").mkdir()
     good = run_model_tests(tmp_path / "good", text, "spotlight")
     assert good.returncode == 0 and re.search(r"[5-9] passed", good.stdout), good.stdout[-2000:]
-    long = text.replace("return F.normalize(", "return (").replace("add(all_three), dim=-1)", "add(all_three))")
+    long = text.replace("return F.normalize(", "return (").replace("add(inputs), dim=-1)", "add(inputs))")
     assert long != text
     bad = run_model_tests(tmp_path, long, "spotlight")
     failed = "FAILED tests/models/test_models.py::test_shapes_and_unit_length[spotlight"
