@@ -184,7 +184,7 @@ def test_a_new_price_list_encodes_nothing(kind, shop, photos, tmp_path, capsys, 
     search(kind, tmp_path, "--text", "red", "--labels", "price_eur")
     shown = capsys.readouterr().out
     assert "price_eur" in shown and "colour" not in shown
-    with pytest.raises(ErnError, match="no column of the index named 'price'; Did you mean 'price_eur'"):
+    with pytest.raises(ErnError, match="no column of the index named 'price'. Did you mean 'price_eur'"):
         search(kind, tmp_path, "--text", "red", "--labels", "price")
     with pytest.raises(ErnError, match="must end in a kind of picture"):
         search(kind, tmp_path, "--text", "red", "--grid", str(tmp_path / "grid.xyz"))
