@@ -167,13 +167,14 @@ def catalogue() -> str:
     best = max((named(rows, peer) for peer in PEERS), key=lambda row: row["figures"]["R@10"][0])
     without, plain = (named(rows, model) for model in SHORT[1:3])
     longer = next((row for row in rows if (row["model"], row["variant"]) == (best["model"], "4 epochs")), None)
-    more = f" ({points(ours, longer)} it if it sees as many triplets as both stages of FashionERN do)" if longer else ""
+    fair = f"`{best['model']}` trained on as many triplets as both stages of FashionERN"
+    more = f" ({points(ours, longer)} {fair})" if longer else ""
     summary = (
-        f"{ranked(made)} FashionERN, with padding masked, crops told apart by place and gates weighed at random "
-        f"at times, is {points(ours, named(rows, 'combiner'))} CLIP4Cir's Combiner in R@10 and "
-        f"{points(ours, best)} the best peer, `{best['model']}`{more}. "
+        f"{ranked(made)} FashionERN (with padding masked, crops identified by their place, "
+        f"and random gates in some training samples) is {points(ours, named(rows, 'combiner'))} CLIP4Cir's Combiner "
+        f"in R@10 and {points(ours, best)} the best other method, `{best['model']}`{more}. "
         f"The same model without TME is {points(without, ours)} it; "
-        f"without TME and with gates as published it is {points(plain, ours)}."
+        f"without TME and with the published gates, it is {points(plain, ours)}."
     )
     return f"{summary}\n\n{catalogue_rows([named(rows, model) for model in SHORT])}"
 

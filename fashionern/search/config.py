@@ -26,7 +26,7 @@ def index_location(
         return folder
     if store is not None and folder is None:
         return store
-    raise ErnError(f"Say where the index is: give either {flag} FOLDER, or --store URI for Milvus.")
+    raise ErnError(f"The index needs one location. Give either {flag} FOLDER, or --store URI for Milvus.")
 
 # %% ../../nbs/search/00_config.ipynb #5243d89b
 @dataclass(frozen=True)
@@ -34,17 +34,19 @@ class _EncodingConfig:
     images: Path
     "Folder of the photos. Sub-folders are included."
     model: Optional[str] = None
-    "A run's folder, a save_pretrained folder or a Hugging Face name. add and update default to the index's model."
+    """Model that encodes the photos: a run folder, a save_pretrained folder or a Hugging Face name.
+    Required for build. add and update use the index's model by default."""
     run_model: Optional[str] = None
-    "Which model of the run to use. Default: the run's own."
+    "Which model of the run to use, if it trained several. Default: the --model that the run was started with."
     store: Optional[str] = None
     "Milvus instead of a folder: a .db file (Milvus Lite) or a server address."
     table: Optional[Path] = None
-    "Product table for --where: .csv with commas, .parquet, or .json (photo → columns). Without it, rows stay."
+    """Product table, for filters and labels: .csv with commas, .parquet, or .json (photo → columns).
+    Without it, photos keep the rows that they have in the index."""
     id_column: str = "id"
-    "Column of the table that names the photo: its file name, with or without suffix."
+    "Column of the table with the photo's file name, with or without suffix."
     batch_size: int = 32
-    "Photos encoded together. Each has 14 views."
+    "Photos per batch. Each is encoded as 14 views: the photo and 13 crops."
     num_workers: int = 2
     "Processes that read photos. Only used with a GPU."
     device: str = "auto"
@@ -58,23 +60,24 @@ class _EncodingConfig:
 # %% ../../nbs/search/00_config.ipynb #1c510006
 @dataclass(frozen=True)
 class BuildConfig(_EncodingConfig):
-    "Build an index of a folder of photos. The same command resumes an interrupted build."
+    "Build an index of a folder of photos. Run the same command again to resume an interrupted build."
 
     out: Optional[Path] = None
     "Folder of the new index."
     kind: Literal["exact", "hnsw", "ivf-pq"] = "exact"
-    "exact, or approximate (hnsw, ivf-pq) for several hundred thousand photos and more; recall is printed."
+    """exact compares every photo. hnsw and ivf-pq are approximate, and their recall is printed.
+    Choose them for several hundred thousand photos or more."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         index_location(self.out, self.store, "--out")
         if self.model is None:
-            raise ErnError("Say which model encodes the photos: --model RUN.")
+            raise ErnError("No model is given. Name the model that encodes the photos with --model RUN.")
 
 
 @dataclass(frozen=True)
 class AddConfig(_EncodingConfig):
-    "Add a folder's new photos and encode changed ones again. Nothing is removed."
+    "Add new photos of a folder and encode changed ones again. Nothing is removed."
 
     index: Optional[Path] = None
     "Folder of the index."
@@ -87,10 +90,10 @@ class AddConfig(_EncodingConfig):
 @dataclass(frozen=True)
 class UpdateConfig(AddConfig):
     """Bring the index up to date with the folder: add new photos, encode changed ones again, remove
-    deleted ones. Photos of other folders stay. A folder that was moved is recognised."""
+    deleted ones. Photos indexed from other folders stay. A folder that was moved is not encoded again."""
 
     most_gone: bool = False
-    "Allow the removal of over half of the folder's photos. Otherwise refused: --images is then often wrong."
+    "Allow the removal of more than half of the folder's photos. By default, this is an error: --images may be wrong."
 
 # %% ../../nbs/search/00_config.ipynb #8f83d50b
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class RemoveConfig:
     The files stay, and the next update of their folder adds them again."""
 
     names: tyro.conf.Positional[tuple[str, ...]]
-    "Names as ern_search prints them: paths below the folder of the photos."
+    "Names of photos as ern_search prints them: paths relative to the indexed folder."
     index: Optional[Path] = None
     "Folder of the index."
     store: Optional[str] = None
@@ -108,7 +111,7 @@ class RemoveConfig:
     def __post_init__(self) -> None:
         index_location(self.index, self.store)
         if not self.names:
-            raise ErnError("Name the photos to remove.")
+            raise ErnError("No photo is given. Name the photos to remove.")
 
 
 @dataclass(frozen=True)
@@ -169,13 +172,14 @@ class SearchConfig:
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 12
     "Number of results."
     where: str = ""
-    "Filter on the table's columns, for example \"gender = 'Men' and price < 20\"."
+    "Filter on the columns of the product table, for example \"gender = 'Men' and price < 20\"."
     keep_reference: bool = False
     "Keep the reference image among the results if it is in the index."
     labels: tuple[str, ...] = ()
     "Columns of the product table to show with each result, for example name price. Default: all."
     queries: Optional[Path] = None
-    "JSON Lines of queries: image, name, text, k, where, keep_reference. The last three default to the flags."
+    """JSON Lines file of queries with the fields image, name, text, k, where and keep_reference.
+    The last three default to the flags."""
     grid: Optional[Path] = None
     "Write the results as a grid of photos to this image file."
     explain: Optional[Path] = None
@@ -183,7 +187,7 @@ class SearchConfig:
     json: bool = False
     "Print one JSON object per query instead of a table."
     model: Optional[str] = None
-    "Where the index's model is now, if it was moved."
+    "Location of the index's model, if it has moved."
     device: str = "auto"
     "cpu, cuda, cuda:1 … auto uses a GPU if there is one."
     plugin: Plugin = ()
@@ -193,12 +197,12 @@ class SearchConfig:
         check_flag(self.k > 0, "k", self.k, "must be greater than 0")
         has_query = bool(self.image or self.name or self.text)
         if self.queries is not None and has_query:
-            raise ErnError("With --queries, leave out --image, --name and --text.")
+            raise ErnError("--queries replaces the query of the flags. With it, leave out --image, --name and --text.")
         if self.queries is None and not (self.image or self.name or self.text.strip()):
-            raise ErnError("Give a reference with --image FILE or --name PHOTO, a --text, or both.")
+            raise ErnError("There is no query. Give a reference with --image FILE or --name PHOTO, a --text, or both.")
 
 # %% ../../nbs/search/00_config.ipynb #1c510008
-_SEARCH_HELP = """Find "like this one, but …" among the photos of an index.
+_SEARCH_HELP = """Search an index with a reference image, a modification text, or both.
 
   ern_search --index indexes/shop --image dress.jpg --text "is blue and longer" --grid found.png --explain why.png
   ern_search --index indexes/shop --text "a red dress" --where "price < 20" --json

@@ -29,7 +29,7 @@ from .stores.folder import FolderStore
 
 # %% ../../nbs/search/01_inventory.ipynb #1d620006
 def store_class(where: str | Path) -> Any:
-    "The class of the store at a folder, a `.db` name or a server address."
+    "The store class for a folder, a `.db` name or a server address."
     if "://" in str(where) or str(where).endswith(".db"):
         from fashionern.search.stores.milvus import MilvusStore  # an optional dependency
 
@@ -60,14 +60,14 @@ def find_photos(folder: str | Path) -> dict[str, Path]:
 
 
 def row_key(name: str, rows: dict[str, dict]) -> str:
-    "The table's id of a photo, or '' if the table has no row for it."
+    "The id of a photo's row in the table, or '' if there is none."
     path = Path(name)
     keys = (name, path.with_suffix("").as_posix(), path.name, path.stem)
     return next((key for key in keys if key in rows), "")
 
 
 def row_of(name: str, rows: dict[str, dict]) -> dict[str, str | float]:
-    "The table's row of a photo, empty if there is none."
+    "The row of a photo in the table, empty if there is none."
     return rows.get(row_key(name, rows), {})
 
 # %% ../../nbs/search/01_inventory.ipynb #f1035e7f
@@ -75,7 +75,7 @@ def read_rows(
     table: str | Path,  # .csv, .parquet, or .json: an object that maps each photo to its columns
     id_column: str,  # names the photo; not used for JSON
 ) -> dict[str, dict[str, str | float]]:  # id → column → value, without empty cells
-    "The rows of a product table by photo."
+    "Read a product table into rows by id."
     if Path(table).suffix.lower() == ".json":
         return _json_rows(Path(table))
     frame, _ = read_table(table, [id_column])
@@ -93,7 +93,7 @@ def _warn_duplicates(table: str | Path, id_column: str, ids: Sequence[str]) -> N
     duplicates = [name for name, count in Counter(filter(None, ids)).items() if count > 1]
     if duplicates:
         values = f"{plural(len(duplicates), 'value')} of {id_column} in more than one row"
-        tqdm.write(f"{table}: {values}, such as {duplicates[0]}. The last row counts.", file=sys.stderr)
+        tqdm.write(f"{table}: {values}, such as {duplicates[0]}. The last row is used.", file=sys.stderr)
 
 
 def _as_numbers(values: Sequence[str]) -> Sequence[str | float]:
@@ -126,7 +126,7 @@ _NUMBER_LIKE = re.compile(r"\W{0,3}\d[\d.,' ]*\W{0,3}")  # '12,50', '€ 12.50'
 
 
 def column_warnings(rows: dict[str, dict[str, str | float]]) -> list[str]:
-    "A warning for each column of texts at least half of which look like numbers."
+    "A warning for each column of texts in which at least half look like numbers."
     columns: dict[str, list[str | float]] = {}
     for row in rows.values():
         for name, value in row.items():
@@ -161,7 +161,7 @@ def check_rows(
         )
 
 # %% ../../nbs/search/01_inventory.ipynb #1d62000e
-console = Console(highlight=False, soft_wrap=True)  # for all that the commands print
+console = Console(highlight=False, soft_wrap=True)  # for everything that the commands print
 
 
 def check_labels(labels: Sequence[str], columns: Iterable[str]) -> None:

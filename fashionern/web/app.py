@@ -66,7 +66,7 @@ def read_text(body: dict[str, Any], field: str, max_length: int = MAX_TEXT) -> s
 
 
 def filter_literal(value: Any) -> str:
-    "A value as the filter language writes it; raises `RequestError`."
+    "A value as a literal of the filter language; raises `RequestError`."
     if isinstance(value, str):
         return "'" + _valid_text(value).replace("'", "''") + "'"
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
@@ -85,7 +85,7 @@ def build_filter(
 ) -> str:
     "All conditions as one filter; '' if there are none. Raises `RequestError` or `ErnError`."
     if not isinstance(choices, dict) or not all(isinstance(column, str) for column in choices):
-        raise RequestError(400, "'where' must be a filter such as 'price < 20', or {column: value, …}.")
+        raise RequestError(400, "'where' must be a filter such as 'price < 20', or an object {column: value, …}.")
     given = [text for text in filters if text.strip()]
     for text in given:
         parse_filter(text)  # each on its own: two invalid filters could be valid together
@@ -100,7 +100,7 @@ def build_filter(
 
 # %% ../../nbs/web/04_app.ipynb #f62042b1
 def find_upload(uploads: LRUCache, key: str) -> tuple[Image.Image, int]:
-    "An uploaded image and the digest of its file; raises `RequestError` if it is no longer kept."
+    "An uploaded image and the digest of its file; raises `RequestError` if it is no longer in memory."
     if (upload := uploads.get(key)) is None:
         raise RequestError(404, "The uploaded image is no longer available. Upload it again.")
     return upload
@@ -131,12 +131,12 @@ def parse_query(body: dict[str, Any], uploads: LRUCache) -> Query:
 
 # %% ../../nbs/web/04_app.ipynb #a990000c
 def photo_id(name: str) -> str:
-    "A photo's name as its address holds it."
+    "A photo's name, encoded for its URL."
     return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
 
 
 def photo_name(id: str) -> str:
-    "The name in an address; raises `RequestError` if it holds none."
+    "The name encoded in a URL; raises `RequestError` if there is none."
     try:
         return base64.b64decode(id + "=" * (-len(id) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
@@ -221,7 +221,7 @@ def index_facts(
     examples: Sequence[str],
     labels: Sequence[str],
 ) -> dict[str, Any]:
-    "What the page must know about the index; raises `ErnError` for an unknown label."
+    "Facts about the index that the page needs; raises `ErnError` for an unknown label."
     columns = filter_values(searcher.store)
     check_labels(labels, columns)
     return {
@@ -268,13 +268,13 @@ def _photo_side(request: Request) -> int:
 
 
 def _jpeg_response(data: bytes, max_age: int) -> Response:
-    "A photo that a browser may keep for `max_age` seconds."
+    "The response with a photo, which a browser may cache for `max_age` seconds."
     headers = {"cache-control": f"private, max-age={max_age}"}
     return Response(data, media_type="image/jpeg", headers=headers)
 
 # %% ../../nbs/web/04_app.ipynb #a990000f
 class Endpoints:
-    "The answers of the server, one method for each address."
+    "The endpoints of the server, one method for each."
 
     def __init__(
         self,
@@ -292,7 +292,7 @@ class Endpoints:
         self.gallery_names = random.Random(seed).sample(names, min(len(names), MAX_GALLERY_PHOTOS))
 
     async def about(self, request: Request) -> Response:
-        "What the page must know about the index."
+        "Facts about the index that the page needs."
         return JSONResponse(self.facts)
 
     async def gallery(self, request: Request) -> Response:
@@ -317,7 +317,7 @@ class Endpoints:
         return JSONResponse({"upload": key, "photo": f"/upload/{key}", **size})
 
     async def uploaded(self, request: Request) -> Response:
-        "An uploaded image, for those who know its key."
+        "An uploaded image, for a client that knows its key."
         image, _ = find_upload(self.uploads, request.path_params["id"])
         data = await asyncio.to_thread(encode_jpeg, image, _photo_side(request))
         return _jpeg_response(data, 86_400)
@@ -326,7 +326,7 @@ class Endpoints:
         "The results of a query."
         query = parse_query(await read_json_body(request), self.uploads)
         if query.name:
-            await self.photos.path(query.name)  # an unknown name gets a message of its own
+            await self.photos.path(query.name)  # an unknown name gets its own message
         hits = await self.photos.result(self.batcher.submit(query), query.name)
         for hit in hits:
             self.photos.paths.put(hit.name, hit.path)
@@ -407,7 +407,7 @@ def create_app(
 
 # %% ../../nbs/web/04_app.ipynb #a9900016
 def listen(host: str, port: int) -> socket.socket:
-    "A bound, listening socket; port 0 chooses a free port. Raises `ErnError`."
+    "A bound, listening socket; port 0 chooses a free port. Raises `ErnError` if that fails."
     try:
         family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind)
@@ -460,7 +460,7 @@ def serve(
 
 def run_app(cfg: AppConfig) -> None:
     "Body of `ern_app`: serve the page over an index."
-    listen(cfg.host, cfg.port).close()  # a port in use is reported before the model is loaded
+    listen(cfg.host, cfg.port).close()  # to report a port in use before the model is loaded
     searcher = Searcher.load(index_location(cfg.index, cfg.store), cfg.model, cfg.device)
     hosts = cfg.allowed_hosts or None
     serve(searcher, cfg.host, cfg.port, cfg.examples, hosts, cfg.open, cfg.labels)

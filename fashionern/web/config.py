@@ -26,11 +26,11 @@ class AppConfig:
     store: Optional[str] = None
     "Milvus instead of a folder: a .db file (Milvus Lite) or a server address."
     host: str = "127.0.0.1"
-    "Address to listen on; the default serves this machine only."
+    "Address to listen on. The default serves this machine only; 0.0.0.0 serves other machines too."
     port: int = 7860
     "Port to listen on."
     allowed_hosts: tuple[str, ...] = ()
-    "Host names the server answers to; default: loopback names, or any if --host is not loopback."
+    "Host names the server answers to. Default: localhost names, or any name if --host serves other machines."
     examples: tuple[str, ...] = (
         "is red",
         "is longer and darker",
@@ -39,11 +39,11 @@ class AppConfig:
     )
     "Example texts that visitors can try with one click."
     labels: tuple[str, ...] = ()
-    "Product table columns to show under each photo, such as name price; default: the first two."
+    "Columns of the product table to show under each photo, for example name price. Default: the first two."
     open: bool = False
     "Open the page in a browser."
     model: Optional[str] = None
-    "Folder of the index's model, if it has moved."
+    "Location of the index's model, if it has moved."
     device: str = "auto"
     "cpu, cuda, cuda:1 …; auto uses a GPU if there is one."
     plugin: Plugin = ()
@@ -53,7 +53,7 @@ class AppConfig:
         check_flag(0 < self.port < 65536, "port", self.port, "must be from 1 to 65535")
 
 # %% ../../nbs/web/00_config.ipynb #809e3adb
-_DESCRIPTION = """Serve a page that searches an index, for the browser.
+_DESCRIPTION = """Serve a web page for searching an index.
 
   ern_app --index indexes/shop"""
 

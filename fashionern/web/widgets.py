@@ -82,7 +82,7 @@ class _Layout:
 
 # %% ../../nbs/web/05_widgets.ipynb #68bb0007
 class SearchWidget:
-    "A search over an index; displayed when it is the last expression of a cell."
+    "A form for searching an index, displayed when it is the last expression of a cell."
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class SearchWidget:
         self.k = k
         self.query: Optional[Query] = None
         self.hits: list[Hit] = []
-        self.history: list[Query] = []  # queries before the current one
+        self.history: list[Query] = []  # earlier queries, oldest first
         self.layout = _Layout(text)
         self.layout.upload.observe(lambda change: self._use_upload(), "value")
         self.layout.search.on_click(lambda _: self.search())
@@ -121,7 +121,7 @@ class SearchWidget:
         self._show(query, hits)
 
     def follow(self, name: str) -> None:
-        "Make a photo of the index the reference, with an empty modification text."
+        "Search with a photo of the index as the reference and an empty modification text."
         self._reference = {"image": None, "name": name}
         self.layout.text.value = ""
         self.search()
@@ -136,7 +136,7 @@ class SearchWidget:
             self._show(query, self.searcher.search_many([query])[0])
 
     def explain(self, hit: Hit) -> None:
-        "Show below the grid why a photo is among the results."
+        "Show below the grid why a photo is a result."
         if self.query is not None:
             figure = explain_hit(self.searcher, self.query, hit)
             self.layout.explanation.children = [self.layout.image(figure)]

@@ -169,7 +169,7 @@ def test_a_new_price_list_encodes_nothing(kind, shop, photos, tmp_path, capsys, 
     capsys.readouterr()
     assert index("update", kind, tmp_path, "--table", str(tmp_path / "new.csv")) == 0
     output = capsys.readouterr().out
-    assert f"0 new photos, 0 changed, {COUNT} with another table row, 0 unchanged" in output
+    assert f"0 new photos, 0 changed, {COUNT} with a changed table row, 0 unchanged" in output
     assert "1 photo without a row, such as " in output and f"(in {tmp_path / 'new.csv'}, column id)" in output
     after = search(kind, tmp_path, "--name", "1.png", "-k", "5")[0]
     assert [(h.name, h.score) for h in after] == [(h.name, h.score) for h in before]
@@ -184,7 +184,7 @@ def test_a_new_price_list_encodes_nothing(kind, shop, photos, tmp_path, capsys, 
     search(kind, tmp_path, "--text", "red", "--labels", "price_eur")
     shown = capsys.readouterr().out
     assert "price_eur" in shown and "colour" not in shown
-    with pytest.raises(ErnError, match="no column of the index named 'price'; Did you mean 'price_eur'"):
+    with pytest.raises(ErnError, match="no column of the index named 'price'. Did you mean 'price_eur'"):
         search(kind, tmp_path, "--text", "red", "--labels", "price")
     with pytest.raises(ErnError, match="must end in a kind of picture"):
         search(kind, tmp_path, "--text", "red", "--grid", str(tmp_path / "grid.xyz"))
@@ -283,7 +283,7 @@ def test_a_table_that_does_not_fit_gets_a_warning(shop, photos, tmp_path, capsys
         assert f"column price holds texts, such as '{odd}'" in output and output.count(" holds texts") == 1
     (tmp_path / "twice.csv").write_text("id,price\n1,3\n2,4\n1,5\n")
     assert read_rows(tmp_path / "twice.csv", "id")["1"] == {"price": 5.0}
-    assert "1 value of id in more than one row, such as 1. The last row counts" in capsys.readouterr().err
+    assert "1 value of id in more than one row, such as 1. The last row is used" in capsys.readouterr().err
     index("info", "folder", tmp_path)
     assert "price (1 text)" in capsys.readouterr().out
     assert search("folder", tmp_path, "--text", "red", "--where", "price < 20") == [[]]

@@ -220,7 +220,7 @@ async function upload(file) {
   if (file.size > limits.upload) {
     const size = (file.size / 1e6).toFixed(1);
     const limit = limits.upload / 1e6;
-    return showProblem(`The file has ${size} MB. The limit is ${limit} MB. Make the image smaller first.`);
+    return showProblem(`The file is ${size} MB. The limit is ${limit} MB. Make the image smaller first.`);
   }
   $("status").textContent = "Uploading…";
   setBusy(true);
@@ -288,7 +288,7 @@ function hitTile(hit, index) {
   const action = { type: "button", tabIndex: index ? -1 : 0 };
   const like = make("button", { ...action, textContent: "Like this, but…", onclick: pick.onclick });
   const why = make("button", { ...action, className: "explain", textContent: "Why?", onclick: () => explain(hit) });
-  why.setAttribute("aria-label", `Why ${name}?`);
+  why.setAttribute("aria-label", `Why is ${name} a result?`);
   const actions = make("div", { className: "actions" }, like, why);
   return make("li", { className: "tile", data: { name: hit.name } }, pick, rank, facts, actions);
 }
@@ -437,7 +437,7 @@ function cropView(why, hit, reference) {
     choice.append(make("button", { type: "button", textContent, aria: { pressed: side === 3 }, onclick }));
   }
   show(3);
-  return [make("h3", { textContent: "Where the model looks (1 is an even share)" }), choice, pair];
+  return [make("h3", { textContent: "Where the model looks (1 is the average weight)" }), choice, pair];
 }
 
 function explanation(why, hit, { reference, text }) {
@@ -445,7 +445,7 @@ function explanation(why, hit, { reference, text }) {
   if (reference) parts.push(["photo", why.image]);
   if (text) parts.push(["text", why.text]);
   const sum = `The score of ${why.score.toFixed(3)} is the sum of these parts: `
-    + "the score of an empty search, and what your photo and your text add.";
+    + "the baseline (the score of an empty search), and what your photo and your text add.";
   const elements = [make("p", { className: "sum quiet", textContent: sum }), bars(parts)];
   if (why.words.length) {
     elements.push(make("h3", { textContent: "How much the score drops without each word" }), bars(why.words));
@@ -459,11 +459,11 @@ async function explain(hit) {
   const opener = document.activeElement;
   const body = $("why-body");
   const dialog = $("why");
-  $("why-title").textContent = `Why ${shortName(hit.name)}?`;
+  $("why-title").textContent = `Why is ${shortName(hit.name)} a result?`;
   body.replaceChildren(make("p", { className: "wait quiet", textContent: "Explaining…", role: "status" }));
   dialog.onclose = () => {
     dialog.dataset.of = "";
-    if (document.activeElement === document.body) opener?.focus?.(); // the event may come after the focus has moved on
+    if (document.activeElement === document.body) opener?.focus?.(); // the focus may already have moved elsewhere
   };
   dialog.dataset.of = hit.name;
   if (!dialog.open) dialog.showModal();
@@ -520,7 +520,7 @@ function listenToForm() {
 }
 
 function listenToDrops() {
-  let depth = 0; // elements that the drag has entered and not left
+  let depth = 0; // number of elements that the drag has entered but not left
   const isFile = (event) => event.dataTransfer?.types.includes("Files");
   const setDepth = (value) => {
     depth = Math.max(0, value);
