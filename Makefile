@@ -1,12 +1,13 @@
-# make demo | app | test | coverage | test-all | test-lowest | lab | docs: each first builds .venv, again only if settings.ini or setup.py has changed.
+# Each target first installs what it needs into .venv. It installs again only if settings.ini or setup.py has changed.
 PYTHON ?= python3
 VENV   = .venv
 BIN    = $(VENV)/bin
+# Tutorials that make test skips and make test-all runs
 SLOW   = 0[2347]_(inside|all_methods|catalogue|extending)
 PIP    = $(BIN)/python -m pip --disable-pip-version-check
-NEW    = import sys; sys.exit(None if sys.version_info >= (3, 10) else "error: this is Python %d.%d, but 3.10 or newer is needed. Choose another one: make demo PYTHON=python3.12" % sys.version_info[:2])
+CHECK  = import sys; sys.exit(None if sys.version_info >= (3, 10) else "error: this is Python %d.%d, but 3.10 or newer is needed. Choose another one: make demo PYTHON=python3.12" % sys.version_info[:2])
 
-# Always keep compiled modules: without them, importing torch and open_clip takes 20 seconds instead of 8.
+# Always keep compiled modules (.pyc): without them, importing torch and open_clip takes 20 seconds instead of 8.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo app test coverage test-all test-lowest lab docs clean
@@ -17,12 +18,12 @@ $(VENV)/.installed-app: EXTRAS = [app,milvus]
 $(VENV)/.installed-docs: EXTRAS = [docs]
 $(VENV)/.installed-dev: EXTRAS = [dev]
 $(VENV)/.installed $(VENV)/.installed-app $(VENV)/.installed-docs $(VENV)/.installed-dev: settings.ini setup.py
-	@{ test -x $(BIN)/pip && $(BIN)/python -c '$(NEW)' 2>/dev/null; } || { $(PYTHON) -c '$(NEW)' && $(PYTHON) -m venv --clear $(VENV); }
-	@echo "installing torch and the other requirements into $(VENV); this takes some minutes the first time"
+	@{ test -x $(BIN)/pip && $(BIN)/python -c '$(CHECK)' 2>/dev/null; } || { $(PYTHON) -c '$(CHECK)' && $(PYTHON) -m venv --clear $(VENV); }
+	@echo "installing torch and the other requirements into $(VENV); this takes a few minutes the first time"
 	$(PIP) install --quiet --no-compile -e ".$(EXTRAS)"
 	@touch $(VENV)/.installed $@
 
-demo: $(VENV)/.installed  ## install, draw garments, train FashionERN and show its results (4 to 7 minutes on 2 cores)
+demo: $(VENV)/.installed  ## install, draw garments, train FashionERN and show its results (4 to 7 minutes on two cores)
 	$(BIN)/ern_demo
 
 app: $(VENV)/.installed-app  ## open the search page with the demo's garments (after make demo; builds the index the first time)
@@ -34,7 +35,7 @@ OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --skip_file_re '^[_.]|^$(SLOW)
 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 endef
 
-test: $(VENV)/.installed-dev  ## install the development extras and run all checks: lint, types, notebooks, tests (pytest's summary comes last)
+test: $(VENV)/.installed-dev  ## install the development extras and run all checks: export, lint, types, notebooks, tests (pytest's summary comes last)
 	$(BIN)/python tests/check_in_step.py
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -42,7 +43,7 @@ test: $(VENV)/.installed-dev  ## install the development extras and run all chec
 
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage
 coverage: export COVERAGE_SOURCE := $(CURDIR)/fashionern
-coverage: $(VENV)/.installed-dev  ## measure which lines of the package notebooks and tests run; fails below 90 %
+coverage: $(VENV)/.installed-dev  ## measure which lines of the package are run by notebooks and tests; fails below 90 %
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 $(BIN)/coverage run tests/run_notebooks.py --n_workers 2 --skip_file_re '^[_.]|^$(SLOW)'
 	$(BIN)/coverage combine
@@ -60,8 +61,8 @@ test-lowest:  ## run notebooks and tests in a separate environment with the lowe
 lab: $(VENV)/.installed-dev  ## open the first tutorial in JupyterLab
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/tutorials/01_garments.ipynb
 
-docs: $(VENV)/.installed-docs  ## build the documentation from notebooks and README: _docs/index.html, readable without server or network
+docs: $(VENV)/.installed-docs  ## build the documentation from README, guides and notebooks: _docs/index.html, readable without a server or network
 	$(BIN)/python docs/build.py
 
-clean:  ## remove the environment and build products; drawn data and runs are kept
+clean:  ## remove the environments and build products; drawn data and runs are kept
 	rm -rf $(VENV) .venv-lowest .lowest.txt build dist *.egg-info _docs _proc .coverage .coverage.* .mypy_cache .ruff_cache

@@ -16,8 +16,8 @@ class Entry:
 
     kind: str  # the directive: 'function', 'class', 'method', 'property'
     name: str  # the name; 'Class.method' for a member
-    signature: str  # '(x: Tensor, k: int = 5) -> Tensor', or nothing
-    options: list[str] = field(default_factory=list)  # of the directive, such as ':classmethod:'
+    signature: str  # '(x: Tensor, k: int = 5) -> Tensor', or empty
+    options: list[str] = field(default_factory=list)  # options of the directive, such as ':classmethod:'
     text: str = ""  # the docstring
     parameters: dict[str, str] = field(default_factory=dict)  # name → description
     returns: str = ""
@@ -26,10 +26,10 @@ class Entry:
 
 def entries(source: str) -> list[Entry]:
     "Entries of the public functions and classes that a cell defines."
-    said = comments(source)
-    made = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    nodes = [n for n in ast.parse(source).body if isinstance(n, made) and not n.name.startswith("_")]
-    return [_class(n, said) if isinstance(n, ast.ClassDef) else _function(n, said) for n in nodes]
+    notes = comments(source)
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    nodes = [n for n in ast.parse(source).body if isinstance(n, kinds) and not n.name.startswith("_")]
+    return [_class(n, notes) if isinstance(n, ast.ClassDef) else _function(n, notes) for n in nodes]
 
 
 def only_imports(source: str) -> bool:
@@ -47,7 +47,7 @@ def comments(source: str) -> dict[int, str]:
 
 
 def _arguments(node: Function) -> Iterator[tuple[ast.arg, int]]:
-    "Each argument with the line on which its default ends, or the argument itself without one."
+    "Each argument and the line on which it ends, including its default."
     a = node.args
     plain = [*a.posonlyargs, *a.args]
     defaults = [None] * (len(plain) - len(a.defaults)) + list(a.defaults)
@@ -56,15 +56,16 @@ def _arguments(node: Function) -> Iterator[tuple[ast.arg, int]]:
         yield arg, (default or arg).end_lineno
 
 
-def _function(node: Function, said: dict[int, str], owner: str = "") -> Entry:
+def _function(node: Function, notes: dict[int, str], owner: str = "") -> Entry:
     marks = {ast.unparse(d).split(".")[-1] for d in node.decorator_list}
-    by_line = {line: arg.arg for arg, line in _arguments(node) if line != node.lineno}  # the last argument of a line
+    # if several arguments share a line, its comment describes the last one
+    argument_on = {line: arg.arg for arg, line in _arguments(node) if line != node.lineno}
     end = node.returns.end_lineno if node.returns else 0
     entry = Entry(
         "function", node.name, _signature(node, bool(owner) and "staticmethod" not in marks), text=_text(node)
     )
-    entry.parameters = {name: said[line] for line, name in by_line.items() if line in said}
-    entry.returns = said.get(end, "") if end != node.lineno and end not in by_line else ""
+    entry.parameters = {name: notes[line] for line, name in argument_on.items() if line in notes}
+    entry.returns = notes.get(end, "") if end != node.lineno and end not in argument_on else ""
     if owner:
         entry.kind, entry.name = "method", f"{owner}.{node.name}"
         entry.options = [f":{m}:" for m in ("classmethod", "staticmethod") if m in marks]
@@ -81,18 +82,19 @@ def _signature(node: Function, bound: bool) -> str:
     return f"({ast.unparse(a)})" + (f" -> {ast.unparse(node.returns)}" if node.returns else "")
 
 
-def _class(node: ast.ClassDef, said: dict[int, str]) -> Entry:
+def _class(node: ast.ClassDef, notes: dict[int, str]) -> Entry:
     methods = [n for n in node.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
     fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and not n.target.id.startswith("_")]
     entry = Entry("class", node.name, "", text=_text(node))
-    entry.members = [_function(m, said, node.name) for m in methods if not m.name.startswith("_")]
+    entry.members = [_function(m, notes, node.name) for m in methods if not m.name.startswith("_")]
     init = next((m for m in methods if m.name == "__init__"), None)
     if init:
-        made = _function(init, said, node.name)
-        entry.signature, entry.parameters = made.signature.split(" -> ")[0], made.parameters
+        constructor = _function(init, notes, node.name)
+        entry.signature = constructor.signature.split(" -> ")[0]
+        entry.parameters = constructor.parameters
     elif _is_record(node):
         entry.signature = f"({', '.join(_field(f) for f in fields)})"
-        entry.parameters = {f.target.id: said[f.end_lineno] for f in fields if f.end_lineno in said}
+        entry.parameters = {f.target.id: notes[f.end_lineno] for f in fields if f.end_lineno in notes}
     return entry
 
 
@@ -106,8 +108,8 @@ def _field(node: ast.AnnAssign) -> str:
     value: Optional[ast.expr] = node.value
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
         given = {k.arg: k.value for k in value.keywords}
-        made = given.get("default_factory")
-        value = ast.Call(made, [], []) if isinstance(made, ast.Name) else given.get("default", ast.Constant(...))
+        factory = given.get("default_factory")
+        value = ast.Call(factory, [], []) if isinstance(factory, ast.Name) else given.get("default", ast.Constant(...))
     return f"{node.target.id}: {ast.unparse(node.annotation)}" + (f" = {ast.unparse(value)}" if value else "")
 
 

@@ -20,7 +20,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
 nb_render_markdown_format = "myst"  # Markdown tables in outputs
-nb_ipywidgets_js = {}  # would be fetched from another host
+nb_ipywidgets_js = {}  # they would be fetched from another host
 nb_merge_streams = True
 python_maximum_signature_line_length = 88
 add_module_names = False
@@ -34,7 +34,7 @@ pygments_style, pygments_dark_style = "friendly", "github-dark"
 
 
 def by_short_name(app, env, node, contnode):
-    "A type in a signature stands there by its bare name: find the module that defines it, if only one does."
+    "Resolve the bare name of a type in a signature, if exactly one module defines it."
     name = node.get("reftarget", "")
     if node.get("refdomain") != "py" or "." in name:
         return None
@@ -50,7 +50,7 @@ def by_short_name(app, env, node, contnode):
 
 
 def mathml(node: nodes.Element, block: bool) -> str:
-    "A formula in MathML, which browsers draw; brackets grow without \\big, and fractions need braces."
+    "A formula in MathML. \\big is dropped, as MathML brackets grow by themselves; \\frac12 gets the braces it needs."
     plain = re.sub(r"\\[bB]igg?(?![a-z])", "", node.astext())
     return tex2mathml(re.sub(r"\\[td]?frac(\d)(\d)", r"\\frac{\1}{\2}", plain), as_block=block)
 

@@ -1,8 +1,8 @@
-"""Write the figures of README and guides between marks, from files that commands produced.
+"""Write the tables of README and guides between their markers, from files that commands wrote.
 
-python docs/figures.py                               write every marked block from the files as they are
-python docs/figures.py --demo runs/demo              after make demo: take its figures and its picture
-python docs/figures.py --methods runs/methods …      after ern_methods or ern_ablate: take their rows into the table
+python docs/figures.py                               rewrite every marked block from the current files
+python docs/figures.py --demo runs/demo              after make demo: use its figures and its picture
+python docs/figures.py --methods runs/methods …      after ern_methods or ern_ablate: add their rows to the table
 python docs/figures.py --check                       write nothing; status 1 if a block differs from its file
 """
 
@@ -35,7 +35,7 @@ PEERS = (
     "cala",
     "dqu-cir",
 )
-LABELS = {"published": "reference"}  # names of ways in the benchmark's file → in the table
+LABELS = {"published": "reference"}  # implementation in benchmark.json → its label in the table
 OURS = "fashionern@mask_padding,by_place,gate_noise=0.3"
 SHORT = (
     OURS,
@@ -64,7 +64,7 @@ def table(heads: list[str], rows: list[list[str]], left: int = 1) -> str:
 
 
 def spread(
-    values: list[float],  # mean, then the deviation if there are several seeds
+    values: list[float],  # mean, then the standard deviation if there are several seeds
     digits: int = 1,
     sign: str = "",
 ) -> str:
@@ -76,12 +76,12 @@ def dominance(of: dict[str, list[float]]) -> list[str]:
 
 
 def demo() -> str:
-    "The demo's table under a line that states what was ranked."
+    "The demo's table, below a line that says what was ranked."
     made = read(RESULTS / "demo.json")
     counts = made["counts"]
     queries = {count["queries"] for count in counts.values()}
     gallery = {count["gallery"] for count in counts.values()}
-    assert len(queries) == len(gallery) == 1, "the line below describes categories of one size"
+    assert len(queries) == len(gallery) == 1, "the summary needs categories of equal size"
     about = (
         f"{made['pictures']:,} drawn images; protocol `{made['protocol']}`, "
         f"{queries.pop():,} queries over {gallery.pop():,} images "
@@ -101,7 +101,7 @@ def demo() -> str:
 
 
 def take_demo(run: Path) -> None:
-    "A finished run of the demo → demo.json and demo.png."
+    "Write demo.json and demo.png from a finished run of the demo."
     from PIL import Image
 
     config, results = read(run / "config.json"), read(run / "results.json")
@@ -154,27 +154,29 @@ def catalogue_rows(rows: list[dict]) -> str:
 
 
 def points(first: dict, second: dict, recall: str = "R@10") -> str:
-    "How far the first row is from the second."
+    "The difference between two rows, such as '1.2 points above'."
     by = first["figures"][recall][0] - second["figures"][recall][0]
     return f"{abs(by):.1f} points {'above' if by >= 0 else 'below'}"
 
 
 def catalogue() -> str:
-    "The rows a newcomer needs, under a summary of what they say."
+    "The most important rows, below a summary of what they show."
     made = read(RESULTS / "catalogue.json")
     rows = made["rows"]
     ours = named(rows, OURS)
     best = max((named(rows, peer) for peer in PEERS), key=lambda row: row["figures"]["R@10"][0])
     without, plain = (named(rows, model) for model in SHORT[1:3])
     longer = next((row for row in rows if (row["model"], row["variant"]) == (best["model"], "4 epochs")), None)
-    fair = f"`{best['model']}` trained on as many triplets as both stages of FashionERN"
-    more = f" ({points(ours, longer)} {fair})" if longer else ""
+    more = ""
+    if longer:
+        same_work = f"`{best['model']}` trained on as many triplets as both stages of FashionERN"
+        more = f" ({points(ours, longer)} {same_work})"
     summary = (
-        f"{ranked(made)} FashionERN (with padding masked, crops identified by their place, "
-        f"and random gates in some training samples) is {points(ours, named(rows, 'combiner'))} CLIP4Cir's Combiner "
-        f"in R@10 and {points(ours, best)} the best other method, `{best['model']}`{more}. "
+        f"{ranked(made)} FashionERN with `mask_padding`, `by_place` and `gate_noise=0.3` "
+        f"is {points(ours, named(rows, 'combiner'))} CLIP4Cir's Combiner in R@10 and "
+        f"{points(ours, best)} the best peer, `{best['model']}`{more}. "
         f"The same model without TME is {points(without, ours)} it; "
-        f"without TME and with the published gates, it is {points(plain, ours)}."
+        f"without TME and with the published gates it is {points(plain, ours)} it."
     )
     return f"{summary}\n\n{catalogue_rows([named(rows, model) for model in SHORT])}"
 
@@ -210,13 +212,13 @@ def catalogue_all() -> str:
 
 
 def take_methods(run: Path) -> None:
-    "Put the rows of a finished ern_methods or ern_ablate into catalogue.json; each replaces the row of its name."
+    "Add the rows of a finished ern_methods or ern_ablate to catalogue.json; each replaces the row of the same name."
     config = read(run / "config.json")
     outcomes = read(run / "methods.json")
     made = read(RESULTS / "catalogue.json")
     if other := {o["protocol"] for o in outcomes} - {made["protocol"]}:
         sys.exit(
-            f"{run} was ranked under {', '.join(sorted(other))}, the table under {made['protocol']}. "
+            f"{run} was ranked under {', '.join(sorted(other))}, but the table under {made['protocol']}. "
             "One table cannot hold two protocols."
         )
     rows = {(r["model"], r["variant"]): r for r in made["rows"]}
@@ -233,10 +235,10 @@ def take_methods(run: Path) -> None:
 
 
 def row_of(
-    outcomes: list[dict],  # of one row, a seed each
+    outcomes: list[dict],  # of one row, one per seed
     config: dict,  # of the run
 ) -> dict:
-    "Mean and sample deviation over the seeds, the shortest time, and the command that reproduces the row."
+    "Mean and sample standard deviation over the seeds, the shortest time, and the command for this row."
     sys.path.insert(0, str(ROOT))
     from fashionern.models.registry import MODELS, parse_model
     from fashionern.training.comparison import ablation_rows
@@ -322,7 +324,7 @@ def published() -> str:
 
 
 def speed() -> str:
-    "Each measured path next to its floor and the way it is compared with."
+    "Each fast path, compared with its floor and with the reference implementation."
     made = read(RESULTS / "benchmark.json")
     rows = []
     for c in made["cases"]:
@@ -341,7 +343,7 @@ def speed() -> str:
                 f"{c['section']}: {c['what']}",
                 f"{rate:,.0f} {c['unit']}/s",
                 floor,
-                others[0] or (others[1] and f"{others[1]}, as a whole batch"),
+                others[0] or (others[1] and f"{others[1]} (against the whole batch)"),
                 memory,
             ]
         )
@@ -374,7 +376,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    "A page with every marked block written from its file."
+    "The page's text with every marked block rewritten from its file."
     return BLOCK.sub(lambda m: f"{m[1]}\n{BLOCKS[m[2]]()}\n\n{m[3]}", text)
 
 

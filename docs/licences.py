@@ -12,7 +12,7 @@ FREE = {  # licences accepted in a package's own statement, by SPDX identifier
     "LLVM-exception", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Python-2.0", "Unlicense", "Zlib",
 }  # fmt: skip
 OF_NVIDIA = "NVIDIA's own terms (CUDA libraries that come with the GPU builds of torch)"
-WORDS = {  # wordings of older packages
+WORDS = {  # licence names in older packages → SPDX identifier
     "Apache Software License": "Apache-2.0",
     "Apache License, Version 2.0": "Apache-2.0",
     "Apache 2.0": "Apache-2.0",
@@ -43,21 +43,21 @@ def needed(requirements: str) -> dict[str, tuple[str, str]]:
 
 
 def licence(metadata) -> str:
-    "A package's own statement: SPDX expression, classifiers or text, as SPDX if it is one of `WORDS`."
+    "The licence a package states, as an SPDX expression, classifiers or text; `WORDS` gives the SPDX name."
     name = metadata["Name"].lower()
     if name.startswith(("nvidia-", "cuda-toolkit")):
         return OF_NVIDIA
-    told = [c.rsplit(" :: ", 1)[-1] for c in metadata.get_all("Classifier", []) if c.startswith("License ::")]
+    classifiers = [c.rsplit(" :: ", 1)[-1] for c in metadata.get_all("Classifier", []) if c.startswith("License ::")]
     text = (
         metadata.get("License-Expression")
-        or " AND ".join(WORDS.get(t, t) for t in told)
+        or " AND ".join(WORDS.get(c, c) for c in classifiers)
         or (metadata.get("License") or "").partition("\n")[0].strip()
     )
     return WORDS.get(text, text) or "not stated"
 
 
 def outside(licence: str) -> set[str]:
-    "Parts of a licence that are not in `FREE`; alternatives count only if none of them is."
+    "Parts of a licence that are not in `FREE`; of alternatives (OR), one in `FREE` is enough."
     if licence == OF_NVIDIA:
         return set()
     parts = re.split(r"\s+(?:AND|WITH)\s+", re.sub(r"\(([^()]*)\)", r"\1", licence))
@@ -65,7 +65,7 @@ def outside(licence: str) -> set[str]:
 
 
 def requirements() -> str:
-    "Run-time requirements: the package's own and those of the extras for the page and Milvus."
+    "Run-time requirements: those of the package and of its extras `app` and `milvus`."
     config = ConfigParser(delimiters=["="])
     config.read(ROOT / "settings.ini", encoding="utf-8")
     return " ".join(config["DEFAULT"][k] for k in ("requirements", "app_requirements", "milvus_requirements"))

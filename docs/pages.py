@@ -1,4 +1,4 @@
-"""Turn README, guides, dataset notes and notebooks into pages for Sphinx, with the committed outputs."""
+"""Turn README, guides, dataset notes and notebooks, with their committed outputs, into pages for Sphinx."""
 
 import json
 import os
@@ -49,7 +49,7 @@ class Pages:
         self.names = self._names()
 
     def write(self) -> None:
-        "Write all pages; what was in the folder is deleted."
+        "Write all pages; the folder's previous content is deleted."
         if self.out.exists():
             shutil.rmtree(self.out)
         self.out.mkdir(parents=True)
@@ -67,7 +67,7 @@ class Pages:
         self._write("index", front + toctree(top))
 
     def _listings(self) -> None:
-        "One page a section, with the sentence of each of its pages."
+        "Write one page per section, with the summary of each page in it."
         self._listing(GUIDES, {guide_name(path): read(path) for path in self.guides})
         self._listing(DATASETS, {f"dataset-{name}": read(path) for name, path in self.dataset_notes.items()})
         for title, folders in SECTIONS.items():
@@ -77,10 +77,10 @@ class Pages:
     def prose(
         self,
         text: str,  # Markdown
-        folder: Path,  # where its links start
+        folder: Path,  # folder that its links are relative to
         page: str = "",  # path of the page it is written to, without suffix
     ) -> str:
-        "The same text with links to pages of the site, and names in backticks linked to their API entries."
+        "The text with links to pages of the site, and with names in backticks linked to their API entries."
         parts = FENCE.split(text)
         parts[::2] = [self._linked(part, folder, page) for part in parts[::2]]
         return "".join(parts)
@@ -93,7 +93,7 @@ class Pages:
         return "\n".join(lines)
 
     def _reference(self, found: re.Match, page: str) -> str:
-        "A name in backticks as a reference, where it can mean one thing only."
+        "A name in backticks, as a reference if it is unambiguous."
         name = found[1].removesuffix("()")
         notebook = name.removeprefix("nbs/").removesuffix(".ipynb")
         if notebook in self.notebooks:
@@ -102,7 +102,7 @@ class Pages:
         return f"{{py:obj}}`{found[1]} <{full}>`" if full else found[0]
 
     def _target(self, folder: Path, target: str, page: str) -> str:
-        "A link of the repository → a link of the site; a file that is no page is copied next to the pages."
+        "A link in the repository → a link in the site; a file that is not a page is copied next to the pages."
         path, _, anchor = target.partition("#")
         place = Path(os.path.relpath((folder / path).resolve(), ROOT)).as_posix()
         end = f"#{anchor}" if anchor else ""
@@ -115,7 +115,7 @@ class Pages:
         return target  # a dead link, which Sphinx reports
 
     def _page_of(self, place: str) -> Optional[str]:
-        "The page that shows this file or folder of the repository; None where there is none."
+        "The page for this file or folder of the repository; None if there is none."
         pages = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
         pages["data_scripts"] = f"{slug(DATASETS)}.md"
         pages |= {"nbs/tutorials": "tutorials.md", "docs/guides": f"{slug(GUIDES)}.md"}
@@ -127,7 +127,7 @@ class Pages:
         return pages.get(place)
 
     def _names(self) -> dict[tuple[str, str], str]:
-        "(module, name) → full name; ('', name) where only one module defines it."
+        "(module, name) → full name; also ('', name) if only one module defines it."
         found: dict[tuple[str, str], str] = {}
         for name, module in self.modules.items():
             for entry in exported_entries(self.notebooks[name]):
@@ -154,7 +154,7 @@ class Pages:
         path.write_text(json.dumps(page), encoding="utf-8")
 
     def _source_links(self, name: str) -> str:
-        "Links under a page's title: its module, and the notebook and the module to download."
+        "Markup below a page's title: its module's name, and links to download notebook and module."
         module = self.modules[name]
         offered = {f"{name}.ipynb": NOTEBOOKS / f"{name}.ipynb"}
         if module:
@@ -197,14 +197,14 @@ class Pages:
         return f"{':' * colons}{{py:{entry.kind}}} {entry.name}{entry.signature}\n{body}\n{':' * colons}\n"
 
     def _plain(self, text: str, page: str) -> str:
-        "Text of a docstring or comment, in which only backticks have a meaning."
+        "Text of a docstring or comment, escaped so that only backticks keep their meaning."
         parts = re.split(r"(`[^`]*`)", text)
         parts[::2] = [re.sub(r"([\\*_\[\]<>${}#|~])", r"\\\1", part) for part in parts[::2]]
         parts[1::2] = [CODE.sub(lambda found: self._reference(found, page), part) for part in parts[1::2]]
         return "".join(parts)
 
     def _listing(self, title: str, pages: dict[str, str]) -> None:
-        "A section's page: each of its pages with its sentence."
+        "Write a section's page: a link to each of its pages, with its summary."
         rows = []
         for name, text in pages.items():
             suffix = "ipynb" if name in self.notebooks else "md"
@@ -237,7 +237,7 @@ def guide_name(path: Path) -> str:
 
 
 def relative(target: str, page: str) -> str:
-    "The way from a page to another file of the site."
+    "The relative path from a page to another file of the site."
     return Path(os.path.relpath(target, folder_of(page) or ".")).as_posix()
 
 
@@ -275,7 +275,7 @@ def shown(notebook: dict) -> list[dict]:
 
 
 def imports_joined(cells: list[dict]) -> list[dict]:
-    "Cells of imports that follow one another, joined into one."
+    "The cells, with consecutive import cells joined into one."
     joined: list[dict] = []
     for cell in cells:
         if joined and is_bare_import(joined[-1]) and is_bare_import(cell):
@@ -310,7 +310,7 @@ def heading(text: str) -> str:
 
 
 def sentence(text: str) -> str:
-    "What a page says about itself: the quote under its title, or the first sentence of its first paragraph."
+    "A page's summary: the block quote under its title, or the first sentence of its first paragraph."
     body = text.split("\n", 1)[1].strip().split("\n\n", 1)[0]
     if body.startswith(">"):
         return " ".join(line.lstrip("> ") for line in body.splitlines())

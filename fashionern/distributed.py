@@ -40,10 +40,10 @@ class World:
         total: int,  # global batch size
         flag: str = "--batch-size",  # where the user gave it, for the error
     ) -> int:
-        "The batch size of each rank; raises `ErnError` unless all ranks get the same."
+        "The batch size of each rank; raises `ErnError` unless it is the same for all ranks."
         if total % self.size or total < self.size:
             raise ErnError(
-                f"{flag} {total} cannot be shared by {self.size} processes. "
+                f"{flag} {total} cannot be divided evenly among {self.size} processes. "
                 f"Give a multiple of {self.size}."
             )
         return total // self.size
@@ -79,7 +79,7 @@ class World:
         return total.item() / self.size
 
     def align_buffers(self, module: nn.Module) -> None:
-        "Copy rank 0's buffers to every rank; gradients synchronise only parameters."
+        "Copy rank 0's buffers to every rank; the gradient all-reduce synchronises only parameters."
         if self.size > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
@@ -144,7 +144,7 @@ def restarts() -> int:
 class BatchNorm(nn.BatchNorm1d):
     "Batch norm of (B, C) or (B, C, D) with statistics over all ranks of `world` in training."
 
-    world: World = World()  # `norm_over` sets another
+    world: World = World()  # set by `norm_over`
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.world.size == 1:

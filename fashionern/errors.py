@@ -31,16 +31,16 @@ def escape_markup(text: object) -> str:
 
 
 def is_valid_text(value: Any) -> bool:
-    "Whether this is a string that UTF-8 can encode, without lone surrogates, which JSON can spell."
+    "Whether this is a string without lone surrogates, which JSON allows but UTF-8 cannot encode."
     return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 # %% ../nbs/00_errors.ipynb #73e1bb8d
 MAX_MESSAGE_LENGTH = 4_000  # characters
-_WORKER_ERROR = f"\n{__name__}.ErnError: "  # begins the last line of a worker's traceback
+_WORKER_ERROR = f"\n{__name__}.ErnError: "  # start of the last line of a worker's traceback
 
 
 def _shorten(text: str, length: int) -> str:
-    "The text, with its middle left out where it is longer than `length`."
+    "The text, with its middle left out if it is longer than `length`."
     if len(text) <= length:
         return text
     return f"{text[: length // 2]} … {text[3 - length // 2 :]}"
@@ -88,12 +88,12 @@ def exit_on_error() -> Iterator[None]:
         try:
             yield
         finally:
-            sys.stdout.flush()  # later, Python would print its own message about a closed pipe
+            sys.stdout.flush()  # now, because at exit Python would print its own message about a closed pipe
     except ErnError as e:
         say(f"[bold red]error:[/] {escape(str(e))}")
         sys.exit(2)
     except KeyboardInterrupt:
-        say("\nStopped. Finished work is kept. To resume, repeat the command, with --resume if it has it.")
+        say("\nStopped. Finished work is kept. To resume, repeat the command, with --resume if it has that flag.")
         sys.exit(130)
     except BrokenPipeError:
         _exit_if_stdout_is_closed()

@@ -17,12 +17,12 @@ CROPS = 13  # P: four quarters row by row, then nine ninths row by row
 # %% ../nbs/03_records.ipynb #a4288dc0
 @dataclass(frozen=True)
 class Triplet:
-    "One composed query: `reference`, changed as `captions` say, should retrieve any of `targets`."
+    "One composed query: `reference`, changed as `captions` say, should retrieve one of `targets`."
 
     reference: str  # image name
     targets: tuple[str, ...]  # names of all target images; empty where they are not published
     captions: tuple[str, ...]  # one or more sentences about the same change
-    category: str = "all"  # the gallery to rank
+    category: str = "all"  # the category whose gallery is ranked
     id: str = ""  # unique within its dataset and split, such as 'dress-17'
     members: tuple[str, ...] = ()  # CIRR's group of similar images
 
@@ -57,7 +57,7 @@ class _TensorRecord:
 # %% ../nbs/03_records.ipynb #766fb892
 @dataclass
 class ImageFeatures(_TensorRecord):
-    "What the image encoder returns for B images; unit length along D."
+    "Output of the image encoder for B images; unit length along D."
 
     embedding: Tensor  # (B, D) global embeddings
     local: Tensor  # (B, P, D) local features of the 13 crops
@@ -65,9 +65,9 @@ class ImageFeatures(_TensorRecord):
 
 @dataclass
 class TextFeatures(_TensorRecord):
-    "What the text encoder returns for B texts; unit length along D."
+    "Output of the text encoder for B texts; unit length along D."
 
     embedding: Tensor  # (B, D) global embeddings, read at the end-of-text token
     tokens: Tensor  # (B, L, D) token features
     mask: Tensor  # (B, L) True for text, False for padding
-    align: Optional[Tensor] = None  # (B, D) TME's prediction of the target; None for a plain CLIP
+    align: Optional[Tensor] = None  # (B, D) TME's prediction of the target; None for plain CLIP

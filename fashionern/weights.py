@@ -43,7 +43,7 @@ def _digest(tensors: dict[str, Tensor], header: dict[str, str]) -> str:
 def save_weights(
     path: str | Path,
     tensors: dict[str, Tensor],
-    **header: str,  # what the file says about itself
+    **header: str,  # more metadata, such as the model's name
 ) -> None:
     "Write tensors and a digest as safetensors, atomically; raises `ErnError` if that fails."
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
@@ -63,7 +63,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             "Check --clip-path or --fusion-model-path, or copy the complete run folder."
         )
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    for key in ("CLIP", "Combiner", "state_dict"):  # files of CLIP4Cir (two) and of open_clip
+    # CLIP4Cir (the first two) and open_clip store the state dict under one of these keys
+    for key in ("CLIP", "Combiner", "state_dict"):
         if isinstance(state, dict):
             state = state.get(key, state)
     if not _are_named_tensors(state):
@@ -97,7 +98,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as safetensors ({e}). "
             "It is cut short or damaged: download or create it again."
         ) from None
-    # the damage may be in the key or in the value
+    # the header itself may be damaged: in the digest's key or in its value
     has_digest = any(k == DIGEST or v.startswith(DIGEST_PREFIX) for k, v in header.items())
     if has_digest and header.get(DIGEST) != _digest(state, header):
         raise DamagedFileError(
@@ -122,7 +123,7 @@ def _read_torch(path: Path) -> Any:
 
 # %% ../nbs/04_weights.ipynb #c6000014
 _OPTIONAL = ("num_batches_tracked", "attn_mask")  # buffers that some files leave out
-_ABOUT_CLIP = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's files
+_ABOUT_CLIP = ("input_resolution", "context_length", "vocab_size")  # settings that OpenAI's files store as tensors
 
 
 def check_state(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:

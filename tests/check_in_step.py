@@ -37,7 +37,7 @@ def main() -> int:
         before = source_files(copy)
         for path in before:
             if path.startswith("fashionern/") and path.endswith(".py") and not path.endswith("__init__.py"):
-                (copy / path).unlink()  # so that a module without a notebook is noticed
+                (copy / path).unlink()  # so that a module without a notebook is reported
         for command in ("nbdev_clean", "nbdev_export"):
             subprocess.run([Path(sys.executable).parent / command], cwd=copy, check=True)
         changed = sorted(path for path in before | source_files(copy) if not is_same(copy, path))

@@ -1,6 +1,7 @@
 """`nbdev_test` for coverage.py: exported cells are compiled with the file name and line numbers of their module.
 
-So a line that a notebook runs counts as a line of the package. `tests/check_in_step.py` ensures that both are the same.
+A line that a notebook runs then counts as covered in the package.
+`tests/check_in_step.py` ensures that notebook and module have the same code.
 """
 
 import ast
@@ -17,7 +18,7 @@ run_cell = CaptureShell.cell
 
 @cache
 def positions() -> dict[str, tuple[str, int]]:
-    "Cell id → the module's file, and the number of lines above the cell in it."
+    "Cell id → its module's file, and the number of lines above the cell in that file."
     found = {}
     for path in (ROOT / "fashionern").rglob("*.py"):
         for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
@@ -38,7 +39,7 @@ class LineShift(ast.NodeTransformer):
 
 
 def run_at_position(shell: CaptureShell, cell: dict, **options: bool) -> None:
-    "Run a cell; an exported one with the file name and line numbers of its module."
+    "Run a cell; an exported cell runs with the file name and line numbers of its module."
     if "export" not in (cell.get("directives_") or {}) or cell.get("id") not in positions():
         return run_cell(shell, cell, **options)
     path, lines = positions()[cell["id"]]

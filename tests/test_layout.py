@@ -1,4 +1,4 @@
-"Rules of the layout: order of packages, order of notebooks within a folder, few modules at the top."
+"Rules of the layout: order of packages, order of notebooks within a folder, few top-level modules."
 
 import ast
 import json

@@ -43,7 +43,7 @@ _COMPOSER_MODULES = (  # each registers its composer; simplest first, then by ye
 for _module in _COMPOSER_MODULES:
     import_module(f"fashionern.models.composers.{_module}")
 
-MODELS = {  # name → slots; any other composer stands for ('clip', composer, 'identity')
+MODELS = {  # name → slots; every other composer's name means ('clip', composer, 'identity')
     "tme-sum": ("tme", "sum", "identity"),
     "dvr": ("clip", "dvr", "refine"),
     "fashionern": ("tme", "dvr", "refine"),
@@ -77,7 +77,7 @@ def parse_model(
 
 # %% ../../nbs/models/01_registry.ipynb #1de45eb3
 def _parse_slots(base: str) -> tuple[str, str, str]:
-    "Text encoder, composer and target head; all three exist."
+    "Text encoder, composer and target head; raises `ErnError` if one does not exist."
     if base in MODELS:
         return MODELS[base]
     slots = ("clip", base, "identity") if base in COMPOSERS else tuple(base.split("+"))
@@ -94,7 +94,7 @@ def _parse_slots(base: str) -> tuple[str, str, str]:
 
 
 def _parse_setting(part: str) -> tuple[str, Any]:
-    "'ask=words' → ('ask', 'words'); a bare name is True; numbers are numbers."
+    "'ask=words' → ('ask', 'words'); a name without a value is True; numbers are parsed."
     key, sign, word = part.strip().partition("=")
     try:
         value = json.loads(word) if sign else True
@@ -113,7 +113,7 @@ def create_model(
     dim: int,  # D of the encoders
     **settings: Any,  # for the parts that take them; those in the name take precedence
 ) -> ComposedRetriever:
-    "The model with fresh weights; raises `ErnError` for an unknown name or setting."
+    "The model with newly initialised weights; raises `ErnError` for an unknown name or setting."
     (text_encoder, composer, head), named = parse_model(name)
     _check_bases(composer, head)
     _check_settings(settings)
@@ -181,14 +181,14 @@ def _trial_inputs() -> tuple[ImageFeatures, TextFeatures, ImageFeatures]:
 
 # %% ../../nbs/models/01_registry.ipynb #53fa9554
 def try_model(name: str) -> None:
-    "Raise `ErnError` if the model cannot be built or cannot score; warn of queries not of unit length."
+    "Raise `ErnError` if the model cannot be built or cannot score; warn if queries are not of unit length."
     model = create_model(name, 8, ffn=8).eval()
     where = f"{type(model.composer).__module__}.{type(model.composer).__qualname__}"
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             query, target = model(*_trial_inputs())
             shape = tuple(model.score(query, target).shape)
-    except Exception as e:  # somebody else's code can raise anything
+    except Exception as e:  # a plugin can raise anything
         reason = f"{type(e).__name__}: {str(e).partition(chr(10))[0]}"
         raise ErnError(
             f"Model {name!r} fails on two trial queries ({reason}). Check forward of {where}."
@@ -200,7 +200,7 @@ def try_model(name: str) -> None:
     length = query.norm(dim=-1).mean().item()
     if model.composer.uses_dot_product and abs(length - 1) > 1e-3:
         print(
-            f"Model {name!r} gives queries of length {length:.2f}, not 1, so its scores are not cosines. "
+            f"Model {name!r} returns queries of length {length:.2f}, not 1, so its scores are not cosines. "
             f"End forward of {where} with F.normalize(…, dim=-1).",
             file=sys.stderr,
         )

@@ -1,4 +1,4 @@
-"What a user can get wrong: each mistake ends with one error message and exit status 2."
+"Mistakes that a user can make: each ends with one error message and exit status 2."
 
 import json
 import os
@@ -230,7 +230,7 @@ def test_wrong_flags_of_ern_eval(error_of, finished, tmp_path, more, words):
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"compare": null}', "[" * 100_000])
-def test_a_damaged_record_of_a_run(error_of, tmp_path, content):
+def test_a_damaged_config_file_of_a_run(error_of, tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     assert "config.json" in error_of(ern_evaluate.main, "--run-dir", tmp_path)
 
@@ -300,7 +300,7 @@ COMMANDS = ("train", "evaluate", "compare", "methods", "ablate", "models", "data
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_closed_pipe_is_not_an_error(name):
-    "`ern_ablate --help | head` when the pipe is closed before anything is written."
+    "`ern_ablate --help | head`, with the pipe closed before anything is written."
     program = f"import sys; from fashionern.cli.{name} import main; sys.argv = ['ern', '--help']; main()"
     reading, writing = os.pipe()
     os.close(reading)
@@ -310,7 +310,7 @@ def test_a_closed_pipe_is_not_an_error(name):
 
 
 def without_torch(command: str, *arguments: str) -> subprocess.CompletedProcess:
-    "Run a command in a process of its own, which fails if torch is imported."
+    "Run a command in its own process, which fails if torch is imported."
     code = f"""import sys
 from fashionern.cli.{command} import main
 sys.argv = {["ern", *arguments]}

@@ -1,4 +1,4 @@
-"Every registered model keeps the same promises, and trains with every loss."
+"Every registered model passes the same checks and trains with every loss."
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def build(name: str, device: str = "cpu"):
 
 
 def without_randomness(model: nn.Module) -> nn.Module:
-    "Training mode without dropout and batch statistics, which differ from eval mode by design."
+    "The model in training mode, without dropout and batch statistics, which differ from eval mode by design."
     model.train()
     for m in model.modules():
         if isinstance(m, nn.Dropout):
@@ -111,11 +111,11 @@ def test_gradients_reach_every_trainable_parameter(name, device):
     target, _ = features(B, device)
     if not any(p.requires_grad for p in model.parameters()):
         return
-    query, answer = model(reference, text, target)
-    loss = F.cross_entropy(100 * model.score(query, answer), torch.arange(B, device=device))
+    query, positive = model(reference, text, target)
+    loss = F.cross_entropy(100 * model.score(query, positive), torch.arange(B, device=device))
     extra = model.auxiliary_loss(reference, text, target)
     (loss if extra is None else loss + extra).backward()
-    no_effect = "self_guided.common.bias"  # published; a softmax cancels what is added to all
+    no_effect = "self_guided.common.bias"  # as published; a constant added to all inputs of a softmax has no effect
     dead = [
         k
         for k, p in model.named_parameters()
@@ -132,8 +132,8 @@ def test_a_batch_of_one_trains(name):
         pytest.skip("the published batch norm needs two queries")
     model = build(name).train()
     reference, text = features(1)
-    query, answer = model(reference, text, reference)
-    assert model.score(query, answer).shape == (1, 1) and query.isfinite().all()
+    query, positive = model(reference, text, reference)
+    assert model.score(query, positive).shape == (1, 1) and query.isfinite().all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -143,14 +143,14 @@ def test_training_differs_only_by_dropout_and_batch_statistics(name):
     model = without_randomness(build(name))
     reference, text = features(B)
     with torch.no_grad():
-        trained, answers = model.encode_query(reference, text), model.encode_target(reference)
+        trained, targets = model.encode_query(reference, text), model.encode_target(reference)
         model.eval()
         assert torch.allclose(model.encode_query(reference, text), trained, atol=1e-5)
-        assert torch.allclose(model.encode_target(reference), answers, atol=1e-5)
+        assert torch.allclose(model.encode_target(reference), targets, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_saved_and_loaded(name, tmp_path):
+def test_a_loaded_model_gives_the_same_embeddings(name, tmp_path):
     model, reference, text = build(name), *features(B)
     with torch.no_grad():
         for p in model.parameters():
@@ -166,7 +166,7 @@ def test_saved_and_loaded(name, tmp_path):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", NAMES)
-def test_bfloat16(name, device):
+def test_scores_in_bfloat16_are_close(name, device):
     model, (reference, text) = build(name, device).eval(), features(B, device)
     exact = model.score(model.encode_query(reference, text), model.encode_target(reference))
     with torch.autocast(device, torch.bfloat16):
@@ -184,18 +184,18 @@ def test_bfloat16(name, device):
     "name",
     [n for n in list_models() if any(p.requires_grad for p in create_model(n, 8, ffn=8).parameters())],
 )
-def test_any_model_with_any_loss(name, loss):
+def test_every_model_trains_with_every_loss(name, loss):
     model, step = build(name).train(), create_loss(loss, D).train()
     reference, text = features(B)
     target, _ = features(B)
     for _ in range(2):  # a memory bank starts empty
         model.zero_grad()
-        query, answer = model(reference, text, target)
+        query, positive = model(reference, text, target)
         value = step(
             Matched(
-                model.score(query, answer),
+                model.score(query, positive),
                 query,
-                answer,
+                positive,
                 reference.embedding,
                 text.embedding,
                 score=model.score,
@@ -209,6 +209,6 @@ def test_any_model_with_any_loss(name, loss):
 
 def test_create_loss_gives_batch_classification():
     model, (reference, text) = build("combiner").eval(), features(B)
-    query, answer = model(reference, text, reference)
-    pairs = Matched(model.score(query, answer), query, answer, reference.embedding, text.embedding)
-    assert torch.allclose(create_loss("batch-classification", D)(pairs), batch_classification(query, answer))
+    query, positive = model(reference, text, reference)
+    pairs = Matched(model.score(query, positive), query, positive, reference.embedding, text.embedding)
+    assert torch.allclose(create_loss("batch-classification", D)(pairs), batch_classification(query, positive))
