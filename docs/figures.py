@@ -274,7 +274,7 @@ def row_of(
     took = [
         round(min(o[stage] for o in outcomes)) for stage in ("stage1_seconds", "seconds")
     ]  # of the seed that other jobs disturbed least
-    said = {
+    row = {
         "model": known,
         "variant": variant,
         "about": about,
@@ -282,7 +282,7 @@ def row_of(
         "figures": figures,
         "parameters": outcomes[0]["parameters"],
     }
-    return said | {"seconds": took, "command": shlex.join(line)}
+    return row | {"seconds": took, "command": shlex.join(line)}
 
 
 def flags(config: dict) -> list[str]:
