@@ -144,7 +144,7 @@ def test_an_entry_has_signature_parameters_and_links(site):
     } <= page.ids
     assert "../../05_distributed.html#fashionern.distributed.BatchNorm" in page.links
     words = " ".join("".join(page.words).split())
-    assert "above it neither side can be shut out" in words and "(B, D), unit length" in words
+    assert "minimum weight of each side; published: 0" in words and "(B, D), unit length" in words
 
 
 def test_pictures_are_shown(site):
