@@ -14,13 +14,13 @@ from typing import Any, Callable, Iterator, Optional
 
 import open_clip
 import torch
+from ..encoders.towers import text_tower
 from open_clip.model import _build_text_tower
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from ..encoders.clip import text_tower
 from ..encoders.tme import TME, TmeSettings
 from ..errors import ErnError, unknown_name
 from .registry import create_model, list_models, parse_model

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from fashionern.data.transforms import Preprocess
-from fashionern.encoders.clip import ClipEncoder, create_clip, load_clip_weights, text_tower
+from fashionern.encoders.clip import ClipEncoder, create_clip, load_clip_weights
 from fashionern.encoders.tme import TME, Encoders, TmeSettings, load_encoders
+from fashionern.encoders.towers import text_tower
 from fashionern.records import CROPS
 
 # a ResNet and a ViT with OpenAI's layout, and two `CustomTextCLIP`
