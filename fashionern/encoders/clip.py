@@ -16,11 +16,11 @@ from typing import Any, Optional
 import open_clip
 import torch
 import torch.nn.functional as F
-from .towers import causal_mask, embed_tokens, ends_at_pooled_token, pool_index, text_features, text_tower
 from torch import Tensor, nn
 
 import fashionern
 from ..data.transforms import VIEW_VERSION, Preprocess
+from .towers import causal_mask, embed_tokens, ends_at_pooled_token, pool_index, text_features, text_tower  # noqa: E501
 from ..errors import ErnError, unknown_name
 from ..records import ImageFeatures, TextFeatures
 from ..weights import check_state, read_weights
