@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import fashionern
 from ..data.transforms import VIEW_VERSION, Preprocess
-from .towers import causal_mask, embed_tokens, ends_at_pooled_token, pool_index, text_features, text_tower
+from .towers import causal_mask, embed_tokens, ends_at_pooled_token, pool_index, text_features, text_tower  # noqa: E501
 from ..errors import ErnError, unknown_name
 from ..records import ImageFeatures, TextFeatures
 from ..weights import check_state, read_weights
