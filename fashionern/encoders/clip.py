@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import fashionern
 from ..data.transforms import VIEW_VERSION, Preprocess
-from .towers import causal_mask, embed_tokens, ends_at_pooled_token, pool_index, text_features, text_tower  # noqa: E501
+from .towers import TextTower, check_transformers, padding_of, text_tower
 from ..errors import ErnError, unknown_name
 from ..records import ImageFeatures, TextFeatures
 from ..weights import check_state, read_weights
@@ -35,7 +35,7 @@ class ClipEncoder(nn.Module):
 
     def __init__(
         self,
-        model: nn.Module,  # open_clip's `CLIP` or `CustomTextCLIP`
+        model: nn.Module,  # open_clip's `CLIP`, `CustomTextCLIP` or `CoCa`
         tokenizer: Any,  # list of texts → (B, L)
         name: str,  # open_clip's model name
         preprocess: Preprocess,  # the transform of this model's images
@@ -47,12 +47,16 @@ class ClipEncoder(nn.Module):
         self.name = name
         self.preprocess = preprocess
         self.quick_gelu = quick_gelu
-        tower = text_tower(model)
-        self.context, self.width = tower.positional_embedding.shape
-        projection = tower.text_projection
-        self.dim = self.width
-        if projection is not None:
-            self.dim = getattr(projection, "out_features", None) or projection.shape[1]
+        self.padding = padding_of(tokenizer)
+        tower = self.tower
+        self.context = tower.context
+        self.width = tower.width
+        self.dim = tower.dim
+
+    @property
+    def tower(self) -> TextTower:
+        "The model's text tower."
+        return text_tower(self.model, self.padding)
 
     @property
     def device(self) -> torch.device:
@@ -80,19 +84,18 @@ class ClipEncoder(nn.Module):
 
     def encode_text(self, tokens: Tensor) -> TextFeatures:
         "(B, L) token ids → text features by CLIP alone."
-        tower = text_tower(self.model)
-        hidden = embed_tokens(tower, tokens)
-        mask = causal_mask(tower, tokens.shape[1])
-        for block in tower.transformer.resblocks:
-            hidden = block(hidden, attn_mask=mask)
-        return text_features(tower, tokens, hidden)
+        tower = self.tower
+        return tower.features(tokens, tower.last_hidden(tokens))
 
     def trim(self, tokens: Tensor) -> Tensor:
         "(B, L) → (B, L'): without the batch's unused padding, unless the tower reads padding."
-        tower = text_tower(self.model)
-        if tower.attn_mask is None or not ends_at_pooled_token(tower):
-            return tokens
-        return tokens[:, : int(pool_index(tower, tokens).max()) + 1]
+        return self.tower.trim(tokens)
+
+    def freeze_unused(self) -> None:
+        "Freeze what neither images nor texts depend on: several ranks wait for every trainable weight's gradient."
+        decoder = getattr(self.model, "text_decoder", None)  # CoCa's, for captions
+        for part in [*self.tower.unused(), *([] if decoder is None else [decoder])]:
+            part.requires_grad_(False)
 
     def image_fingerprint(self) -> str:
         "16 hex digits that identify the image tower's weights and the transform."
@@ -113,6 +116,7 @@ def create_clip(
     name = name.replace("/", "-")  # OpenAI writes ViT-B/16
     if name not in open_clip.list_models():
         raise unknown_name("CLIP model", name, open_clip.list_models())
+    check_transformers(name, open_clip.get_model_config(name))
     if pretrained and not clip_path:
         tags = open_clip.list_pretrained_tags_by_model(name)
         if pretrained not in tags:
