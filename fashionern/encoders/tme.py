@@ -14,11 +14,11 @@ from typing import Any, Optional
 
 import open_clip
 import torch
-from .towers import causal_mask, embed_tokens, text_features, text_tower
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .clip import ClipEncoder, check_size, create_clip
+from .towers import causal_mask, embed_tokens, text_features, text_tower
 from ..errors import ErnError, unknown_name
 from ..records import TextFeatures
 from ..weights import check_state, read_header, read_weights, save_weights

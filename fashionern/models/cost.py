@@ -14,7 +14,6 @@ from typing import Any, Callable, Iterator, Optional
 
 import open_clip
 import torch
-from ..encoders.towers import text_tower
 from open_clip.model import _build_text_tower
 from rich.table import Table
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from ..encoders.tme import TME, TmeSettings
+from ..encoders.towers import text_tower
 from ..errors import ErnError, unknown_name
 from .registry import create_model, list_models, parse_model
 from ..records import CROPS, ImageFeatures, TextFeatures

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
 import torch
-from ..encoders.towers import text_tower
 from PIL import Image
 from torch import Tensor, nn
 
 from ..data.images import load_image
 from ..data.transforms import Preprocess
+from ..encoders.towers import text_tower
 from ..errors import ErnError
 from ..files import write_atomic
 from .composers.base import Composer, TargetHead
