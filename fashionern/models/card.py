@@ -84,7 +84,9 @@ def _parts_table(embedder: Embedder) -> str:
         "composer": type(model.composer).__name__,
         "target head": type(model.target).__name__,
         "settings": settings or "–",
-        "CLIP": clip.name,
+        "encoder": clip.name,
+        "context length": f"{clip.context} tokens",
+        **clip.preprocess.describe(),
         "embedding width D": str(clip.dim),
         "parameters": f"{sum(p.numel() for p in embedder.parameters()):,}",
     }

@@ -140,7 +140,7 @@ def _random_inputs(retriever: Retriever, B: int, side: str) -> dict[str, Tensor]
 # %% ../../nbs/models/05_export.ipynb #241b7a30
 def photo_views(
     images: Sequence[Image.Image | str | Path],  # B images or their paths
-    preprocess: Preprocess,  # `Preprocess(**record["preprocess"])`
+    preprocess: Preprocess,  # `Preprocess.from_dict(record["preprocess"])`
 ) -> Tensor:
     "(B, 14, 3, S, S) bytes: the global view, then the 13 crops."
     loaded = [load_image(image) for image in images]

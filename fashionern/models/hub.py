@@ -66,7 +66,7 @@ class Retriever(Embedder, ModelHubMixin):
             "clip_model_name": clip.name,
             "quick_gelu": clip.quick_gelu,
             "clip_config": open_clip.get_model_config(clip.name),
-            "preprocess": asdict(clip.preprocess),
+            "preprocess": clip.preprocess.as_dict(),
             "tme": None if tme is None else asdict(tme.settings),
             "about": self.about,
         }
@@ -217,10 +217,7 @@ def _build_clip(config: dict, path: Path) -> ClipEncoder:
             f"{path} has D = {config['dim']} and images of {size} pixels, but its CLIP {name} has "
             f"D = {clip.dim} and {clip.preprocess.size} pixels. {_SAVE_AGAIN}"
         )
-    values: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in config["preprocess"].items()
-    }
-    clip.preprocess = Preprocess(**values)
+    clip.preprocess = Preprocess.from_dict(config["preprocess"])
     return clip
 
 

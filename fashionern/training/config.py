@@ -63,6 +63,9 @@ class TrainConfig:
     clip_path: Optional[Path] = None
     """Local encoder weights: CLIP alone, or the encoders.safetensors of stage 1.
     For CLIP alone, --clip-pretrained then only selects the activation function."""
+    preprocess: Literal["targetpad", "encoder", "centred"] = "targetpad"
+    """How images are prepared: targetpad (the paper's: padded to a ratio of 1.25), encoder (the encoder's own),
+    or centred (targetpad with the rounding of earlier versions). A file of stage 1 keeps its own."""
     fusion_model_path: Optional[Path] = None
     "Local weights of composer and target head from which stage 2 starts. Default: random weights."
 

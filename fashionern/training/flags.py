@@ -184,6 +184,10 @@ class EvalConfig:
     With --clip-path it only selects the activation function."""
     clip_path: Optional[Path] = None
     "Encoder weights. Default: the run's."
+    preprocess: Optional[Literal["targetpad", "encoder", "centred"]] = None
+    """How images are prepared, for --clip-path or weights without a run: targetpad (the paper's),
+    encoder (the encoder's own), or centred (targetpad as in earlier versions).
+    Default: as the file of weights records, else the run's, else targetpad."""
     fusion_model_path: Optional[Path] = None
     "Weights of composer and target head of a single model. Default: the run's."
     ffn: Optional[int] = None

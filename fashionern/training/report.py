@@ -64,6 +64,7 @@ def fill_in(cfg: EvalConfig) -> EvalConfig:
         root=cfg.root or record.root,
         clip_model_name=cfg.clip_model_name or record.clip_model_name,
         clip_path=cfg.clip_path or encoder_weights(record.folder),
+        preprocess=cfg.preprocess or (record.preprocess if cfg.clip_path else None),
         ffn=cfg.ffn or record.ffn,
         protocol=cfg.protocol or ((record.protocol,) if record.protocol else ()),
         features_dir=cfg.features_dir or record.features_dir,
@@ -118,7 +119,7 @@ class FinishedRun:
         self.protocols = [protocol.name for protocol in protocols]
         source = (cfg.clip_model_name, cfg.clip_path, cfg.clip_pretrained)
         with world(cfg.device) as ranks:
-            self.encoders = load_encoders(*source, ranks.device)
+            self.encoders = load_encoders(*source, ranks.device, cfg.preprocess)
         load = lambda name: load_trained_model(name, self.encoders, cfg.ffn, self._weights(name))
         self.models = [load(name) for name in cfg.models]
         self.store = extract_features(

@@ -31,7 +31,7 @@ from ..models.retriever import ComposedRetriever
 from .config import TrainConfig
 from .loop import MetricsLog, amp_dtype, gpu_amp
 from .losses import create_loss
-from .record import encoder_weights, is_restart, open_run
+from .record import encoder_weights, is_restart, keep_preprocess, open_run
 from .stages import Banks, tme_settings_of, train_composer, train_tme
 from .warmup import warm_up
 from ..weights import DamagedFileError, read_weights
@@ -126,7 +126,8 @@ def _load_or_warm_up(run: Run, file: Path) -> Encoders:
     set_seed(cfg.seed)
     if "warmup" in cfg.stages and run.is_finished(file):
         return load_encoders(cfg.clip_model_name, file, cfg.clip_pretrained, device)
-    encoders = load_encoders(cfg.clip_model_name, cfg.clip_path, cfg.clip_pretrained, device)
+    source = (cfg.clip_model_name, cfg.clip_path, cfg.clip_pretrained)
+    encoders = load_encoders(*source, device, cfg.preprocess)
     if "warmup" in cfg.stages:
         run.say(f"[bold]warm-up[/]: {cfg.clip_model_name} on descriptions of single images")
         warm_up(encoders.clip, run.data[0], cfg, run.world, run.state_folder("warmup"), run.log)
@@ -268,6 +269,7 @@ def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
     names = list(dict.fromkeys([*cfg.compare, cfg.model]))
     check_models(cfg, names)
     cfg = replace(cfg, resume=cfg.resume or is_restart(cfg.run_dir, world))
+    cfg = keep_preprocess(cfg, world)
     run = Run(cfg, world)
     _check_data(run)
     open_run(cfg, world, *run.data)
