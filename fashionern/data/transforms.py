@@ -87,6 +87,7 @@ _VERSION_2 = {  # what a record without these fields means
     "resize_mode": "shortest",
     "rounding": "centred",
     "canvas_filter": "bicubic",
+    "regions": "crops",
 }
 _CHOICES = {
     "pad": ("target", "square", "none"),
@@ -94,6 +95,7 @@ _CHOICES = {
     "resize_mode": ("shortest", "longest", "squash"),
     "rounding": ("torchvision", "centred"),
     "canvas_filter": ("lanczos", "bicubic"),
+    "regions": ("crops", "pooled"),
 }
 _RESIZES = {  # in words
     "shortest": "shortest side to size, centre crop",
@@ -163,6 +165,7 @@ class Preprocess:
     resize_mode: str = "shortest"  # side that becomes S: 'shortest', 'longest', or both: 'squash'
     rounding: str = "torchvision"  # or 'centred', the rule of version 2
     canvas_filter: str = "lanczos"  # that resizes to the canvas: 'lanczos' (published) or 'bicubic'
+    regions: str = "crops"  # local features: of 13 'crops', or 'pooled' from the global view's feature map
 
     def __post_init__(self) -> None:
         "Raise `ErnError` for an invalid field; a downloaded config must not exhaust the memory."
@@ -242,8 +245,15 @@ class Preprocess:
         view.paste(part, (max(-left, 0), max(-top, 0)))
         return _bytes(view)
 
+    @property
+    def canvas_side(self) -> int:
+        "Side of the canvas in pixels; 0 if no crops are needed."
+        return 0 if self.regions == "pooled" else self.canvas
+
     def spread(self, image: Image.Image) -> Tensor:
-        "(3, canvas, canvas) bytes: the image stretched to a square, as FashionERN does it."
+        "(3, canvas, canvas) bytes: the image stretched to a square, as FashionERN does it; empty without crops."
+        if not self.canvas_side:
+            return torch.empty(3, 0, 0, dtype=torch.uint8)
         if self.rounding == "centred":
             return resize(_bytes(image)[None], self.canvas, self.canvas)[0]
         resample = Image.Resampling[self.canvas_filter.upper()]
@@ -298,6 +308,7 @@ class Preprocess:
             "padding": f"{padding}, {self.fill}" if self.pad != "none" else padding,
             "resize": f"{self.interpolation}, {_RESIZES[self.resize_mode].format(self.fill)}",
             "rounding": self.rounding,
+            "regions": "13 crops" if self.regions == "crops" else "13 parts of the feature map",
             "mean": ", ".join(f"{v:g}" for v in self.mean),
             "std": ", ".join(f"{v:g}" for v in self.std),
         }

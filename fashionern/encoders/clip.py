@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TINY', 'PREPROCESSES', 'ClipEncoder', 'create_clip', 'make_preprocess', 'find_preprocess', 'recorded_preprocess',
-           'choose_preprocess', 'load_clip_weights', 'check_size']
+           'choose_preprocess', 'load_clip_weights', 'pooled_regions', 'project_regions', 'check_size']
 
 # %% ../../nbs/encoders/02_clip.ipynb #d9e372d3
 import hashlib
@@ -81,7 +81,9 @@ class ClipEncoder(nn.Module):
         views: Tensor,  # (B, 3, S, S) bytes of the global view
         canvas: Tensor,  # (B, 3, canvas, canvas) bytes that are cut into crops
     ) -> ImageFeatures:
-        "Global and local features: the global view and 13 crops through the same encoder."
+        "Global and local features: the global view and 13 crops through the same encoder, or pooled regions."
+        if self.preprocess.regions == "pooled":
+            return project_regions(self, pooled_regions(self, views))
         crops = self.preprocess.crops(canvas)
         pixels = torch.cat([views[:, None], crops], 1)
         embeddings = self.encode_image(pixels.flatten(0, 1)).view(len(views), -1, self.dim)
@@ -277,6 +279,30 @@ def load_clip_weights(model: nn.Module, path: str | Path) -> None:
             state[key.removeprefix("module.").removeprefix("clip.")] = value
     check_state(model, state, path)
     model.load_state_dict(state, strict=False)
+
+# %% ../../nbs/encoders/02_clip.ipynb #b35f2e09
+def pooled_regions(
+    clip: ClipEncoder,  # with a convolutional timm tower that averages its feature map
+    views: Tensor,  # (B, 3, S, S) bytes
+) -> Tensor:
+    "(B, 1 + P, H) averages of the feature map, before the projection: the whole map, then its 13 parts."
+    trunk = getattr(clip.model.visual, "trunk", None)
+    if trunk is None:
+        raise ErnError(f"{clip.name} has no timm image tower, so its regions cannot be pooled. Use its 13 crops.")
+    pixels = clip.preprocess.normalise(views).contiguous(memory_format=torch.channels_last)
+    grid = trunk.forward_features(pixels)
+    if grid.ndim != 4:
+        raise ErnError(f"{clip.name}'s image tower has no feature map, so its regions cannot be pooled.")
+    return torch.cat([F.adaptive_avg_pool2d(grid, n).flatten(2).transpose(1, 2) for n in (1, 2, 3)], 1)
+
+
+def project_regions(
+    clip: ClipEncoder,
+    regions: Tensor,  # (B, 1 + P, H) from `pooled_regions`
+) -> ImageFeatures:
+    "Global and local features of unit length."
+    embeddings = F.normalize(clip.model.visual.head(regions).float(), dim=-1)
+    return ImageFeatures(embeddings[:, 0], embeddings[:, 1:])
 
 # %% ../../nbs/encoders/02_clip.ipynb #33b7c63e
 def check_size(

@@ -179,7 +179,7 @@ class _ReadableViews(ImageViews):
             mark = photo_mark(Path(self.images(self.names[i])))
             return mark, *super().__getitem__(i)
         except (ErnError, OSError):
-            sides = (self.preprocess.size, self.preprocess.canvas)
+            sides = (self.preprocess.size, self.preprocess.canvas_side)
             zeros = [torch.zeros(3, side, side, dtype=torch.uint8) for side in sides]
             return torch.full((3,), -1), i, *zeros
 
