@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TINY', 'PREPROCESSES', 'ClipEncoder', 'create_clip', 'make_preprocess', 'find_preprocess', 'recorded_preprocess',
-           'choose_preprocess', 'load_clip_weights', 'pooled_regions', 'project_regions', 'check_size']
+           'choose_preprocess', 'load_clip_weights', 'pooled_regions', 'project_regions', 'PooledTrunk', 'check_size']
 
 # %% ../../nbs/encoders/02_clip.ipynb #d9e372d3
 import hashlib
@@ -67,6 +67,11 @@ class ClipEncoder(nn.Module):
     def device(self) -> torch.device:
         return self.model.logit_scale.device
 
+    @property
+    def is_pooled(self) -> bool:
+        "Whether local features are pooled from the global view's feature map."
+        return self.preprocess.regions == "pooled"
+
     def tokenize(self, texts: list[str]) -> Tensor:
         "(B, L) token ids on the encoder's device; a text too long for L is cut at its end."
         return self.tokenizer(list(texts), context_length=self.context).to(self.device)
@@ -82,7 +87,7 @@ class ClipEncoder(nn.Module):
         canvas: Tensor,  # (B, 3, canvas, canvas) bytes that are cut into crops
     ) -> ImageFeatures:
         "Global and local features: the global view and 13 crops through the same encoder, or pooled regions."
-        if self.preprocess.regions == "pooled":
+        if self.is_pooled:
             return project_regions(self, pooled_regions(self, views))
         crops = self.preprocess.crops(canvas)
         pixels = torch.cat([views[:, None], crops], 1)
@@ -107,10 +112,15 @@ class ClipEncoder(nn.Module):
     def image_fingerprint(self) -> str:
         "16 hex digits that identify the image tower's weights and the transform."
         settings = f"{self.name} {self.quick_gelu} {self.preprocess.identity()}"
-        digest = hashlib.sha256(settings.encode())
-        for key, value in sorted(self.model.visual.state_dict().items()):
-            digest.update(key.encode() + value.detach().cpu().float().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return _fingerprint(settings, self.model.visual)
+
+
+def _fingerprint(settings: str, module: nn.Module) -> str:
+    "16 hex digits of a text and a module's weights."
+    digest = hashlib.sha256(settings.encode())
+    for key, value in sorted(module.state_dict().items()):
+        digest.update(key.encode() + value.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 # %% ../../nbs/encoders/02_clip.ipynb #9d21f57f
 def create_clip(
@@ -280,7 +290,7 @@ def load_clip_weights(model: nn.Module, path: str | Path) -> None:
     check_state(model, state, path)
     model.load_state_dict(state, strict=False)
 
-# %% ../../nbs/encoders/02_clip.ipynb #b35f2e09
+# %% ../../nbs/encoders/02_clip.ipynb #87754d00
 def pooled_regions(
     clip: ClipEncoder,  # with a convolutional timm tower that averages its feature map
     views: Tensor,  # (B, 3, S, S) bytes
@@ -303,6 +313,26 @@ def project_regions(
     "Global and local features of unit length."
     embeddings = F.normalize(clip.model.visual.head(regions).float(), dim=-1)
     return ImageFeatures(embeddings[:, 0], embeddings[:, 1:])
+
+# %% ../../nbs/encoders/02_clip.ipynb #dc2440bd
+class PooledTrunk(nn.Module):
+    "The image trunk of an encoder with pooled regions: its features are what the projection reads."
+
+    def __init__(self, clip: ClipEncoder):
+        super().__init__()
+        self.clip = clip
+        self.preprocess = clip.preprocess
+        self.device = clip.device
+        self.dim = clip.model.visual.trunk.num_features
+
+    def encode_views(self, views: Tensor, canvas: Tensor) -> ImageFeatures:
+        "(B, 3, S, S) bytes → global (B, H) and local (B, P, H) features, not normalised."
+        regions = pooled_regions(self.clip, views)
+        return ImageFeatures(regions[:, 0], regions[:, 1:])
+
+    def image_fingerprint(self) -> str:
+        "16 hex digits that identify the trunk's weights and the transform."
+        return _fingerprint(f"trunk {self.preprocess.identity()}", self.clip.model.visual.trunk)
 
 # %% ../../nbs/encoders/02_clip.ipynb #33b7c63e
 def check_size(

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from ..data.images import ImageFinder, load_image
 from ..data.transforms import Preprocess
 from ..distributed import World
-from .clip import ClipEncoder
+from .clip import ClipEncoder, PooledTrunk, project_regions
 from ..errors import ErnError, unknown_name
 from ..files import cannot_write, read_json, write_json
 from ..records import CROPS, ImageFeatures
@@ -277,7 +277,7 @@ def read_batches(loader: DataLoader) -> Iterator:
 # %% ../../nbs/encoders/04_feature_store.ipynb #bf787f34
 def store_folder(
     root: str | Path,  # of all stores
-    clip: ClipEncoder,
+    clip: ClipEncoder | PooledTrunk,
     names: Sequence[str],
     dtype: str = "float32",  # of the stored features
     amp: Optional[torch.dtype] = None,  # the encoder's mixed precision
@@ -299,7 +299,7 @@ def store_folder(
 
 # %% ../../nbs/encoders/04_feature_store.ipynb #1571f8af
 def extract_features(
-    clip: ClipEncoder,
+    clip: ClipEncoder | PooledTrunk,
     images: ImageFinder | Callable[[str], Path],  # name → path
     names: Sequence[str],
     root: str | Path,  # the store is created below it
@@ -319,14 +319,20 @@ def extract_features(
         _clear_invalid(existing, names, images)
     world.barrier()
     store = FeatureStore(folder, writable=world.main)
+    trunk = None
+    if isinstance(clip, ClipEncoder) and clip.is_pooled:
+        trunk = extract_features(
+            PooledTrunk(clip), images, names, root, batch_size, workers, world, dtype, amp, compiled
+        )
     wanted = store.rows(names).numpy()
     todo = wanted[store.sums[wanted] == 0]
     total = len(todo)
     todo = np.append(todo, todo[-1:].repeat(-total % world.size))  # the same number for each rank
     own = todo[world.rank :: world.size]
     batches = _encode(clip, images, store.names, own, batch_size, workers, amp, compiled)
-    silent = not world.main or not total
-    with tqdm(total=total, desc="image features", unit="img", disable=silent) as bar:
+    if trunk is not None:
+        batches = _project(clip, trunk, store.names, own)
+    with tqdm(total=total, desc="image features", unit="img", disable=not world.main or not total) as bar:
         for batch in batches:
             rows, embedding, local, photos = (world.gather(t) for t in batch)
             if world.main:
@@ -353,7 +359,7 @@ def _clear_invalid(store: FeatureStore, names: list[str], images: Callable[[str]
 
 @torch.no_grad()
 def _encode(
-    clip: ClipEncoder,
+    clip: ClipEncoder | PooledTrunk,
     images: Callable[[str], Path],
     names: list[str],  # of the store
     rows: np.ndarray,  # to encode
@@ -374,3 +380,23 @@ def _encode(
             features = encode(*pixels)
         encoded = torch.from_numpy(rows[index.numpy()]).to(device)
         yield encoded, features.embedding, features.local, photos.to(device)
+
+# %% ../../nbs/encoders/04_feature_store.ipynb #18d65325
+@torch.no_grad()
+def _project(
+    clip: ClipEncoder,  # with pooled regions
+    trunk: FeatureStore,  # of its `PooledTrunk`
+    names: list[str],  # of the store to fill
+    rows: np.ndarray,  # of that store
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    "Rows, global features, local features and photo marks of each batch, on the encoder's device."
+    clip.eval()
+    for start in range(0, len(rows), 256):
+        batch = rows[start : start + 256]
+        at = trunk.rows([names[row] for row in batch])
+        stored = trunk.at(at).to(clip.device)
+        regions = torch.cat([stored.embedding[:, None], stored.local], 1)
+        features = project_regions(clip, regions)
+        photos = torch.from_numpy(trunk.photos[at.numpy()])
+        encoded = torch.from_numpy(batch).to(clip.device)
+        yield encoded, features.embedding, features.local, photos.to(clip.device)
