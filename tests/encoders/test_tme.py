@@ -6,7 +6,6 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-
 from tiny_towers import WITH_TME, WITHOUT_TME, tiny_encoder, token_ids
 
 from fashionern.data.transforms import Preprocess
