@@ -75,9 +75,6 @@ class TextTower:
         "Parts of the tower that no text feature depends on."
         return []
 
-    def set_grad_checkpointing(self, enable: bool) -> None:
-        "Recompute activations in the backward pass, where the tower supports it."
-
 # %% ../../nbs/encoders/01_towers.ipynb #db1dad69
 @dataclass(frozen=True)
 class Padding:
@@ -233,9 +230,6 @@ class OwnTower(TextTower):
             return cut_padding(tokens, self.mask(tokens) | (tokens != self.masked_id))
         return tokens
 
-    def set_grad_checkpointing(self, enable: bool) -> None:
-        self.tower.transformer.grad_checkpointing = enable
-
 # %% ../../nbs/encoders/01_towers.ipynb #0a360b68
 class ClassTokenTower(OwnTower):
     "open_clip's own text transformer with a class token after the text, as in CoCa."
@@ -351,12 +345,6 @@ class HFTower(TextTower):
     def unused(self) -> list[nn.Module]:
         own = self._own_pooler()
         return [] if own is None or self._uses_own_pooler() else [own]
-
-    def set_grad_checkpointing(self, enable: bool) -> None:
-        if enable:
-            self.transformer.gradient_checkpointing_enable({"use_reentrant": False})
-        else:
-            self.transformer.gradient_checkpointing_disable()
 
 # %% ../../nbs/encoders/01_towers.ipynb #06262baa
 # parts of a layer of BERT's kind, as paths

@@ -165,6 +165,10 @@ def query_attention(
 
 def token_words(clip: ClipEncoder, tokens: torch.Tensor) -> list[str]:
     "(L,) tokens as words, with start, end and padding in brackets."
+    wrapped = getattr(clip.tokenizer, "tokenizer", None)  # of Hugging Face, which names its own start and end
+    if wrapped is not None:
+        of_text = clip.tower.mask(tokens[None])[0].tolist()
+        return [wrapped.decode([t]).strip() if real else "[pad]" for t, real in zip(tokens.tolist(), of_text)]
     end = int(tokens.argmax())
     words = ["[start]", *(clip.tokenizer.decode([int(t)]).strip() for t in tokens[1:end])]
     return [*words[:end], "[end]", *["[pad]"] * (len(tokens) - end - 1)]

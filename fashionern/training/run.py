@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Splits', 'load_splits', 'Run', 'load_or_train_encoders', 'Checkpoints', 'BestResult', 'train_model', 'train',
-           'run_training', 'check_models']
+           'run_training', 'check_models', 'plain_text_if_needed']
 
 # %% ../../nbs/training/08_run.ipynb #7afe6383
 from dataclasses import replace
@@ -19,14 +19,14 @@ from ..data.datasets.factory import create_dataset
 from ..data.triplets import TripletDataset
 from ..distributed import World, set_seed, world
 from ..encoders.feature_store import FeatureStore, extract_features
-from ..encoders.tme import Encoders, load_encoders
+from ..encoders.tme import Encoders, UnsupportedTowerError, load_encoders
 from ..evaluation.evaluate import Result, evaluate
 from ..evaluation.protocols import protocols_for
 from ..evaluation.tables import results_table
 from ..files import read_json, write_json
 from ..interrupts import stop
 from ..models.cost import check_tme
-from ..models.registry import create_model, load_model, save_model, try_model
+from ..models.registry import create_model, load_model, save_model, try_model, without_tme
 from ..models.retriever import ComposedRetriever
 from .config import TrainConfig
 from .loop import MetricsLog, amp_dtype, gpu_amp
@@ -266,11 +266,14 @@ def train_model(
 # %% ../../nbs/training/08_run.ipynb #4c49fbf4
 def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
     "Run all stages; returns the results of all models with their best weights (rank 0)."
+    cfg, without = plain_text_if_needed(cfg)
     names = list(dict.fromkeys([*cfg.compare, cfg.model]))
     check_models(cfg, names)
     cfg = replace(cfg, resume=cfg.resume or is_restart(cfg.run_dir, world))
     cfg = keep_preprocess(cfg, world)
     run = Run(cfg, world)
+    if without:
+        run.say(f"[bold]without TME[/]: {escape(without)}")
     _check_data(run)
     open_run(cfg, world, *run.data)
     if world.main:
@@ -303,7 +306,28 @@ def check_models(cfg: TrainConfig, names: Sequence[str]) -> None:
         try_model(name)
     create_loss(cfg.loss, 8)
     if "tme" in cfg.stages:
-        check_tme(cfg.clip_model_name.replace("/", "-"), tme_settings_of(cfg))
+        check_tme(cfg.clip_model_name.replace("/", "-"), tme_settings_of(cfg), download=True)
+
+
+def plain_text_if_needed(
+    cfg: TrainConfig,
+) -> tuple[TrainConfig, str]:  # flags to train with; what changed, empty if nothing
+    "The flags without TME where the encoder's text tower cannot have it; an `ErnError` if no stage is left."
+    names = [*cfg.compare, cfg.model]
+    changed = {name: without_tme(name) for name in names if without_tme(name) != name}
+    if "tme" not in cfg.stages and not changed:
+        return cfg, ""
+    try:
+        check_tme(cfg.clip_model_name.replace("/", "-"), download=True)
+    except UnsupportedTowerError as e:
+        stages = tuple(stage for stage in cfg.stages if stage != "tme")
+        if not stages:
+            raise
+        plain = [changed.get(name, name) for name in names]
+        renamed = ", ".join(f"{name} is trained as {other}" for name, other in changed.items())
+        done = "Stage 1 is left out" + (f", and {renamed}, with the encoder's own text features." if renamed else ".")
+        return replace(cfg, stages=stages, model=plain[-1], compare=tuple(plain[:-1])), f"{e.reason} {done}"
+    return cfg, ""
 
 
 def _check_data(run: Run) -> None:

@@ -304,13 +304,14 @@ def _select_trained(tme: TME, clip: ClipEncoder, cfg: TrainConfig) -> None:
     tme.unfreeze()
     clip.requires_grad_(tuned)
     clip.model.visual.requires_grad_(tuned and cfg.tme_tunes == "both")
+    clip.freeze_unused()
     # learned scale and bias of CLIP and SigLIP: not used by the loss, and DDP would wait for their gradients
     for name in ("logit_scale", "logit_bias"):
         unused = getattr(clip.model, name, None)
         if unused is not None:
             unused.requires_grad_(False)
     tme.grad_checkpointing = cfg.grad_checkpointing
-    clip.model.set_grad_checkpointing(cfg.grad_checkpointing and tuned)
+    clip.model.visual.set_grad_checkpointing(cfg.grad_checkpointing and tuned)
 
 
 def _optimizer_groups(tme: TME, clip: ClipEncoder, cfg: TrainConfig) -> list[dict]:

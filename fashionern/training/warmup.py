@@ -137,5 +137,6 @@ def warm_up(
         return symmetric_infonce(world.gather(image), world.gather(text), scale)
 
     clip.requires_grad_(True)
+    clip.freeze_unused()
     fit(_WarmUp(clip), images.epoch, loss_of, options, world)
     clip.requires_grad_(False).eval()
