@@ -33,7 +33,7 @@ class ModelsConfig:
 
 # %% ../../nbs/cli/06_models.ipynb #fe8bc028
 _DESCRIPTION = """List every model that can be trained: its three slots, its parameters and arithmetic,
-and what TME adds to CLIP's text tower.
+and what TME adds to CLIP's text tower. The first line describes the encoder: image preprocessing and context length.
 
   ern_models --clip-model-name ViT-B-16
   ern_models --towers"""
@@ -52,9 +52,11 @@ def main() -> None:
     cfg = parse_models()
     from rich.console import Console
 
+    from fashionern.encoders.clip import describe_encoder
     from fashionern.models import cost
 
     console = Console(highlight=False)
+    console.print(describe_encoder(cfg.clip_model_name))
     console.print(cost.tme_table(cfg.clip_model_name))
     console.print(cost.models_table(cfg.clip_model_name, cfg.ffn))
     if cfg.towers:

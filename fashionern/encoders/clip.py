@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TINY', 'PREPROCESSES', 'ClipEncoder', 'create_clip', 'make_preprocess', 'find_preprocess', 'recorded_preprocess',
-           'choose_preprocess', 'load_clip_weights', 'pooled_regions', 'project_regions', 'PooledTrunk', 'check_size']
+           'choose_preprocess', 'describe_encoder', 'load_clip_weights', 'pooled_regions', 'project_regions',
+           'PooledTrunk', 'check_size']
 
 # %% ../../nbs/encoders/02_clip.ipynb #d9e372d3
 import hashlib
@@ -169,7 +170,7 @@ def _create_model(name: str, tag: Optional[str], quick_gelu: bool) -> nn.Module:
         finally:
             logging.disable(logging.NOTSET)
 
-# %% ../../nbs/encoders/02_clip.ipynb #3437f896
+# %% ../../nbs/encoders/02_clip.ipynb #50677d04
 PREPROCESSES = ("targetpad", "encoder", "centred")
 _TINY_VIEWS: dict[str, Any] = {"pad": "square", "fill": "white", "canvas": 144}
 
@@ -193,14 +194,16 @@ def make_preprocess(
         mean = tuple(getattr(visual, "image_mean", None) or Preprocess.mean)
         std = tuple(getattr(visual, "image_std", None) or Preprocess.std)
         before = Preprocess.from_dict({"size": own.size, "mean": mean, "std": std})
-        return replace(before, **(_TINY_VIEWS if name == TINY else {}))
-    if name == TINY:
-        return replace(own, **_TINY_VIEWS)
-    if preprocess == "targetpad":
+        return _own_views(name, before)
+    if preprocess == "targetpad" and name != TINY:
         return replace(own, pad="target", fill="black", resize_mode="shortest")
-    return own
+    return _own_views(name, own)
 
-# %% ../../nbs/encoders/02_clip.ipynb #ed18c561
+
+def _own_views(name: str, own: Preprocess) -> Preprocess:
+    return replace(own, **_TINY_VIEWS) if name == TINY else own
+
+# %% ../../nbs/encoders/02_clip.ipynb #32932093
 _CFG_KEYS = ("mean", "std", "interpolation", "resize_mode", "fill_color")
 
 
@@ -233,7 +236,7 @@ def find_preprocess(
         )
     return cfg
 
-# %% ../../nbs/encoders/02_clip.ipynb #afbbd322
+# %% ../../nbs/encoders/02_clip.ipynb #7a80af4a
 def recorded_preprocess(
     path: str | Path,  # of weights
     model: nn.Module,  # open_clip's, for these weights
@@ -279,6 +282,18 @@ def choose_preprocess(
             line = f"{path} was saved with other preprocessing than {preprocess!r}"
             tqdm.write(f"{line}. Using the file's: {recorded.summary()}.", file=sys.stderr)
     return recorded
+
+# %% ../../nbs/encoders/02_clip.ipynb #5170bada
+def describe_encoder(
+    name: str,  # open_clip's model name
+) -> str:
+    "One line: the encoder's own preprocessing, and how many tokens its text tower reads."
+    config = open_clip.get_model_config(name.replace("/", "-"))
+    if config is None:
+        raise unknown_name("CLIP model", name, open_clip.list_models())
+    own = encoder_preprocess(find_preprocess(name), config["vision_cfg"].get("image_size", 224))
+    context = config.get("text_cfg", {}).get("context_length", 77)
+    return f"{name}: context length {context} tokens; {_own_views(name, own).summary()}"
 
 # %% ../../nbs/encoders/02_clip.ipynb #c21d2ae3
 def load_clip_weights(model: nn.Module, path: str | Path) -> None:

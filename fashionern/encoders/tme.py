@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .clip import ClipEncoder, check_size, create_clip
+from .clip import ClipEncoder, check_size, choose_preprocess, create_clip
 from .towers import PRE_NORM_PARTS, TextTower
 from ..errors import ErnError, unknown_name
 from ..records import TextFeatures
@@ -289,6 +289,7 @@ class Encoders(nn.Module):
         "Write all weights as safetensors, atomically."
         state = {f"clip.{k}": v for k, v in self.clip.model.state_dict().items()}
         header = {"clip_model_name": self.clip.name, "quick_gelu": str(self.clip.quick_gelu)}
+        header["preprocess"] = json.dumps(self.clip.preprocess.as_dict())
         if self.tme:
             state |= {f"tme.{k}": v for k, v in self.tme.state_dict().items()}
             header["tme"] = json.dumps(asdict(self.tme.settings))
@@ -300,16 +301,18 @@ def load_encoders(
     path: Optional[str | Path],  # from `Encoders.save`, or of CLIP alone; None: use `pretrained`
     pretrained: Optional[str] = None,
     device: str | torch.device = "cpu",
+    preprocess: Optional[str] = None,  # as in `create_clip`
 ) -> Encoders:
     "Load encoders, with TME if the file holds one. Raises `ErnError` for a file that does not fit."
     if not path:
-        return Encoders(create_clip(name, pretrained, device=device))
+        return Encoders(create_clip(name, pretrained, device=device, preprocess=preprocess))
     state = read_weights(path)
     if not any(k.startswith("clip.") for k in state):
-        return Encoders(create_clip(name, pretrained, path, device))
+        return Encoders(create_clip(name, pretrained, path, device, preprocess=preprocess))
     header = read_header(path)
     check_size(open_clip.get_model_config(name.replace("/", "-")) or {}, state, path)
     clip = create_clip(name, device=device, quick_gelu=header.get("quick_gelu") == "True")
+    clip.preprocess = choose_preprocess(clip.model, clip.name, preprocess, path=path)
     encoders = Encoders(clip)
     _load_part(clip.model, "clip.", state, path)
     if any(k.startswith("tme.") for k in state):
