@@ -33,6 +33,8 @@ class TextTower:
     layers: Sequence[nn.Module] = ()  # empty where the layers cannot be run one at a time
     style: str = ""  # of the layers: 'pre-norm' or 'post-norm'
     no_tme: Optional[str] = None  # what rules out TME, such as 'has other layers'; None if TME can be added
+    has_head: bool = False  # whether `pooled` and `project` exist
+    head: nn.Module  # the projection behind the pooled layers, if there is one
 
     def embed(self, tokens: Tensor) -> Tensor:
         "(B, L) token ids → (B, K, W) input of the first layer; K is L, or L + 1 with a class token."
@@ -61,6 +63,14 @@ class TextTower:
         align: Optional[Tensor] = None,  # (B, K, W) output of TME's alignment branch
     ) -> TextFeatures:
         "Text embedding, token embeddings, mask and alignment output; all vectors of unit length."
+        raise NotImplementedError
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        "(B, L) token ids → (B, W) what the projection reads; only with `has_head`."
+        raise NotImplementedError
+
+    def project(self, pooled: Tensor) -> Tensor:
+        "(B, W) from `pooled` → (B, D) unit vectors; only with `has_head`."
         raise NotImplementedError
 
     def mask(self, tokens: Tensor) -> Tensor:
@@ -309,6 +319,14 @@ class HFTower(TextTower):
             first = getattr(embeddings, "padding_idx", -1) + 1
             self.context = min(self.context, positions.num_embeddings - first)
         self.no_tme = _why_no_layers(tower)
+        self.head = tower.proj
+        self.has_head = any(True for _ in tower.proj.parameters())
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        return _POOLERS[self.pooling](self.last_hidden(tokens), self.mask(tokens))
+
+    def project(self, pooled: Tensor) -> Tensor:
+        return self._project(pooled[:, None])[:, 0]
 
     def last_hidden(self, tokens: Tensor) -> Tensor:
         output = self.transformer(input_ids=tokens, attention_mask=self.mask(tokens).long())
@@ -317,8 +335,8 @@ class HFTower(TextTower):
     def features(self, tokens: Tensor, hidden: Tensor, align: Optional[Tensor] = None) -> TextFeatures:
         mask = self.mask(tokens)
         pool = _POOLERS[self.pooling]
-        embedding = self._project(pool(hidden, mask)[:, None])[:, 0]
-        aligned = None if align is None else self._project(pool(align, mask)[:, None])[:, 0]
+        embedding = self.project(pool(hidden, mask))
+        aligned = None if align is None else self.project(pool(align, mask))
         return TextFeatures(embedding, self._project(hidden), mask, aligned)
 
     def _project(self, hidden: Tensor) -> Tensor:

@@ -126,6 +126,9 @@ class TrainConfig:
     "Warm-up: images per step, summed over all ranks."
     warmup_epochs: int = 5
     "Warm-up: number of epochs."
+    warmup_tunes: Literal["auto", "heads", "text", "both"] = "auto"
+    """Warm-up: what is trained: both towers, the text tower, or only the projections (heads) behind frozen towers.
+    auto: heads for ern-laptop, both for other encoders."""
 
     eval_every: int = 5
     "Stage 2: evaluate every this many epochs and after the last; 0: only after the last."

@@ -274,6 +274,7 @@ def _is_usable(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool) and printable
 
 # %% ../../nbs/training/05_record.ipynb #b68e6da4
+_BEFORE = {"preprocess": _PREPROCESS_BEFORE, "warmup_tunes": "auto"}  # what a record without them means
 _MAY_DIFFER = {
     "root", "run_dir", "features_dir", "device", "num_workers", "compile_encoder", "tme_chunk",
     "grad_checkpointing", "text_cache_gb", "save_every", "resume", "plugin",
@@ -317,10 +318,9 @@ def _check_resumable(cfg: TrainConfig) -> None:
     differences = []
     for name, value in cfg.as_dict().items():
         saved = list(value) if isinstance(value, tuple) else value  # JSON has no tuples
-        before = _PREPROCESS_BEFORE if name == "preprocess" else None
-        if name not in _MAY_DIFFER and then.get(name, before) != saved:
-            flag = f"--{name.replace('_', '-')}"
-            differences.append(f"{flag} {then.get(name, before)} (now {value})")
+        before = then.get(name, _BEFORE.get(name))
+        if name not in _MAY_DIFFER and before != saved:
+            differences.append(f"--{name.replace('_', '-')} {before} (now {value})")
     if differences:
         started = f"{cfg.run_dir} was started with {', '.join(differences)}"
         raise ErnError(f"{started}. Give the same flags, or another --run-dir.")

@@ -18,6 +18,7 @@ from rich.markup import escape
 from ..data.datasets.factory import create_dataset
 from ..data.triplets import TripletDataset
 from ..distributed import World, set_seed, world
+from ..encoders.clip import PooledTrunk
 from ..encoders.feature_store import FeatureStore, extract_features
 from ..encoders.tme import Encoders, UnsupportedTowerError, load_encoders
 from ..evaluation.evaluate import Result, evaluate
@@ -63,11 +64,16 @@ class Run:
         self.say = Console(quiet=not world.main, highlight=False, soft_wrap=True).print
         self.data = load_splits(cfg) if data is None else data
 
-    def features(self, encoders: Encoders) -> FeatureStore:
+    def features(
+        self,
+        encoders: Encoders,
+        frozen: bool = False,  # what the image projection reads, for an encoder with pooled regions
+    ) -> FeatureStore:
         "Features of all training and validation images by these encoders."
         train, val = self.data
+        clip = encoders.clip
         return extract_features(
-            encoders.clip,
+            PooledTrunk(clip) if frozen and clip.is_pooled else clip,
             lambda name: train.images(name) if name in train.images.paths else val.images(name),
             train.all_images() + val.all_images(),
             self.cfg.features_dir or self.cfg.root / "features",
@@ -130,7 +136,9 @@ def _load_or_warm_up(run: Run, file: Path) -> Encoders:
     encoders = load_encoders(*source, device, cfg.preprocess)
     if "warmup" in cfg.stages:
         run.say(f"[bold]warm-up[/]: {cfg.clip_model_name} on descriptions of single images")
-        warm_up(encoders.clip, run.data[0], cfg, run.world, run.state_folder("warmup"), run.log)
+        folder = run.state_folder("warmup")
+        features = lambda: run.features(encoders, frozen=True)
+        warm_up(encoders.clip, run.data[0], cfg, run.world, folder, run.log, features)
         _save_encoders(run, encoders, file)
     return encoders
 
