@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONFIG', 'MAX_FFN', 'dataset_fingerprint', 'launch', 'changed_plugins', 'warn_changed_plugins', 'record_start',
-           'is_restart', 'best_weights', 'encoder_weights', 'RunRecord', 'open_run']
+           'is_restart', 'best_weights', 'encoder_weights', 'RunRecord', 'settle_captions', 'open_run']
 
 # %% ../../nbs/training/05_record.ipynb #c5400003
 import hashlib
@@ -15,7 +15,7 @@ import platform
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -190,6 +190,7 @@ _REQUIRED: dict[str, Any] = {
 _OPTIONAL: dict[str, Any] = {  # not in records of early versions
     "features_dtype": (str, type(None)),
     "amp": (str, type(None)),
+    "captions": (str, type(None)),
     "plugin": list,
 }
 
@@ -219,6 +220,7 @@ class RunRecord:
     features_dir: Optional[Path]
     features_dtype: Optional[str]
     amp: Optional[str]
+    captions: Optional[str]  # None: an early version, which stripped all captions
     plugin: tuple[str, ...]
 
     @classmethod
@@ -275,6 +277,15 @@ _MAY_DIFFER = {
     "grad_checkpointing", "text_cache_gb", "save_every", "resume", "plugin",
     "methods", "longer", "rows", "seeds",
 }  # fmt: skip
+
+
+def settle_captions(cfg: TrainConfig, data: TripletDataset) -> TrainConfig:
+    "The flags with the caption rule of a resumed run or of the dataset; None stays for runs of early versions."
+    if cfg.captions is not None:
+        return cfg
+    if cfg.resume and (cfg.run_dir / CONFIG).exists():
+        return replace(cfg, captions=_read_settings(cfg.run_dir).get("captions"))
+    return replace(cfg, captions=data.caption_rule)
 
 
 def open_run(cfg: TrainConfig, world: World, *data: TripletDataset) -> None:

@@ -7,6 +7,7 @@ __all__ = ['fill_in', 'draw_retrievals', 'FinishedRun', 'report', 'export_models
 
 # %% ../../nbs/training/10_report.ipynb #c85a80a4
 import random
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Optional
@@ -65,6 +66,7 @@ def fill_in(cfg: EvalConfig) -> EvalConfig:
         clip_model_name=cfg.clip_model_name or record.clip_model_name,
         clip_path=cfg.clip_path or encoder_weights(record.folder),
         ffn=cfg.ffn or record.ffn,
+        captions=cfg.captions or record.captions,
         protocol=cfg.protocol or ((record.protocol,) if record.protocol else ()),
         features_dir=cfg.features_dir or record.features_dir,
         features_dtype=cfg.features_dtype or record.features_dtype,
@@ -93,7 +95,7 @@ def draw_retrievals(
     attended = []
     for i in chosen[:3]:
         triplet = data.triplets[i]
-        text = join_captions(triplet.captions)
+        text = join_captions(triplet.captions, rule=model.captions)
         regions, words = query_attention(model, encoders, store[[triplet.reference]], text)
         if regions is not None:
             attended.append((show(triplet.reference), text, regions, words))
@@ -119,8 +121,7 @@ class FinishedRun:
         source = (cfg.clip_model_name, cfg.clip_path, cfg.clip_pretrained)
         with world(cfg.device) as ranks:
             self.encoders = load_encoders(*source, ranks.device)
-        load = lambda name: load_trained_model(name, self.encoders, cfg.ffn, self._weights(name))
-        self.models = [load(name) for name in cfg.models]
+        self.models = [self._load(name) for name in cfg.models]
         self.store = extract_features(
             self.encoders.clip,
             self.data.images,
@@ -137,6 +138,17 @@ class FinishedRun:
         if self.cfg.predictions or (not has_targets and self.data.name in PREDICTIONS):
             return check_predictable(self.data)
         return None
+
+    def _load(self, name: str) -> ComposedRetriever:
+        "The model with its weights; reports captions that are not passed as published for the dataset."
+        rule = "stripped" if self.cfg.run_dir is not None else self.data.caption_rule
+        model = load_trained_model(name, self.encoders, self.cfg.ffn, self._weights(name), self.cfg.captions, rule)
+        if model.captions != self.data.caption_rule:
+            print(
+                f"{name} reads captions {model.captions}; published for {self.data.name}: {self.data.caption_rule}.",
+                file=sys.stderr,
+            )
+        return model
 
     def _weights(self, model: str) -> Optional[Path]:
         "The file of a model's weights."

@@ -41,6 +41,7 @@ class Lookup(torch.nn.Module):
     "Small integers, looked up by text and by image: scores are exact and tie often."
 
     name = "lookup"
+    captions = "stripped"
 
     def __init__(self, texts: dict[str, list[int]]):
         super().__init__()
