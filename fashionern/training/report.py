@@ -140,12 +140,13 @@ class FinishedRun:
         return None
 
     def _load(self, name: str) -> ComposedRetriever:
-        "The model with its weights; reports captions that are not passed as published for the dataset."
+        "The model with its weights; reports a caption rule that is not the dataset's."
         rule = "stripped" if self.cfg.run_dir is not None else self.data.caption_rule
         model = load_trained_model(name, self.encoders, self.cfg.ffn, self._weights(name), self.cfg.captions, rule)
         if model.captions != self.data.caption_rule:
             print(
-                f"{name} reads captions {model.captions}; published for {self.data.name}: {self.data.caption_rule}.",
+                f"{name} reads captions {model.captions}, as in its training or by --captions. "
+                f"The rule of {self.data.name} is {self.data.caption_rule}.",
                 file=sys.stderr,
             )
         return model
