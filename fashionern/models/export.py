@@ -196,7 +196,8 @@ def _record(retriever: Retriever, side: str, inputs: dict[str, Tensor]) -> dict[
     fields = ("version", "model_name", "dim", "clip_model_name", "preprocess")
     own = {k: v for k, v in retriever.record().items() if k in fields}
     score = "dot product" if retriever.model.composer.uses_dot_product else "the model's own"
-    return {"side": side, "takes": takes, **own, "score": score}
+    captions = {"captions": retriever.model.captions} if side == "query" else {}
+    return {"side": side, "takes": takes, **own, **captions, "score": score}
 
 # %% ../../nbs/models/05_export.ipynb #b7d20a92
 def _trace(

@@ -27,7 +27,7 @@ from ..errors import ErnError
 from ..files import read_json, write_json
 from .card import check_about, model_card
 from .embedder import Embedder
-from .registry import create_model
+from .registry import create_model, recorded_lengths, restore_lengths
 from .retriever import ComposedRetriever
 from ..weights import check_state, read_weights, save_weights
 
@@ -68,6 +68,7 @@ class Retriever(Embedder, ModelHubMixin):
             "clip_config": open_clip.get_model_config(clip.name),
             "preprocess": clip.preprocess.as_dict(),
             "tme": None if tme is None else asdict(tme.settings),
+            **recorded_lengths(self.model),
             "about": self.about,
         }
 
@@ -197,6 +198,7 @@ def _build(cls: type[Retriever], config: dict, path: Path) -> Retriever:
         clip = _build_clip(config, path)
         tme = None if config["tme"] is None else TME(clip, tme_settings(config["tme"]))
         model = create_model(config["model_name"], clip.dim, **config["settings"])
+        restore_lengths(model, config.get("lengths"), path)
         return cls(Encoders(clip, tme), model, config["about"])
     except ErnError as e:
         raise e if str(path) in str(e) else ErnError(f"{path}: {e}") from None

@@ -4,22 +4,24 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'list_models', 'parse_model', 'settings_of', 'without_tme', 'create_model', 'try_model', 'save_model',
-           'load_model']
+           'load_model', 'recorded_lengths', 'use_earlier_lengths', 'restore_lengths']
 
 # %% ../../nbs/models/01_registry.ipynb #235aa7f2
 import inspect
 import json
 import sys
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.triplets import check_caption_rule
 from ..errors import ErnError, unknown_name
-from .composers.base import COMPOSERS, TARGET_HEADS, Composer, TargetHead
+from .composers.base import COMPOSERS, LENGTH_MODES, TARGET_HEADS, Composer, Lengths, TargetHead
 from .composers.dvr import from_published, is_published
 from .retriever import TEXT_ENCODERS, ComposedRetriever
 from ..records import CROPS, ImageFeatures, TextFeatures
@@ -123,6 +125,7 @@ def without_tme(name: str) -> str:
 def create_model(
     name: str,  # such as 'fashionern', 'tme+dvr+refine' or 'fashionern@mask_padding,ask=words'
     dim: int,  # D of the encoders
+    captions: Optional[str] = None,  # the rule for modification texts; None: 'stripped', and not recorded
     **settings: Any,  # for the parts that take them; those in the name take precedence
 ) -> ComposedRetriever:
     "The model with newly initialised weights; raises `ErnError` for an unknown name or setting."
@@ -146,8 +149,9 @@ def create_model(
             f"Model {name!r} cannot be built ({e}). "
             "Composers and target heads take D first, as in __init__(self, dim)."
         ) from e
-    settings = {"dim": dim, **used}
-    return ComposedRetriever(modules[0], modules[1], text_encoder, name.lower(), settings)
+    settings = {"dim": dim, **used} | ({} if captions is None else {"captions": captions})
+    rule = captions or "stripped"
+    return ComposedRetriever(modules[0], modules[1], text_encoder, name.lower(), settings, rule)
 
 # %% ../../nbs/models/01_registry.ipynb #bc4d4d38
 def _create_part(part: Callable[..., Any], dim: int, settings: dict[str, Any]) -> Any:
@@ -225,7 +229,7 @@ def save_model(
 ) -> None:
     "Write composer and target head as safetensors with a header, atomically."
     header = {"model": model.name, "settings": json.dumps(model.settings)}
-    header |= {k: json.dumps(v) for k, v in about.items()}
+    header |= {k: json.dumps(v) for k, v in (recorded_lengths(model) | about).items()}
     save_weights(path, model.state_dict(), **header)
 
 # %% ../../nbs/models/01_registry.ipynb #19cd7117
@@ -233,7 +237,7 @@ def load_model(
     model: ComposedRetriever,
     path: str | Path,  # from `save_model`, or a published state dict
 ) -> dict[str, str]:  # the header
-    "Load weights into `model`; raises `ErnError` for another model's weights."
+    "Load weights and the lengths and caption rule of their training; raises `ErnError` for another model's."
     state = read_weights(path)
     header = read_header(path)
     saved = header.get("model", model.name)
@@ -241,12 +245,18 @@ def load_model(
         raise ErnError(
             f"{path} is a checkpoint of {saved!r}, not of {model.name!r}. Give --model {saved} or another file."
         )
-    if is_published(state):
+    published = is_published(state)
+    if published:
         state = from_published(state)
     if _is_composer_alone(state, model):
+        published = True
         state = {f"composer.{k}": v for k, v in state.items()}
     check_state(model, state, path)
     model.load_state_dict(state, strict=False)
+    if "model" in header:
+        _restore_settings(model, header, path)
+    elif published:
+        _use_published_lengths(model, path)
     return header
 
 
@@ -256,3 +266,76 @@ def _is_composer_alone(state: dict[str, Tensor], model: ComposedRetriever) -> bo
         return False
     own = model.state_dict()
     return any(f"composer.{k}" in own for k in state)
+
+# %% ../../nbs/models/01_registry.ipynb #0ec65fd4
+def recorded_lengths(model: ComposedRetriever) -> dict[str, Any]:
+    "{'lengths': numbers} for a record; empty if crops have length 1, as in all earlier records."
+    lengths = getattr(model.composer, "lengths", None)
+    is_scaled = isinstance(lengths, Lengths) and lengths.crops != 1
+    return {"lengths": asdict(lengths)} if is_scaled else {}
+
+
+def _use_lengths(model: ComposedRetriever, lengths: Lengths) -> None:
+    for part in (model.composer, model.target):
+        if isinstance(getattr(part, "lengths", None), Lengths):
+            part.lengths = lengths
+
+
+def use_earlier_lengths(model: ComposedRetriever, source: str | Path) -> None:
+    "Scale global embeddings alone, as `lengths=published` did before crops were scaled too; says so."
+    if model.settings.get("lengths") != "published":
+        return
+    _use_lengths(model, LENGTH_MODES["published-global"])
+    print(
+        f"{source} was written when lengths=published scaled global embeddings only, so crops keep length 1.",
+        file=sys.stderr,
+    )
+
+
+def restore_lengths(
+    model: ComposedRetriever,
+    recorded: Any,  # the numbers of `recorded_lengths`; None: the record has none
+    source: str | Path,  # of the record, for messages
+) -> None:
+    "Use the lengths of a record; raises `ErnError` if they are not three numbers."
+    if recorded is None:
+        return use_earlier_lengths(model, source)
+    try:
+        _use_lengths(model, Lengths(**recorded))
+    except (TypeError, ErnError) as e:
+        raise ErnError(f"{source} has no readable lengths ({e}). Download or save it again.") from None
+
+# %% ../../nbs/models/01_registry.ipynb #4750f9ad
+def _restore_settings(model: ComposedRetriever, header: dict[str, str], path: str | Path) -> None:
+    "Use the lengths and the caption rule in the header of a model file, unless others were asked for."
+    try:
+        saved = json.loads(header.get("settings", "{}"))
+        recorded = json.loads(header.get("lengths", "null"))
+        modes = {"lengths": saved.get("lengths", "unit"), "captions": saved.get("captions", "stripped")}
+    except (ValueError, AttributeError, RecursionError) as e:
+        raise ErnError(f"{path} has no readable settings in its header ({e}). Download or save it again.") from None
+    for name, mode in modes.items():
+        own = model.settings.get(name, mode)
+        if own != mode:
+            said = f"{path} was trained with {name}={mode}, but {name}={own} is asked for and used."
+            print(said, file=sys.stderr)
+        elif name in saved:
+            model.settings[name] = mode
+    if model.settings.get("lengths", "unit") == modes["lengths"]:
+        restore_lengths(model, recorded, path)
+    model.captions = check_caption_rule(model.settings.get("captions", "stripped"))
+
+
+def _use_published_lengths(model: ComposedRetriever, path: str | Path) -> None:
+    "Give published weights the lengths they were trained with, unless others were asked for; says so."
+    takes_lengths = isinstance(getattr(model.composer, "lengths", None), Lengths)
+    if not takes_lengths or "lengths" in model.settings:
+        return
+    model.settings["lengths"] = "published"
+    _use_lengths(model, LENGTH_MODES["published"])
+    base = model.name + ("," if "@" in model.name else "@")
+    print(
+        f"{path} is a published state dict, trained on CLIP vectors of length about 10: lengths=published. "
+        f"If it was trained on other lengths, give {base}lengths=unit or {base}lengths=IMAGExTEXT.",
+        file=sys.stderr,
+    )

@@ -29,7 +29,7 @@ from .config import Stage, TrainConfig
 from .flags import AblateConfig, MethodsConfig
 from .losses import LOSSES
 from .outcomes import Outcome, methods_table, write_outcomes
-from .record import is_restart, keep_preprocess, open_run
+from .record import is_restart, keep_preprocess, open_run, settle_captions
 from .run import Run, Splits, check_models, load_or_train_encoders, load_splits, train_model
 from .stages import Banks
 
@@ -266,6 +266,7 @@ def compare_methods(
     cfg = replace(cfg, resume=cfg.resume or is_restart(cfg.run_dir, ranks))
     cfg = keep_preprocess(cfg, ranks)
     data = load_splits(cfg)
+    cfg = settle_captions(cfg, data[0])
     comparison = _Comparison(cfg, ranks, rows, seeds, data)
     open_run(cfg, ranks, *data)
     outcomes: list[Outcome] = []

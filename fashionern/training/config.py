@@ -48,6 +48,9 @@ class TrainConfig:
     "What to do about missing images: stop with an error, or drop their triplets and report the count."
     protocol: Optional[str] = None
     "Evaluation protocol, such as fashioniq-val or shoes-masked. Default: the dataset's default protocol."
+    captions: Optional[Literal["stripped", "as-is"]] = None
+    """Modification texts: stripped of " .?," and capitalised, or as they are. Default: as published for the dataset,
+    which is as-is for cirr, shoes and fashion200k."""
 
     model: str = "fashionern"
     """Model that stage 2 trains: a name from ern_models, or three slots such as tme+combiner+refine.

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONFIG', 'MAX_FFN', 'dataset_fingerprint', 'launch', 'changed_plugins', 'warn_changed_plugins', 'record_start',
-           'is_restart', 'best_weights', 'encoder_weights', 'RunRecord', 'open_run', 'keep_preprocess']
+           'is_restart', 'best_weights', 'encoder_weights', 'RunRecord', 'settle_captions', 'open_run',
+           'keep_preprocess']
 
 # %% ../../nbs/training/05_record.ipynb #c5400003
 import hashlib
@@ -190,6 +191,7 @@ _REQUIRED: dict[str, Any] = {
 _OPTIONAL: dict[str, Any] = {  # not in records of early versions
     "features_dtype": (str, type(None)),
     "amp": (str, type(None)),
+    "captions": (str, type(None)),
     "plugin": list,
     "preprocess": str,
 }
@@ -221,6 +223,7 @@ class RunRecord:
     features_dir: Optional[Path]
     features_dtype: Optional[str]
     amp: Optional[str]
+    captions: Optional[str]  # None: an early version, which stripped all captions
     plugin: tuple[str, ...]
     preprocess: str
 
@@ -280,6 +283,15 @@ _MAY_DIFFER = {
     "grad_checkpointing", "text_cache_gb", "save_every", "resume", "plugin",
     "methods", "longer", "rows", "seeds",
 }  # fmt: skip
+
+
+def settle_captions(cfg: TrainConfig, data: TripletDataset) -> TrainConfig:
+    "The flags with the caption rule of a resumed run or of the dataset; None stays for runs of early versions."
+    if cfg.captions is not None:
+        return cfg
+    if cfg.resume and (cfg.run_dir / CONFIG).exists():
+        return replace(cfg, captions=_read_settings(cfg.run_dir).get("captions"))
+    return replace(cfg, captions=data.caption_rule)
 
 
 def open_run(cfg: TrainConfig, world: World, *data: TripletDataset) -> None:

@@ -27,12 +27,12 @@ from ..evaluation.tables import results_table
 from ..files import read_json, write_json
 from ..interrupts import stop
 from ..models.cost import check_tme
-from ..models.registry import create_model, load_model, save_model, try_model, without_tme
+from ..models.registry import create_model, load_model, save_model, try_model, use_earlier_lengths, without_tme
 from ..models.retriever import ComposedRetriever
 from .config import TrainConfig
 from .loop import MetricsLog, amp_dtype, gpu_amp
 from .losses import create_loss
-from .record import encoder_weights, is_restart, keep_preprocess, open_run
+from .record import encoder_weights, is_restart, keep_preprocess, open_run, settle_captions
 from .stages import Banks, tme_settings_of, train_composer, train_tme
 from .warmup import warm_up
 from ..weights import DamagedFileError, read_weights
@@ -243,6 +243,14 @@ class BestResult:
         return self.best or self.current()
 
 # %% ../../nbs/training/08_run.ipynb #1f847ac6
+def _create(cfg: TrainConfig, name: str, dim: int) -> ComposedRetriever:
+    "The model before training. Without a caption rule, the run began in an early version, whose rules it keeps."
+    model = create_model(name, dim, captions=cfg.captions, ffn=cfg.ffn)
+    if cfg.captions is None:
+        use_earlier_lengths(model, cfg.run_dir)
+    return model
+
+
 def train_model(
     run: Run,
     name: str,
@@ -255,7 +263,7 @@ def train_model(
     world = run.world
     folder = cfg.run_dir / "models" / name
     set_seed(cfg.seed)
-    model = create_model(name, encoders.clip.dim, ffn=cfg.ffn).to(world.device)
+    model = _create(cfg, name, encoders.clip.dim).to(world.device)
     if cfg.fusion_model_path and name == cfg.model:
         load_model(model, cfg.fusion_model_path)
     checkpoints = Checkpoints(model, run, folder) if cfg.save_training else None
@@ -279,7 +287,9 @@ def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
     check_models(cfg, names)
     cfg = replace(cfg, resume=cfg.resume or is_restart(cfg.run_dir, world))
     cfg = keep_preprocess(cfg, world)
-    run = Run(cfg, world)
+    data = load_splits(cfg)
+    cfg = settle_captions(cfg, data[0])
+    run = Run(cfg, world, data)
     if without:
         run.say(f"[bold]without TME[/]: {escape(without)}")
     _check_data(run)
@@ -288,7 +298,7 @@ def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
         triplets, queries = (_count(data) for data in run.data)
         folder = escape(str(cfg.run_dir))
         sizes = f"{triplets} training triplets, {queries} validation queries"
-        run.say(f"{cfg.dataset}: {sizes}; run folder {folder}")
+        run.say(f"{cfg.dataset}: {sizes}; captions {cfg.captions or 'stripped'}; run folder {folder}")
     encoders = load_or_train_encoders(run)
     store = run.features(encoders)
     results = []
