@@ -204,14 +204,17 @@ def warm_up(
     world: World,
     folder: Optional[Path],  # of the state for --resume; None: no state is saved
     log: Callable[..., None],
-    features: Optional[Callable[[], FeatureStore]] = None,  # for a frozen image tower: what its projection reads
+    features: Callable[[], FeatureStore],  # of a frozen image tower: what its projection reads
 ) -> None:
     "Train the encoders on the training images' descriptions; an `ErnError` without any."
     tunes = warmup_tunes(cfg, clip)
     images = _DescribedImages(clip, data, cfg, world)
     clip.eval()
-    stored = tunes != "both" and features is not None
-    batches = _Stored(images, features(), tunes) if stored else _Pixels(images, data, cfg.num_workers)
+    batches: _Pixels | _Stored
+    if tunes == "both":
+        batches = _Pixels(images, data, cfg.num_workers)
+    else:
+        batches = _Stored(images, features(), tunes)
     options = FitOptions.from_config(
         cfg,
         world,
