@@ -10,7 +10,7 @@ parser = ConfigParser(delimiters=["="])
 parser.read(here / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
 
-extras = {extra: shlex.split(cfg[f"{extra}_requirements"]) for extra in ("app", "milvus", "docs", "dev")}
+extras = {extra: shlex.split(cfg[f"{extra}_requirements"]) for extra in ("app", "milvus", "hf", "docs", "dev")}
 
 setup(
     name=cfg["lib_name"],
