@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DIGEST', 'DIGEST_PREFIX', 'DamagedFileError', 'save_weights', 'read_weights', 'read_header', 'is_torchscript',
-           'check_state', 'check_names']
+           'script_classes', 'check_state', 'check_names']
 
 # %% ../nbs/04_weights.ipynb #c6000003
 import hashlib
@@ -390,6 +390,16 @@ def is_torchscript(path: str | Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def script_classes(path: str | Path) -> set[str]:
+    "The classes of an archive's modules; empty for other files."
+    if not is_torchscript(path):
+        return set()
+    with zipfile.ZipFile(path) as archive:
+        name = next(n for n in archive.namelist() if n.endswith("/constants.pkl"))
+        data = archive.read(name.replace("constants.pkl", "data.pkl"))
+    return {value.replace(" ", ".") for opcode, value, _ in pickletools.genops(data) if opcode.name == "GLOBAL"}
 
 
 def _read_torchscript(path: Path) -> dict[str, Tensor]:
