@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import logging
+import re
 import sys
 import tempfile
 import warnings
@@ -76,6 +77,13 @@ class ClipEncoder(nn.Module):
             return self.name
         return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:16]
 
+    @property
+    def public_name(self) -> str:
+        "The name without this machine's path to a folder, for what is shared."
+        if not self.name.startswith("local-dir:"):
+            return self.name
+        return "local-dir:" + (re.sub(r"[^\w.-]", "-", Path(self.name).name).lstrip(".-") or "encoder")
+
     def tokenize(self, texts: list[str]) -> Tensor:
         "(B, L) token ids on the encoder's device; a text too long for L is cut at its end."
         return self.tokenizer(list(texts), context_length=self.context).to(self.device)
@@ -139,16 +147,16 @@ def create_clip(
     encoder = build_clip(source, quick_gelu)
     if path:
         _load(encoder.model, state, path)
-    return encoder.to(device, memory_format=torch.channels_last).eval()
+    return encoder.to(device)
 
 
 def build_clip(
     source: EncoderSource,
     quick_gelu: bool = False,
 ) -> ClipEncoder:
-    "An encoder with random weights; raises `ErnError` for a configuration or tokenizer that is not usable."
+    "An encoder with random weights in eval mode; raises `ErnError` for a configuration or tokenizer that is not usable."
     model = _create_model(source, quick_gelu)
-    return ClipEncoder(
+    encoder = ClipEncoder(
         model=model,
         tokenizer=_create_tokenizer(source),
         name=source.name,
@@ -156,6 +164,7 @@ def build_clip(
         quick_gelu=quick_gelu,
         config=source.config,
     )
+    return encoder.to(memory_format=torch.channels_last).eval()
 
 # %% ../../nbs/encoders/02_clip.ipynb #4a15a2df
 def _create_model(source: EncoderSource, quick_gelu: bool) -> nn.Module:

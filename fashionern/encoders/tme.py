@@ -14,11 +14,12 @@ from typing import Any, Optional
 
 import open_clip
 import torch
-from .towers import causal_mask, embed_tokens, text_features, text_tower
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .clip import ClipEncoder, check_size, create_clip
+from .sources import find_encoder
+from .towers import causal_mask, embed_tokens, text_features, text_tower
 from ..errors import ErnError, unknown_name
 from ..records import TextFeatures
 from ..weights import check_state, read_header, read_weights, save_weights
@@ -216,7 +217,7 @@ class Encoders(nn.Module):
 
 # %% ../../nbs/encoders/03_tme.ipynb #d832e9de
 def load_encoders(
-    name: str,  # open_clip's model name
+    name: str,  # as for `create_clip`
     path: Optional[str | Path],  # from `Encoders.save`, or of CLIP alone; None: use `pretrained`
     pretrained: Optional[str] = None,
     device: str | torch.device = "cpu",
@@ -228,8 +229,8 @@ def load_encoders(
     if not any(k.startswith("clip.") for k in state):
         return Encoders(create_clip(name, pretrained, path, device))
     header = read_header(path)
-    check_size(open_clip.get_model_config(name.replace("/", "-")) or {}, state, path)
-    clip = create_clip(name, device=device, quick_gelu=header.get("quick_gelu") == "True")
+    check_size(find_encoder(name, weights=False).config, state, path)
+    clip = create_clip(name, device=device, quick_gelu=header.get("quick_gelu") == "True", weights=False)
     encoders = Encoders(clip)
     _load_part(clip.model, "clip.", state, path)
     if any(k.startswith("tme.") for k in state):

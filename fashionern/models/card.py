@@ -84,7 +84,7 @@ def _parts_table(embedder: Embedder) -> str:
         "composer": type(model.composer).__name__,
         "target head": type(model.target).__name__,
         "settings": settings or "–",
-        "CLIP": clip.name,
+        "CLIP": clip.public_name,
         "embedding width D": str(clip.dim),
         "parameters": f"{sum(p.numel() for p in embedder.parameters()):,}",
     }

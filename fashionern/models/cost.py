@@ -14,15 +14,16 @@ from typing import Any, Callable, Iterator, Optional
 
 import open_clip
 import torch
-from ..encoders.towers import text_tower
 from open_clip.model import _build_text_tower
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from ..encoders.sources import find_encoder
 from ..encoders.tme import TME, TmeSettings
-from ..errors import ErnError, unknown_name
+from ..encoders.towers import text_tower
+from ..errors import ErnError
 from .registry import create_model, list_models, parse_model
 from ..records import CROPS, ImageFeatures, TextFeatures
 
@@ -82,7 +83,7 @@ class _TextOnly(nn.Module):
 
     def __init__(self, name: str):
         super().__init__()
-        config = open_clip.get_model_config(name)
+        config = find_encoder(name, weights=False).config
         text_cfg = config.get("text_cfg", {})
         if "hf_model_name" in text_cfg:
             raise ErnError(
@@ -99,8 +100,6 @@ class _TextOnly(nn.Module):
 # %% ../../nbs/models/06_cost.ipynb #33671851
 def check_tme(name: str, settings: TmeSettings = TmeSettings()) -> None:
     "Raise an `ErnError` if an open_clip model cannot have TME; needs no weights."
-    if name not in open_clip.list_models():
-        raise unknown_name("CLIP model", name, open_clip.list_models())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
@@ -152,7 +151,7 @@ def tme_costs(
 # %% ../../nbs/models/06_cost.ipynb #c2b200db
 def models_table(clip_model_name: str, ffn: int) -> Table:
     "Every model with its slots, parameters and operations at this CLIP's embedding width."
-    config = open_clip.get_model_config(clip_model_name)
+    config = find_encoder(clip_model_name, weights=False).config
     dim = config["embed_dim"]
     context = config["text_cfg"].get("context_length", 77)
     table = Table(

@@ -301,7 +301,7 @@ def check_models(cfg: TrainConfig, names: Sequence[str]) -> None:
         try_model(name)
     create_loss(cfg.loss, 8)
     if "tme" in cfg.stages:
-        check_tme(cfg.clip_model_name.replace("/", "-"), tme_settings_of(cfg))
+        check_tme(cfg.clip_model_name, tme_settings_of(cfg))
 
 
 def _check_data(run: Run) -> None:
