@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from ..encoders.sources import find_encoder
 from ..encoders.tme import TME, TmeSettings, UnsupportedTowerError
 from ..encoders.towers import Padding, check_transformers, text_tower
-from ..errors import ErnError, unknown_name
+from ..errors import ErnError
 from .registry import create_model, list_models, parse_model
 from ..records import CROPS, ImageFeatures, TextFeatures
 
@@ -92,7 +93,7 @@ class _TextOnly(nn.Module):
         download: bool = False,  # whether a Hugging Face model's configuration may be downloaded
     ):
         super().__init__()
-        config = open_clip.get_model_config(name)
+        config = find_encoder(name, weights=False).config
         text_cfg = config.get("text_cfg", {})
         if text_cfg.get("hf_model_name"):
             tower = _hf_tower(name, config["embed_dim"], text_cfg, download)
@@ -139,8 +140,6 @@ def check_tme(
 
 def _text_only(name: str, download: bool = False) -> _TextOnly:
     "The text tower of that name, without warnings about its random weights."
-    if name not in open_clip.list_models():
-        raise unknown_name("CLIP model", name, open_clip.list_models())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
@@ -211,7 +210,7 @@ _SOURCE_NOTE = (
 
 def models_table(clip_model_name: str, ffn: int) -> Table:
     "Every model with its source, its slots, parameters and operations at this CLIP's embedding width."
-    config = open_clip.get_model_config(clip_model_name)
+    config = find_encoder(clip_model_name, weights=False).config
     dim = config["embed_dim"]
     context = config["text_cfg"].get("context_length", 77)
     table = Table(

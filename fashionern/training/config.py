@@ -60,9 +60,11 @@ class TrainConfig:
     ffn: int = 3072
     "Hidden width of the feed-forward layers in DVR's joint transformer."
     clip_model_name: str = "RN50x4"
-    "open_clip model name; ern-tiny is the demo's small encoder."
+    """Encoder: open_clip's name, NAME/TAG, hf-hub:ORG/NAME or a folder; ern-tiny is the demo's small encoder.
+    ern_models --encoders lists them."""
     clip_pretrained: Optional[str] = "openai"
-    "open_clip tag of pretrained weights; None starts from random weights."
+    """open_clip tag of pretrained weights; None starts from random weights.
+    Only for a bare name: the other forms have weights of their own."""
     clip_path: Optional[Path] = None
     """Local encoder weights: CLIP alone, or the encoders.safetensors of stage 1.
     For CLIP alone, --clip-pretrained then only selects the activation function."""

@@ -324,7 +324,7 @@ def check_models(cfg: TrainConfig, names: Sequence[str]) -> None:
         try_model(name)
     create_loss(cfg.loss, 8)
     if "tme" in cfg.stages:
-        check_tme(cfg.clip_model_name.replace("/", "-"), tme_settings_of(cfg), download=True)
+        check_tme(cfg.clip_model_name, tme_settings_of(cfg), download=True)
 
 
 def plain_text_if_needed(
@@ -336,7 +336,7 @@ def plain_text_if_needed(
     if "tme" not in cfg.stages and not changed:
         return cfg, ""
     try:
-        check_tme(cfg.clip_model_name.replace("/", "-"), download=True)
+        check_tme(cfg.clip_model_name, download=True)
     except UnsupportedTowerError as e:
         stages = tuple(stage for stage in cfg.stages if stage != "tme")
         if not stages:

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import open_clip
 import pytest
 import torch
+from fashionern.encoders.preprocessing import find_preprocess, make_preprocess
 from torch import nn
 
 from fashionern.data.transforms import Preprocess
-from fashionern.encoders.clip import TINY, ClipEncoder, create_clip, find_preprocess, make_preprocess
+from fashionern.encoders.clip import TINY, ClipEncoder, create_clip
 from fashionern.encoders.feature_store import create_store
 from fashionern.encoders.tme import Encoders, load_encoders
 from fashionern.errors import ErnError
@@ -130,7 +131,7 @@ def test_unusable_choices_are_refused(small):
         make_preprocess(model_of((224, 336)), "any")
 
 
-@pytest.mark.parametrize("kind", ("targetpad", "encoder", "centred"))
+@pytest.mark.parametrize("kind", ["targetpad", "encoder", "centred"])
 def test_a_saved_file_keeps_its_preprocessing(small, tmp_path, kind, capsys):
     cfg = json.loads(MARQO)["preprocess_cfg"] | {"size": 32}
     clip = create_clip(small, preprocess=kind, preprocess_cfg=cfg)
