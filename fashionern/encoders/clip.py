@@ -82,7 +82,7 @@ class ClipEncoder(nn.Module):
         "The name without this machine's path to a folder, for what is shared."
         if not self.name.startswith("local-dir:"):
             return self.name
-        return "local-dir:" + (re.sub(r"[^\w.-]", "-", Path(self.name).name).lstrip(".-") or "encoder")
+        return "local-dir:" + (re.sub(r"[^\w.-]", "-", Path(self.name.removeprefix("local-dir:")).name).lstrip(".-") or "encoder")
 
     def tokenize(self, texts: list[str]) -> Tensor:
         "(B, L) token ids on the encoder's device; a text too long for L is cut at its end."
@@ -154,7 +154,7 @@ def build_clip(
     source: EncoderSource,
     quick_gelu: bool = False,
 ) -> ClipEncoder:
-    "An encoder with random weights in eval mode; raises `ErnError` for a configuration or tokenizer that is not usable."
+    "An encoder with random weights in eval mode; raises `ErnError` for an unusable configuration or tokenizer."
     model = _create_model(source, quick_gelu)
     encoder = ClipEncoder(
         model=model,
