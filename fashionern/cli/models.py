@@ -53,9 +53,9 @@ def parse_models(args: Optional[Sequence[str]] = None) -> ModelsConfig:
 def main() -> None:
     "Console script `ern_models`."
     cfg = parse_models()
-    from fashionern.encoders.preprocessing import describe_encoder
     from rich.console import Console
 
+    from fashionern.encoders.preprocessing import describe_encoder
     from fashionern.encoders.sources import encoder_tables
     from fashionern.models import cost
 

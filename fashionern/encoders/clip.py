@@ -23,8 +23,6 @@ import open_clip
 import timm
 import torch
 import torch.nn.functional as F
-from .preprocessing import TINY as TINY
-from .preprocessing import choose_preprocess, make_preprocess
 from open_clip.convert import convert_state_dict
 from open_clip.model import _build_vision_tower
 from torch import Tensor, nn
@@ -34,6 +32,8 @@ from ..data.transforms import Preprocess
 from .formats.architectures import describe_architecture
 from .formats.transformers_clip import clip_state, is_transformers_clip
 from .laptop import LAPTOP, load_towers
+from .preprocessing import TINY as TINY
+from .preprocessing import choose_preprocess, make_preprocess
 from .sources import CLIP_VOCABULARY, EncoderSource, find_encoder
 from .towers import TextTower, check_transformers, padding_of, text_tower
 from ..errors import ErnError
@@ -92,7 +92,8 @@ class ClipEncoder(nn.Module):
         "The name without this machine's path to a folder, for what is shared."
         if not self.name.startswith("local-dir:"):
             return self.name
-        return "local-dir:" + (re.sub(r"[^\w.-]", "-", Path(self.name).name).lstrip(".-") or "encoder")
+        folder = Path(self.name.removeprefix("local-dir:")).name
+        return "local-dir:" + (re.sub(r"[^\w.-]", "-", folder).lstrip(".-") or "encoder")
 
     def tokenize(self, texts: list[str]) -> Tensor:
         "(B, L) token ids on the encoder's device; a text too long for L is cut at its end."
@@ -176,7 +177,7 @@ def build_clip(
     source: EncoderSource,
     quick_gelu: bool = False,
 ) -> ClipEncoder:
-    "An encoder with random weights in eval mode; raises `ErnError` for a configuration or tokenizer that is not usable."
+    "An encoder with random weights in eval mode; raises `ErnError` for an unusable configuration or tokenizer."
     check_transformers(source.given, source.config)
     model = _create_model(source, quick_gelu)
     encoder = ClipEncoder(

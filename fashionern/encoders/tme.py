@@ -16,11 +16,11 @@ from typing import Any, Optional
 import open_clip
 import torch
 import torch.nn.functional as F
-from .preprocessing import choose_preprocess
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .clip import ClipEncoder, check_size, create_clip
+from .preprocessing import choose_preprocess
 from .sources import find_encoder
 from .towers import PRE_NORM_PARTS, TextTower
 from ..errors import ErnError, unknown_name

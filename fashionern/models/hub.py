@@ -23,6 +23,7 @@ from torch import nn
 import fashionern
 from ..data.transforms import Preprocess
 from ..encoders.clip import ClipEncoder, build_clip, check_size
+from ..encoders.laptop import LAPTOP
 from ..encoders.sources import TOKENIZER_FILES, EncoderSource, find_encoder
 from ..encoders.tme import TME, Encoders, tme_settings
 from ..errors import ErnError
@@ -244,6 +245,8 @@ def _build_clip(config: dict, path: Path) -> ClipEncoder:
 def _clip_source(config: dict, path: Path) -> EncoderSource:
     "What builds the encoder: open_clip's configuration of that name, else the recorded one."
     name = config["clip_model_name"]
+    if name == LAPTOP:
+        return find_encoder(LAPTOP)
     folder = path.parent
     tokenizer = folder / TOKENIZER_FOLDER if config.get("tokenizer") else None
     if name not in open_clip.list_models():

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import open_clip
 import pytest
 import torch
-from fashionern.encoders.preprocessing import find_preprocess, make_preprocess
 from torch import nn
 
 from fashionern.data.transforms import Preprocess
 from fashionern.encoders.clip import TINY, ClipEncoder, create_clip
 from fashionern.encoders.feature_store import create_store
+from fashionern.encoders.preprocessing import find_preprocess, make_preprocess
 from fashionern.encoders.tme import Encoders, load_encoders
 from fashionern.errors import ErnError
 from fashionern.models.hub import Retriever
