@@ -276,8 +276,8 @@ def _activation(
 ) -> bool:
     "Whether the weights need QuickGELU; a line reports what the file decides, and contradictions."
     recorded = {"True": True, "False": False}.get(read_header(path).get("quick_gelu", "") if path else "")
+    of_file = recorded
     if recorded is not None:
-        of_file = recorded
         chosen = recorded
     else:
         of_file = _activation_of_file(path, state) if path else None

@@ -11,7 +11,7 @@ import hashlib
 import os
 import zipfile
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def text_folder() -> Path:
             content = z.read(name)
             path = folder / name
             if not path.is_file() or path.read_bytes() != content:
-                write_atomic(path, lambda part, data=content: part.write_bytes(data))
+                write_atomic(path, partial(Path.write_bytes, data=content))
     return folder
 
 # %% ../../nbs/encoders/00_laptop.ipynb #3856192f

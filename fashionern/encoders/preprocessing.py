@@ -51,7 +51,7 @@ def make_preprocess(
         mean = tuple(getattr(visual, "image_mean", None) or Preprocess.mean)
         std = tuple(getattr(visual, "image_std", None) or Preprocess.std)
         before = Preprocess.from_dict({"size": own.size, "mean": mean, "std": std})
-        return _own_views(name, before)
+        return _own_views(name, before) if name == TINY else before
     if preprocess == "targetpad" and name not in _OWN_VIEWS:
         return replace(own, pad="target", fill="black", resize_mode="shortest")
     return _own_views(name, own)
@@ -96,25 +96,25 @@ def find_preprocess(
 # %% ../../nbs/encoders/03_preprocessing.ipynb #c2664b0d
 def recorded_preprocess(
     path: str | Path,  # of weights
-    model: nn.Module,  # open_clip's, for these weights
+    model: Any,  # open_clip's, for these weights
     name: str,  # open_clip's model name
 ) -> Optional[Preprocess]:
     "The transform with which `Encoders.save` wrote this file; None for any other file."
     header = read_header(path)
     if "clip_model_name" not in header:
         return None
-    centred = make_preprocess(model, name, "centred")
     if "preprocess" not in header:
-        return centred
+        return make_preprocess(model, name, "centred")
     try:
         recorded = Preprocess.from_dict(json.loads(header["preprocess"]))
     except (ValueError, TypeError, AttributeError, RecursionError, ErnError) as e:
         raise ErnError(
             f"{path} has no readable preprocessing in its header ({e}). Download or save it again."
         ) from None
-    if recorded.size != centred.size:
+    size = square_side(model.visual.image_size)
+    if recorded.size != size:
         raise ErnError(
-            f"{path} was saved with images of {recorded.size} pixels, but {name} takes {centred.size}. "
+            f"{path} was saved with images of {recorded.size} pixels, but {name} takes {size}. "
             "Give the model that it was saved from."
         )
     return recorded

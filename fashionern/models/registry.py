@@ -270,14 +270,13 @@ def _is_composer_alone(state: dict[str, Tensor], model: ComposedRetriever) -> bo
 # %% ../../nbs/models/01_registry.ipynb #0ec65fd4
 def recorded_lengths(model: ComposedRetriever) -> dict[str, Any]:
     "{'lengths': numbers} for a record; empty if crops have length 1, as in all earlier records."
-    lengths = getattr(model.composer, "lengths", None)
-    is_scaled = isinstance(lengths, Lengths) and lengths.crops != 1
-    return {"lengths": asdict(lengths)} if is_scaled else {}
+    lengths = model.composer.lengths
+    return {} if lengths is None or lengths.crops == 1 else {"lengths": asdict(lengths)}
 
 
 def _use_lengths(model: ComposedRetriever, lengths: Lengths) -> None:
     for part in (model.composer, model.target):
-        if isinstance(getattr(part, "lengths", None), Lengths):
+        if part.lengths is not None:
             part.lengths = lengths
 
 

@@ -18,7 +18,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 import torch
 from tqdm import tqdm
@@ -195,7 +195,7 @@ _OPTIONAL: dict[str, Any] = {  # not in records of early versions
     "plugin": list,
     "preprocess": str,
 }
-_PREPROCESS_BEFORE = "centred"  # the --preprocess of runs that did not record it
+_PREPROCESS_BEFORE: Literal["centred"] = "centred"  # the --preprocess of runs that did not record it
 
 
 def best_weights(folder: Path, model: str) -> Path:
@@ -291,7 +291,8 @@ def settle_captions(cfg: TrainConfig, data: TripletDataset) -> TrainConfig:
         return cfg
     if cfg.resume and (cfg.run_dir / CONFIG).exists():
         return replace(cfg, captions=_read_settings(cfg.run_dir).get("captions"))
-    return replace(cfg, captions=data.caption_rule)
+    rule: Any = data.caption_rule
+    return replace(cfg, captions=rule)
 
 
 def open_run(cfg: TrainConfig, world: World, *data: TripletDataset) -> None:

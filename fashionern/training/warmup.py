@@ -28,7 +28,7 @@ from .losses import symmetric_infonce
 
 # %% ../../nbs/training/06_warmup.ipynb #1f6f0c1c
 def warmup_tunes(cfg: TrainConfig, clip: ClipEncoder) -> str:
-    "What the warm-up trains: 'both', 'text' or 'heads'. Raises `ErnError` for 'heads' without projections of their own."
+    "What the warm-up trains: 'both', 'text' or 'heads'; an `ErnError` for 'heads' without projections."
     if cfg.warmup_tunes == "auto":
         return "heads" if clip.name == LAPTOP else "both"
     if cfg.warmup_tunes == "heads" and not (clip.is_pooled and clip.tower.has_head):

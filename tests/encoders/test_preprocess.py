@@ -11,7 +11,7 @@ from torch import nn
 from fashionern.data.transforms import Preprocess
 from fashionern.encoders.clip import TINY, ClipEncoder, create_clip
 from fashionern.encoders.feature_store import create_store
-from fashionern.encoders.preprocessing import find_preprocess, make_preprocess
+from fashionern.encoders.preprocessing import choose_preprocess, find_preprocess, make_preprocess
 from fashionern.encoders.tme import Encoders, load_encoders
 from fashionern.errors import ErnError
 from fashionern.models.hub import Retriever
@@ -119,7 +119,7 @@ def test_a_file_that_says_nothing_gets_its_familys_values_and_a_line(small, tmp_
 
 def test_a_given_configuration_goes_before_the_name(small, capsys):
     cfg = json.loads(MARQO)["preprocess_cfg"]
-    pre = create_clip(small, preprocess="encoder", preprocess_cfg=cfg).preprocess
+    pre = choose_preprocess(create_clip(small).model, small, "encoder", cfg)
     assert (pre.size, pre.mean, pre.resize_mode) == (32, (0.5,) * 3, "squash")
     assert "images of [224, 224] pixels, but its image tower takes 32" in capsys.readouterr().err
 
@@ -134,7 +134,8 @@ def test_unusable_choices_are_refused(small):
 @pytest.mark.parametrize("kind", ["targetpad", "encoder", "centred"])
 def test_a_saved_file_keeps_its_preprocessing(small, tmp_path, kind, capsys):
     cfg = json.loads(MARQO)["preprocess_cfg"] | {"size": 32}
-    clip = create_clip(small, preprocess=kind, preprocess_cfg=cfg)
+    clip = create_clip(small)
+    clip.preprocess = make_preprocess(clip.model, small, kind, cfg)
     Encoders(clip).save(tmp_path / "encoders.safetensors")
     loaded = load_encoders(small, tmp_path / "encoders.safetensors").clip
     assert loaded.preprocess == clip.preprocess

@@ -69,6 +69,7 @@ class Composer(nn.Module):
     "Base class of every composer: `forward` returns the query; everything else has a default."
 
     reads_padding: bool = False  # True: padding changes the query, so texts are not trimmed
+    lengths: Optional[Lengths] = None  # to which it scales its inputs; None: they keep length 1
 
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
         "(B, D) queries of unit length from B reference images and B modification texts."
@@ -96,6 +97,8 @@ class Composer(nn.Module):
 # %% ../../../nbs/models/composers/00_base.ipynb #7dc7626f
 class TargetHead(nn.Module):
     "Base class of every target head: `forward` returns the embedding queries are compared with."
+
+    lengths: Optional[Lengths] = None  # as in `Composer`
 
     def forward(self, images: ImageFeatures) -> Tensor:
         "(B, D) embeddings of B images."
