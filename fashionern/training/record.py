@@ -17,7 +17,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 import torch
 from tqdm import tqdm
@@ -193,7 +193,7 @@ _OPTIONAL: dict[str, Any] = {  # not in records of early versions
     "plugin": list,
     "preprocess": str,
 }
-_PREPROCESS_BEFORE = "centred"  # the --preprocess of runs that did not record it
+_PREPROCESS_BEFORE: Literal["centred"] = "centred"  # the --preprocess of runs that did not record it
 
 
 def best_weights(folder: Path, model: str) -> Path:
