@@ -119,10 +119,14 @@ def _is_colour(value: Any) -> bool:
     except ValueError:
         return False
 
-# %% ../../nbs/data/03_transforms.ipynb #43d96ab9
+# %% ../../nbs/data/03_transforms.ipynb #c92691c3
+def _to_rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")  # `convert` would copy
+
+
 def _bytes(image: Image.Image) -> Tensor:
     "(3, h, w) bytes."
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(_to_rgb(image))).permute(2, 0, 1)
 
 
 _MAX_PIXELS = 2**25  # of an image that is resized in one piece
@@ -238,7 +242,7 @@ class Preprocess:
             return resize(_bytes(image)[None], height, width)[0][:, top:bottom, left:right]
         box = (max(left, 0), max(top, 0), min(right, width), min(bottom, height))
         resample = Image.Resampling[self.interpolation.upper()]
-        part = _resize_and_cut(image.convert("RGB"), (width, height), box, resample)
+        part = _resize_and_cut(_to_rgb(image), (width, height), box, resample)
         if part.size == (self.size, self.size):
             return _bytes(part)
         view = Image.new("RGB", (self.size, self.size), self.fill)
@@ -257,7 +261,7 @@ class Preprocess:
         if self.rounding == "centred":
             return resize(_bytes(image)[None], self.canvas, self.canvas)[0]
         resample = Image.Resampling[self.canvas_filter.upper()]
-        return _bytes(image.convert("RGB").resize((self.canvas, self.canvas), resample))
+        return _bytes(_to_rgb(image).resize((self.canvas, self.canvas), resample))
 
     def crops(self, canvas: Tensor) -> Tensor:
         "(B, 3, canvas, canvas) bytes → (B, P, 3, S, S) bytes, on the device of the canvas."
@@ -317,7 +321,7 @@ class Preprocess:
         "`describe` in one line."
         return "; ".join(f"{name} {value}" for name, value in self.describe().items())
 
-# %% ../../nbs/data/03_transforms.ipynb #abbfc08f
+# %% ../../nbs/data/03_transforms.ipynb #6fbbe0a5
 def square_side(size: int | Sequence[int]) -> int:
     "The side of the encoder's input. Raises `ErnError` unless it is square."
     sides = [size] if isinstance(size, int) else list(size)
@@ -349,7 +353,7 @@ def encoder_preprocess(
         resize_mode=given.get("resize_mode", "shortest"),
     )
 
-# %% ../../nbs/data/03_transforms.ipynb #182884a2
+# %% ../../nbs/data/03_transforms.ipynb #09897077
 def _three(value: Any) -> Any:
     "One number for all channels as three; lists as tuples."
     if isinstance(value, (int, float)):

@@ -11,7 +11,7 @@ from torch import nn
 from fashionern.data.transforms import Preprocess
 from fashionern.encoders.clip import TINY, ClipEncoder, create_clip
 from fashionern.encoders.feature_store import create_store
-from fashionern.encoders.preprocessing import choose_preprocess, find_preprocess, make_preprocess
+from fashionern.encoders.preprocessing import choose_preprocess, describe_encoder, find_preprocess, make_preprocess
 from fashionern.encoders.tme import Encoders, load_encoders
 from fashionern.errors import ErnError
 from fashionern.models.hub import Retriever
@@ -122,6 +122,21 @@ def test_a_given_configuration_goes_before_the_name(small, capsys):
     pre = choose_preprocess(create_clip(small).model, small, "encoder", cfg)
     assert (pre.size, pre.mean, pre.resize_mode) == (32, (0.5,) * 3, "squash")
     assert "images of [224, 224] pixels, but its image tower takes 32" in capsys.readouterr().err
+
+
+def test_an_encoder_is_described_in_one_line():
+    line = describe_encoder("ViT-B-16-SigLIP")
+    assert "context length 64 tokens; image size 224 px" in line
+    assert "(squash)" in line and "mean 0.5, 0.5, 0.5" in line
+    with pytest.raises(ErnError, match="ViT-B-17"):
+        describe_encoder("ViT-B-17")
+
+
+def test_the_card_names_encoder_and_preprocessing():
+    card = str(Retriever(Encoders(create_clip(TINY)), create_model("sum", 128)).generate_model_card())
+    for row in ("| encoder | ern-tiny |", "| padding | to a square, white |", "| mean | 0.481455, 0.457827, 0.408211 |"):
+        assert row in card
+    assert "| context length | 28 tokens |" in card and "| rounding | torchvision |" in card
 
 
 def test_unusable_choices_are_refused(small):
