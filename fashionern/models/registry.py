@@ -271,13 +271,12 @@ def _is_composer_alone(state: dict[str, Tensor], model: ComposedRetriever) -> bo
 def recorded_lengths(model: ComposedRetriever) -> dict[str, Any]:
     "{'lengths': numbers} for a record; empty if crops have length 1, as in all earlier records."
     lengths = model.composer.lengths
-    return {} if lengths is None or lengths.crops == 1 else {"lengths": asdict(lengths)}
+    return {} if lengths.crops == 1 else {"lengths": asdict(lengths)}
 
 
 def _use_lengths(model: ComposedRetriever, lengths: Lengths) -> None:
     for part in (model.composer, model.target):
-        if part.lengths is not None:
-            part.lengths = lengths
+        part.lengths = lengths
 
 
 def use_earlier_lengths(model: ComposedRetriever, source: str | Path) -> None:

@@ -69,7 +69,7 @@ class Composer(nn.Module):
     "Base class of every composer: `forward` returns the query; everything else has a default."
 
     reads_padding: bool = False  # True: padding changes the query, so texts are not trimmed
-    lengths: Optional[Lengths] = None  # to which it scales its inputs; None: they keep length 1
+    lengths: Lengths = Lengths()  # to which it scales its inputs, if it does
 
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
         "(B, D) queries of unit length from B reference images and B modification texts."
@@ -98,7 +98,7 @@ class Composer(nn.Module):
 class TargetHead(nn.Module):
     "Base class of every target head: `forward` returns the embedding queries are compared with."
 
-    lengths: Optional[Lengths] = None  # as in `Composer`
+    lengths: Lengths = Lengths()  # as in `Composer`
 
     def forward(self, images: ImageFeatures) -> Tensor:
         "(B, D) embeddings of B images."
