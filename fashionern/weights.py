@@ -319,7 +319,7 @@ class _ScriptPickle:
         elif name in ("BINGET", "LONG_BINGET"):
             self.stack.append(self.memo[value])
         elif name == "GLOBAL":
-            self.stack.append(_Name(value.replace(" ", ".")))
+            self.stack.append(_Name(str(value).replace(" ", ".")))
         elif name == "MARK":
             self.marks.append(len(self.stack))
         elif name in _COUNTS:
@@ -399,7 +399,7 @@ def script_classes(path: str | Path) -> set[str]:
     with zipfile.ZipFile(path) as archive:
         name = next(n for n in archive.namelist() if n.endswith("/constants.pkl"))
         data = archive.read(name.replace("constants.pkl", "data.pkl"))
-    return {value.replace(" ", ".") for opcode, value, _ in pickletools.genops(data) if opcode.name == "GLOBAL"}
+    return {str(value).replace(" ", ".") for opcode, value, _ in pickletools.genops(data) if opcode.name == "GLOBAL"}
 
 
 def _read_torchscript(path: Path) -> dict[str, Tensor]:

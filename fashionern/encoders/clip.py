@@ -80,9 +80,11 @@ class ClipEncoder(nn.Module):
     @property
     def public_name(self) -> str:
         "The name without this machine's path to a folder, for what is shared."
-        if not self.name.startswith("local-dir:"):
+        kind, _, path = self.name.partition(":")
+        if kind != "local-dir":
             return self.name
-        return "local-dir:" + (re.sub(r"[^\w.-]", "-", Path(self.name.removeprefix("local-dir:")).name).lstrip(".-") or "encoder")
+        plain = re.sub(r"[^\w.-]", "-", Path(path).name).lstrip(".-")
+        return f"{kind}:{plain or 'encoder'}"
 
     def tokenize(self, texts: list[str]) -> Tensor:
         "(B, L) token ids on the encoder's device; a text too long for L is cut at its end."
@@ -252,8 +254,8 @@ def _activation(
 ) -> bool:
     "Whether the weights need QuickGELU; a line reports what the file decides, and contradictions."
     recorded = {"True": True, "False": False}.get(read_header(path).get("quick_gelu", "") if path else "")
+    of_file = recorded
     if recorded is not None:
-        of_file = recorded
         chosen = recorded
     else:
         of_file = _activation_of_file(path, state) if path else None

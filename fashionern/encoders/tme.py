@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-import open_clip
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
