@@ -114,6 +114,17 @@ def test_attention_implementations(kind, attention, tmp_path):
     assert (clip.encode_text(tokens).embedding - own).abs().max() < 1e-6
 
 
+def test_a_pooler_that_mean_pooling_leaves_out_is_frozen(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    clip = tiny_encoder("bert-mean", tmp_path)
+    text = clip.model.text
+    text.transformer = transformers.AutoModel.from_config(text.config)  # with BERT's own pooler
+    clip.freeze_unused()
+    clip.encode_text(token_ids(clip)).embedding[:, 0].sum().backward()
+    idle = [k for k, p in text.named_parameters() if p.requires_grad and p.grad is None]
+    assert idle == [] and not any(p.requires_grad for p in text.transformer.pooler.parameters())
+
+
 def test_another_attention_runs_as_a_whole_without_tme(tmp_path):
     clip = tiny_encoder("bert-mean", tmp_path)
     clip.model.text.config._attn_implementation = "flash_attention_2"
