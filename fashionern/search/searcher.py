@@ -36,7 +36,7 @@ class Query:
     k: int = 12  # number of results
     where: str = ""  # filter on the table's columns, such as "gender = 'Men'"
     keep_reference: bool = False  # keep the reference among the results
-    digest: Optional[int] = None  # of the reference's file if `image` is not a path (`photo_mark`)
+    digest: Optional[int] = None  # digest of the reference's file if `image` is not a path (see `photo_mark`)
 
     def __post_init__(self) -> None:
         if self.image is not None and self.name is not None:
@@ -146,7 +146,7 @@ def read_queries(
     path: str | Path,  # JSON Lines
     default: Query,  # supplies missing fields, except the reference and the text
 ) -> list[Query]:
-    "The queries of a file. Raises an `ErnError` that names the wrong line."
+    "The queries of a file. Raises an `ErnError` that names the invalid line."
     path = Path(path)
     check_path("queries", path)
     try:

@@ -38,7 +38,7 @@ class DVR(Composer):
         dim: int,  # D
         ffn: int = 3072,  # feed-forward width of the joint transformer
         heads: int = 8,
-        mask_padding: bool = False,  # padding is neither attended nor averaged
+        mask_padding: bool = False,  # padding is neither attended to nor averaged
         ask: str = "first",  # what MR returns: the 'first' 13 tokens, all tokens ('words'), or crops ('image')
         train_cls: bool = False,  # CLS is a trained parameter
         norm: str = "batch",  # normalisation in SR: 'batch' or 'layer'
