@@ -277,12 +277,15 @@ def test_unknown_row_of_ern_ablate(error_of, garments, tmp_path):
     assert "less TME" in error_of(ern_ablate.main, *flags(garments, tmp_path / "run"), "--rows", "less TEM")
 
 
-@pytest.mark.parametrize(
-    "name, words",
-    [("RN50x", "RN50x4"), ("coca_ViT-B-32", "class token"), ("roberta-ViT-B-32", "Hugging Face")],
-)
-def test_clip_models_that_do_not_support_tme(error_of, name, words):
-    assert words in error_of(ern_models.main, "--clip-model-name", name)
+def test_unknown_clip_model_of_ern_models(error_of):
+    assert "RN50x4" in error_of(ern_models.main, "--clip-model-name", "RN50x")
+
+
+@pytest.mark.parametrize("name, words", [("coca_ViT-B-32", "CLIP alone"), ("mt5-base-ViT-B-32", "n/a for this tower")])
+def test_ern_models_on_other_text_towers(name, words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ern_models", "--clip-model-name", name])
+    ern_models.main()
+    assert words in capsys.readouterr().out
 
 
 def test_ern_models_lists_every_model(monkeypatch, capsys):
