@@ -260,8 +260,9 @@ def _is_composer_alone(state: dict[str, Tensor], model: ComposedRetriever) -> bo
 def recorded_lengths(model: ComposedRetriever) -> dict[str, Any]:
     "{'lengths': numbers} for a record; empty if crops have length 1, as in all earlier records."
     lengths = getattr(model.composer, "lengths", None)
-    is_scaled = isinstance(lengths, Lengths) and lengths.crops != 1
-    return {"lengths": asdict(lengths)} if is_scaled else {}
+    if not isinstance(lengths, Lengths) or lengths.crops == 1:
+        return {}
+    return {"lengths": asdict(lengths)}
 
 
 def _use_lengths(model: ComposedRetriever, lengths: Lengths) -> None:

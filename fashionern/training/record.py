@@ -283,9 +283,10 @@ def settle_captions(cfg: TrainConfig, data: TripletDataset) -> TrainConfig:
     "The flags with the caption rule of a resumed run or of the dataset; None stays for runs of early versions."
     if cfg.captions is not None:
         return cfg
+    rule: Any = data.caption_rule
     if cfg.resume and (cfg.run_dir / CONFIG).exists():
-        return replace(cfg, captions=_read_settings(cfg.run_dir).get("captions"))
-    return replace(cfg, captions=data.caption_rule)
+        rule = _read_settings(cfg.run_dir).get("captions")
+    return replace(cfg, captions=rule)
 
 
 def open_run(cfg: TrainConfig, world: World, *data: TripletDataset) -> None:
