@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fashionern.data.catalogue.prepare import check_and_record, parse_where, print_report, take_photos
+from fashionern.data.catalogue.prepare import check_and_record, parse_where, take_photos
 from fashionern.data.catalogue.table import triplets_from_table
 from fashionern.errors import exit_on_error
 
@@ -59,13 +59,27 @@ def build(o: argparse.Namespace, where: dict[str, list[str]]) -> dict:
     )
 
 
+def rows(report: dict) -> list[tuple[str, object]]:
+    "The numbers of the report, with a label each."
+    lines = [(f"found: {key}", value) for key, value in report["found"].items()]
+    lines += [(f"left out: {key}", value) for key, value in report["left out"].items()]
+    lines.append(("photos without a row", report["photos without a row"]))
+    lines += [(f"usable: {key}", value) for key, value in report["usable"].items()]
+    for split, numbers in report["splits"].items():
+        lines += [(f"{split}: {key}", numbers[key]) for key in ("products", "references", "triplets")]
+        lines += [(f"{split}: changed {key}", value) for key, value in numbers["changed"].items()]
+        lines += [(f"{split}: targets per query, {key}", value) for key, value in numbers["right answers"].items()]
+    return lines
+
+
 def main(argv: list[str] | None = None) -> int:
     "Unpack, build and check. Returns 0 if complete, else 1. Wrong input exits with status 2."
     o = parse(argv)
     with exit_on_error():
         where = parse_where(o.where)  # first, so that an error is reported before a large archive is unpacked
         archives = take_photos(o.images, o.root, o.max_gb) if o.images else {}
-        print_report(build(o, where))
+        for name, value in rows(build(o, where)):
+            print(f"{name:50} {value:>10,}")
         hints = (
             f"Train on it: ern_train --preset catalogue --root {o.root} --run-dir runs/{o.root.resolve().name}",
             f"From Python: create_dataset('folder', {str(o.root)!r}, 'train')",
