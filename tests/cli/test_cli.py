@@ -302,7 +302,8 @@ def test_ern_models_lists_every_model(monkeypatch, capsys):
     assert "context length 28 tokens; image size 64 px; padding to a square, white" in " ".join(printed.split())
 
 
-COMMANDS = ("train", "evaluate", "compare", "methods", "ablate", "models", "data", "index", "search", "app", "demo")
+TRAINING = ("train", "evaluate", "compare", "methods", "ablate")
+COMMANDS = (*TRAINING, "models", "data", "index", "search", "app", "demo", "shop")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -341,6 +342,7 @@ def test_help_and_version_do_not_import_torch(command):
     [
         ("search", ["--index", "shop", "--text", "red"]),
         ("app", ["--index", "shop"]),
+        ("shop", ["--table", "shop.csv", "--images", "photos"]),
         ("evaluate", ["--run-dir", "shop"]),
         ("index", ["build", "--images", "photos", "--model", "runs/shop", "--out", "shop"]),
         ("index", ["info", "--index", "shop"]),
