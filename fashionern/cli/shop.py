@@ -111,10 +111,11 @@ def check_ready(cfg: ShopConfig) -> None:
     if not cfg.images.exists():
         raise ErnError(f"There is no folder or archive {cfg.images}. Check --images.")
     if cfg.encoder == "ern-laptop":
-        from fashionern.encoders.laptop import laptop_config
+        from fashionern.encoders.laptop import LAPTOP_CONFIG, check_packages
         from fashionern.encoders.towers import check_transformers
 
-        check_transformers(cfg.encoder, laptop_config())
+        check_packages()
+        check_transformers(cfg.encoder, LAPTOP_CONFIG)
     if cfg.serve:
         from fashionern.web.app import listen
         from fashionern.web.config import AppConfig

@@ -132,6 +132,9 @@ class ClipEncoder(nn.Module):
         decoder = getattr(self.model, "text_decoder", None)  # CoCa's, for captions
         for part in [*self.tower.unused(), *([] if decoder is None else [decoder])]:
             part.requires_grad_(False)
+        bias = getattr(self.model, "logit_bias", None)  # SigLIP's, for its sigmoid loss
+        if bias is not None:
+            bias.requires_grad_(False)
 
     def image_fingerprint(self) -> str:
         "16 hex digits that identify the image tower's weights and the transform."

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONFIG', 'MAX_FFN', 'dataset_fingerprint', 'launch', 'changed_plugins', 'warn_changed_plugins', 'record_start',
-           'is_restart', 'best_weights', 'encoder_weights', 'RunRecord', 'open_run', 'settle_captions']
+           'is_restart', 'best_weights', 'encoder_weights', 'RunRecord', 'open_run', 'keep_preprocess',
+           'settle_captions']
 
 # %% ../../nbs/training/05_record.ipynb #c5400003
 import hashlib
@@ -17,7 +18,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 import torch
 from tqdm import tqdm
@@ -192,7 +193,9 @@ _OPTIONAL: dict[str, Any] = {  # not in records of early versions
     "amp": (str, type(None)),
     "captions": (str, type(None)),
     "plugin": list,
+    "preprocess": str,
 }
+_PREPROCESS_BEFORE: Literal["centred"] = "centred"  # the --preprocess of runs that did not record it
 
 
 def best_weights(folder: Path, model: str) -> Path:
@@ -222,6 +225,7 @@ class RunRecord:
     amp: Optional[str]
     captions: Optional[str]  # None: an early version, which stripped all captions
     plugin: tuple[str, ...]
+    preprocess: str
 
     @classmethod
     def read(cls, folder: Path) -> "RunRecord":
@@ -232,6 +236,7 @@ class RunRecord:
         if not _is_complete(settings):
             raise _incomplete(folder)
         values: dict[str, Any] = {name: settings.get(name) for name in (*_REQUIRED, *_OPTIONAL)}
+        values["preprocess"] = settings.get("preprocess", _PREPROCESS_BEFORE)
         for name in ("compare", "plugin"):
             values[name] = tuple(values[name] or ())
         for name in ("root", "features_dir"):
@@ -272,6 +277,7 @@ def _is_usable(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool) and printable
 
 # %% ../../nbs/training/05_record.ipynb #b68e6da4
+_BEFORE = {"preprocess": _PREPROCESS_BEFORE, "warmup_tunes": "auto"}  # what a record without them means
 _MAY_DIFFER = {
     "root", "run_dir", "features_dir", "device", "num_workers", "compile_encoder", "tme_chunk",
     "grad_checkpointing", "text_cache_gb", "save_every", "resume", "plugin",
@@ -290,6 +296,19 @@ def open_run(cfg: TrainConfig, world: World, *data: TripletDataset) -> None:
         write_json(file, cfg.as_dict())
 
 
+def keep_preprocess(cfg: TrainConfig, world: World) -> TrainConfig:
+    "The flags, with the preprocessing of earlier versions if the run to resume was started with it."
+    resumes = cfg.resume and (cfg.run_dir / CONFIG).exists()
+    if not resumes or cfg.preprocess != TrainConfig.preprocess:
+        return cfg
+    if _read_settings(cfg.run_dir).get("preprocess", _PREPROCESS_BEFORE) != _PREPROCESS_BEFORE:
+        return cfg
+    if world.main:
+        line = f"{cfg.run_dir} was started with the preprocessing of an earlier version"
+        tqdm.write(f"{line}. It continues with --preprocess {_PREPROCESS_BEFORE}.", file=sys.stderr)
+    return replace(cfg, preprocess=_PREPROCESS_BEFORE)
+
+
 def _check_resumable(cfg: TrainConfig) -> None:
     "Raise an `ErnError` without --resume, or if flags differ that change the result."
     if not cfg.resume:
@@ -302,8 +321,9 @@ def _check_resumable(cfg: TrainConfig) -> None:
     differences = []
     for name, value in cfg.as_dict().items():
         saved = list(value) if isinstance(value, tuple) else value  # JSON has no tuples
-        if name not in _MAY_DIFFER and then.get(name) != saved:
-            differences.append(f"--{name.replace('_', '-')} {then.get(name)} (now {value})")
+        before = then.get(name, _BEFORE.get(name))
+        if name not in _MAY_DIFFER and before != saved:
+            differences.append(f"--{name.replace('_', '-')} {before} (now {value})")
     if differences:
         started = f"{cfg.run_dir} was started with {', '.join(differences)}"
         raise ErnError(f"{started}. Give the same flags, or another --run-dir.")
