@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from ..data.images import load_image
 from ..data.transforms import Preprocess
-from ..encoders.towers import text_tower
 from ..errors import ErnError
 from ..files import write_atomic
 from .composers.base import Composer, TargetHead
