@@ -18,6 +18,7 @@ PACKAGES = (
     "data.datasets",
     "data.download",
     "data.catalogue",
+    "encoders.formats",
     "encoders",
     "models.composers",
     "models",

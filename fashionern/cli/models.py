@@ -21,9 +21,11 @@ class ModelsConfig:
     "Flags of `ern_models`."
 
     clip_model_name: str = "RN50x4"
-    "open_clip model name whose embedding dimension and text tower the figures are for."
+    "Encoder (see --encoders) whose embedding dimension and text tower the figures are for."
     ffn: int = 3072
     "Width of the feed-forward layers in DVR's joint transformer."
+    encoders: bool = False
+    "List the encoders instead: the forms of their names, what is in this machine's caches, all names and tags."
     towers: bool = False
     "Also list all open_clip models, and why some cannot be combined with TME; takes half a minute."
     plugin: Plugin = ()
@@ -33,9 +35,10 @@ class ModelsConfig:
 
 # %% ../../nbs/cli/06_models.ipynb #fe8bc028
 _DESCRIPTION = """List every model that can be trained: its three slots, its parameters and arithmetic,
-and what TME adds to CLIP's text tower.
+and what TME adds to CLIP's text tower. The first line describes the encoder: image preprocessing and context length.
 
   ern_models --clip-model-name ViT-B-16
+  ern_models --encoders
   ern_models --towers"""
 
 
@@ -52,9 +55,16 @@ def main() -> None:
     cfg = parse_models()
     from rich.console import Console
 
+    from fashionern.encoders.preprocessing import describe_encoder
+    from fashionern.encoders.sources import encoder_tables
     from fashionern.models import cost
 
     console = Console(highlight=False)
+    if cfg.encoders:
+        for table in encoder_tables():
+            console.print(table)
+        return
+    console.print(describe_encoder(cfg.clip_model_name))
     console.print(cost.tme_table(cfg.clip_model_name))
     console.print(cost.models_table(cfg.clip_model_name, cfg.ffn))
     if cfg.towers:

@@ -87,6 +87,7 @@ _VERSION_2 = {  # what a record without these fields means
     "resize_mode": "shortest",
     "rounding": "centred",
     "canvas_filter": "bicubic",
+    "regions": "crops",
 }
 _CHOICES = {
     "pad": ("target", "square", "none"),
@@ -94,6 +95,7 @@ _CHOICES = {
     "resize_mode": ("shortest", "longest", "squash"),
     "rounding": ("torchvision", "centred"),
     "canvas_filter": ("lanczos", "bicubic"),
+    "regions": ("crops", "pooled"),
 }
 _RESIZES = {  # in words
     "shortest": "shortest side to size, centre crop",
@@ -117,10 +119,14 @@ def _is_colour(value: Any) -> bool:
     except ValueError:
         return False
 
-# %% ../../nbs/data/03_transforms.ipynb #43d96ab9
+# %% ../../nbs/data/03_transforms.ipynb #c92691c3
+def _to_rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")  # `convert` would copy
+
+
 def _bytes(image: Image.Image) -> Tensor:
     "(3, h, w) bytes."
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(_to_rgb(image))).permute(2, 0, 1)
 
 
 _MAX_PIXELS = 2**25  # of an image that is resized in one piece
@@ -163,6 +169,7 @@ class Preprocess:
     resize_mode: str = "shortest"  # side that becomes S: 'shortest', 'longest', or both: 'squash'
     rounding: str = "torchvision"  # or 'centred', the rule of version 2
     canvas_filter: str = "lanczos"  # that resizes to the canvas: 'lanczos' (published) or 'bicubic'
+    regions: str = "crops"  # local features: of 13 'crops', or 'pooled' from the global view's feature map
 
     def __post_init__(self) -> None:
         "Raise `ErnError` for an invalid field; a downloaded config must not exhaust the memory."
@@ -235,19 +242,26 @@ class Preprocess:
             return resize(_bytes(image)[None], height, width)[0][:, top:bottom, left:right]
         box = (max(left, 0), max(top, 0), min(right, width), min(bottom, height))
         resample = Image.Resampling[self.interpolation.upper()]
-        part = _resize_and_cut(image.convert("RGB"), (width, height), box, resample)
+        part = _resize_and_cut(_to_rgb(image), (width, height), box, resample)
         if part.size == (self.size, self.size):
             return _bytes(part)
         view = Image.new("RGB", (self.size, self.size), self.fill)
         view.paste(part, (max(-left, 0), max(-top, 0)))
         return _bytes(view)
 
+    @property
+    def canvas_side(self) -> int:
+        "Side of the canvas in pixels; 0 if no crops are needed."
+        return 0 if self.regions == "pooled" else self.canvas
+
     def spread(self, image: Image.Image) -> Tensor:
-        "(3, canvas, canvas) bytes: the image stretched to a square, as FashionERN does it."
+        "(3, canvas, canvas) bytes: the image stretched to a square, as FashionERN does it; empty without crops."
+        if not self.canvas_side:
+            return torch.empty(3, 0, 0, dtype=torch.uint8)
         if self.rounding == "centred":
             return resize(_bytes(image)[None], self.canvas, self.canvas)[0]
         resample = Image.Resampling[self.canvas_filter.upper()]
-        return _bytes(image.convert("RGB").resize((self.canvas, self.canvas), resample))
+        return _bytes(_to_rgb(image).resize((self.canvas, self.canvas), resample))
 
     def crops(self, canvas: Tensor) -> Tensor:
         "(B, 3, canvas, canvas) bytes → (B, P, 3, S, S) bytes, on the device of the canvas."
@@ -298,6 +312,7 @@ class Preprocess:
             "padding": f"{padding}, {self.fill}" if self.pad != "none" else padding,
             "resize": f"{self.interpolation}, {_RESIZES[self.resize_mode].format(self.fill)}",
             "rounding": self.rounding,
+            "regions": "13 crops" if self.regions == "crops" else "13 parts of the feature map",
             "mean": ", ".join(f"{v:g}" for v in self.mean),
             "std": ", ".join(f"{v:g}" for v in self.std),
         }
@@ -306,7 +321,7 @@ class Preprocess:
         "`describe` in one line."
         return "; ".join(f"{name} {value}" for name, value in self.describe().items())
 
-# %% ../../nbs/data/03_transforms.ipynb #abbfc08f
+# %% ../../nbs/data/03_transforms.ipynb #6fbbe0a5
 def square_side(size: int | Sequence[int]) -> int:
     "The side of the encoder's input. Raises `ErnError` unless it is square."
     sides = [size] if isinstance(size, int) else list(size)
@@ -338,7 +353,7 @@ def encoder_preprocess(
         resize_mode=given.get("resize_mode", "shortest"),
     )
 
-# %% ../../nbs/data/03_transforms.ipynb #182884a2
+# %% ../../nbs/data/03_transforms.ipynb #09897077
 def _three(value: Any) -> Any:
     "One number for all channels as three; lists as tuples."
     if isinstance(value, (int, float)):

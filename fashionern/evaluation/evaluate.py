@@ -75,7 +75,8 @@ def _embed_queries(
 ) -> Tensor:
     "(B, D) queries of B triplets."
     reference = images([t.reference for t in triplets]).to(encoders.clip.device)
-    words = model.encode_text(encoders, [join_captions(t.captions) for t in triplets], reference)
+    texts = [join_captions(t.captions, rule=model.captions) for t in triplets]
+    words = model.encode_text(encoders, texts, reference)
     return model.encode_query(reference, words)
 
 
@@ -357,5 +358,6 @@ def _caveats(
         "lost": sum(q.rank == NOT_RANKED for q in queries),
         "groups_cut": groups_cut,
         "not_in_group": sum(q.subset_rank == NOT_RANKED for q in queries),
+        "reference_masked": len(queries) if protocol.single and protocol.mask_reference else 0,
     }
     return {key: n for key, n in caveats.items() if n}

@@ -22,7 +22,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ..data.transforms import crop_boxes
-from ..data.triplets import TripletDataset, join_captions
+from ..data.triplets import TripletDataset, clean_caption, join_captions
 from ..encoders.clip import ClipEncoder
 from ..encoders.tme import Encoders
 from ..errors import ErnError
@@ -55,11 +55,11 @@ def retrieve(
     protocol: Optional[str] = None,  # default: the dataset's own
     k: int = 8,  # how many results
 ) -> list[Retrieved]:
-    "First k results of some queries under a protocol; for single captions, those of the first."
+    "First k results of some queries under a protocol; for single captions, those of the first that is not empty."
     rule = get_protocol(protocol or data.default_protocol)
     chosen = [data.triplets[i] for i in which]
     if rule.single:
-        chosen = [replace(t, captions=t.captions[:1]) for t in chosen]
+        chosen = [replace(t, captions=_first_caption(t.captions)) for t in chosen]
     subset = replace(data, triplets=chosen, complete=data.complete or data)
     embedded = embed(model, encoders, subset, images)
     ranked = {}
@@ -69,9 +69,14 @@ def retrieve(
     results = []
     for _, q in sorted(ranked.items()):
         names = [name for name, _ in q.top]
-        text = join_captions(q.captions)
+        text = join_captions(q.captions, rule=model.captions)
         results.append(Retrieved(q.reference, text, names, frozenset(q.targets), q.rank))
     return results
+
+
+def _first_caption(captions: tuple[str, ...]) -> tuple[str, ...]:
+    "The first caption that is not empty, or the first if all are."
+    return tuple(c for c in captions if clean_caption(c))[:1] or captions[:1]
 
 # %% ../../nbs/evaluation/06_plots.ipynb #0c5a5a1c
 TARGET_COLOUR = "#1a9850"
@@ -165,6 +170,10 @@ def query_attention(
 
 def token_words(clip: ClipEncoder, tokens: torch.Tensor) -> list[str]:
     "(L,) tokens as words, with start, end and padding in brackets."
+    wrapped = getattr(clip.tokenizer, "tokenizer", None)  # of Hugging Face, which names its own start and end
+    if wrapped is not None:
+        of_text = clip.tower.mask(tokens[None])[0].tolist()
+        return [wrapped.decode([t]).strip() if real else "[pad]" for t, real in zip(tokens.tolist(), of_text)]
     end = int(tokens.argmax())
     words = ["[start]", *(clip.tokenizer.decode([int(t)]).strip() for t in tokens[1:end])]
     return [*words[:end], "[end]", *["[pad]"] * (len(tokens) - end - 1)]

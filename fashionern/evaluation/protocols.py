@@ -26,7 +26,7 @@ class Protocol:
     ks: tuple[int, ...] = (1, 10, 50)
     headline: tuple[str, ...] = ("R@10", "R@50")  # recalls that are averaged into 'mean'
     subset_ks: tuple[int, ...] = ()  # recalls 'Rs@k' within the query's group, without its reference
-    single: bool = False  # each caption is a query of its own
+    single: bool = False  # each caption that is not empty is a query of its own
 
 
 PROTOCOLS = Registry("protocol")
@@ -44,8 +44,8 @@ _add("fashioniq-original", _FIQ, "split", False, _ORIGINAL)
 _add("fashioniq-original-masked", _FIQ, "split", True, "the same without the reference (DQU-CIR)")
 _add("fashioniq-val", _FIQ, "named", False, _VAL)
 _add("fashioniq-val-masked", _FIQ, "named", True, "the same without the reference (DQU-CIR, TG-CIR)")
-_SINGLE = "fashioniq-val, but each caption is a query (after VAL)"
-_add("fashioniq-val-single", _FIQ, "named", False, _SINGLE, single=True)
+_SINGLE = "fashioniq-val-masked, but each caption that is not empty is a query (VAL)"
+_add("fashioniq-val-single", _FIQ, "named", True, _SINGLE, single=True)
 
 # %% ../../nbs/evaluation/01_protocols.ipynb #4615ad53
 _THREE = ("R@1", "R@10", "R@50")

@@ -21,6 +21,7 @@ from rich.table import Table
 from ..errors import ErnError, escape_markup, is_valid_text
 from .evaluate import RankedQuery, Result
 from .metrics import NOT_RANKED
+from .protocols import PROTOCOLS
 from ..files import write_atomic
 
 # %% ../../nbs/evaluation/04_rankings.ipynb #46a1740e
@@ -49,6 +50,7 @@ def _as_line(q: RankedQuery, result: Result, k: Optional[int] = None) -> dict[st
         "reference": q.reference,
         "captions": list(q.captions),
         "gallery": result.counts.get(q.category, {}).get("gallery"),
+        "masked": PROTOCOLS[result.protocol].mask_reference,
         "targets": list(q.targets),
         "rank": _rank_in_file(q.rank),
     }
@@ -70,6 +72,7 @@ class Rankings:
     model: str
     queries: dict[str, RankedQuery]  # by id
     galleries: dict[str, Optional[int]]  # category → gallery size
+    masked: Optional[bool] = None  # whether references were removed; None: not recorded by an early version
 
 
 _REWRITE = "Write the rankings again with ern_eval --save-rankings."
@@ -99,7 +102,7 @@ def read_rankings(path: str | Path) -> Rankings:
         queries[line["query"]] = _as_query(line)
     if source is None:
         raise ErnError(f"{path} has no lines. {_REWRITE}")
-    return Rankings(path, *source, queries, galleries)
+    return Rankings(path, *source, queries, galleries, line.get("masked"))
 
 # %% ../../nbs/evaluation/04_rankings.ipynb #21375183
 def _read_lines(path: Path) -> list[str]:
@@ -290,6 +293,12 @@ def _check_comparable(first: Rankings, second: Rankings) -> None:
         raise ErnError(
             f"{first.path} is under protocol {first.protocol}, {second.path} under "
             f"{second.protocol}. Compare rankings of one protocol."
+        )
+    is_single = first.protocol in PROTOCOLS and PROTOCOLS[first.protocol].single
+    if is_single and first.masked != second.masked:
+        early = second if first.masked else first
+        raise ErnError(
+            f"{early.path} was written when {first.protocol} kept the reference and empty captions. {_REWRITE}"
         )
     for category, size in first.galleries.items():
         other = second.galleries.get(category, size)

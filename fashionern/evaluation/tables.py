@@ -42,6 +42,8 @@ def _of(number: int, expected: int) -> str:
 
 _CAVEATS = {  # by key of `Result.found`
     "listed_twice": "Image names listed more than once: {:,}. Each was ranked once.",
+    "reference_masked": "Queries of a single caption, ranked without their reference: {:,}.",
+    "empty_dropped": "Empty captions: {:,}. They are not ranked.",
     "groups_cut": (
         "Queries with images missing in their group: {:,}. Their subset recalls are too high."
     ),

@@ -84,7 +84,7 @@ def _parts_table(embedder: Embedder) -> str:
         "composer": type(model.composer).__name__,
         "target head": type(model.target).__name__,
         "settings": settings or "–",
-        "encoder": clip.name,
+        "encoder": clip.public_name,
         "context length": f"{clip.context} tokens",
         **clip.preprocess.describe(),
         "embedding width D": str(clip.dim),

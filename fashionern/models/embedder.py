@@ -71,8 +71,8 @@ class Embedder(nn.Module):
         for start in range(0, len(images) or 1, batch_size):
             batch = slice(start, start + batch_size)
             reference = self.image_features(images[batch], self.model.reads_crops)
-            cleaned = [join_captions((text,)) for text in texts[batch]]
-            text = self.model.encode_text(self.encoders, cleaned, reference)
+            captions = [join_captions((text,), rule=self.model.captions) for text in texts[batch]]
+            text = self.model.encode_text(self.encoders, captions, reference)
             weight = None if weights is None else weights[batch]
             parts.append(self.model.encode_query(reference, text, weight))
         return torch.cat(parts)
@@ -187,8 +187,9 @@ def encode_texts(
     clip = embedder.encoders.clip
     parts = []
     for start in range(0, len(texts), batch_size):
-        cleaned = [join_captions((text,)) for text in texts[start : start + batch_size]]
-        parts.append(clip.encode_text(clip.trim(clip.tokenize(cleaned))).embedding)
+        batch = texts[start : start + batch_size]
+        captions = [join_captions((text,), rule=embedder.model.captions) for text in batch]
+        parts.append(clip.encode_text(clip.trim(clip.tokenize(captions))).embedding)
     return torch.cat(parts)
 
 # %% ../../nbs/models/02_embedder.ipynb #344de3ca

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from ..data.images import load_image
 from ..data.transforms import Preprocess
-from ..encoders.towers import text_tower
 from ..errors import ErnError
 from ..files import write_atomic
 from .composers.base import Composer, TargetHead
@@ -58,7 +57,8 @@ class _ImageTower(nn.Module):
         self.visual = visual
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        return self.visual(pixels)
+        embeddings = self.visual(pixels)
+        return embeddings[0] if isinstance(embeddings, tuple) else embeddings  # CoCa's returns tokens too
 
 
 class _Query(nn.Module):
@@ -133,8 +133,9 @@ def _random_inputs(retriever: Retriever, B: int, side: str) -> dict[str, Tensor]
     noise = torch.randint(0, 64, (B, VIEWS_PER_IMAGE, 3, size, size), generator=generator)
     inputs = {"views": (colours + noise).to(torch.uint8)}
     if side == "query":
-        vocabulary = text_tower(clip.model).token_embedding.num_embeddings
-        inputs["tokens"] = torch.randint(1, vocabulary, (B, clip.context), generator=generator)
+        inputs["tokens"] = torch.randint(
+            1, clip.tower.vocabulary, (B, clip.context), generator=generator
+        )
     return inputs
 
 # %% ../../nbs/models/05_export.ipynb #241b7a30
@@ -195,7 +196,8 @@ def _record(retriever: Retriever, side: str, inputs: dict[str, Tensor]) -> dict[
     fields = ("version", "model_name", "dim", "clip_model_name", "preprocess")
     own = {k: v for k, v in retriever.record().items() if k in fields}
     score = "dot product" if retriever.model.composer.uses_dot_product else "the model's own"
-    return {"side": side, "takes": takes, **own, "score": score}
+    captions = {"captions": retriever.model.captions} if side == "query" else {}
+    return {"side": side, "takes": takes, **own, **captions, "score": score}
 
 # %% ../../nbs/models/05_export.ipynb #b7d20a92
 def _trace(

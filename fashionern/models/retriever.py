@@ -10,6 +10,7 @@ from typing import Any, Optional, Sequence
 
 from torch import Tensor, nn
 
+from ..data.triplets import check_caption_rule
 from ..encoders.tme import Encoders
 from ..errors import ErnError
 from .composers.base import Composer, TargetHead
@@ -29,6 +30,7 @@ class ComposedRetriever(nn.Module):
         text_encoder: str = "clip",  # which of the encoders reads the text: 'clip' or 'tme'
         name: str = "",  # for tables and checkpoints
         settings: Optional[dict[str, Any]] = None,  # 'dim' and the parts' settings, as JSON
+        captions: str = "stripped",  # the rule of `join_captions` that the model was trained with
     ):
         super().__init__()
         self.composer = composer
@@ -36,11 +38,12 @@ class ComposedRetriever(nn.Module):
         self.text_encoder = text_encoder
         self.name = name
         self.settings = settings or {}
+        self.captions = check_caption_rule(captions)
 
     def encode_text(
         self,
         encoders: Encoders,
-        texts: Sequence[str] | Tensor,  # B texts, or their (B, L) token ids
+        texts: Sequence[str] | Tensor,  # B texts from `join_captions` with rule `captions`, or (B, L) token ids
         reference: Optional[ImageFeatures] = None,  # of B images; used only by TME
     ) -> TextFeatures:
         "Features from this model's text encoder; raises `ErnError` if TME or its reference is missing."

@@ -37,7 +37,7 @@ class EncoderSpec:
             name = Path(name.removeprefix(_FOLDER)).name if is_place else name
             path = path and Path(path).name
         if self.random:
-            return f"{name} with random weights"
+            return f"{name} with random {'projections' if name == 'ern-laptop' else 'weights'}"
         if path:
             return f"{name} with the weights {path}"
         return f"{name}/{self.pretrained}" if self.pretrained else name
@@ -59,34 +59,24 @@ def read_spec(
     return EncoderSpec(**record)
 
 # %% ../../nbs/models/07_untrained.ipynb #06dc0fbc
-def _is_architecture(name: str) -> bool:
-    "Whether open_clip has an architecture of this name; OpenAI writes ViT-B/16."
-    import open_clip
-
-    from fashionern.encoders import clip  # noqa: F401  it registers this project's own architectures
-
-    return name.replace("/", "-") in open_clip.list_models()
-
-
 def encoder_spec(
     name: str,  # as for `create_clip`
     pretrained: Optional[str] = None,  # open_clip's tag
     clip_path: Optional[str | Path] = None,  # local weights
     preprocess: Optional[str] = None,
 ) -> EncoderSpec:
-    "The encoder with absolute paths. Raises an `ErnError` if there is no file `clip_path`."
+    "The encoder with absolute paths. Raises an `ErnError` for an unknown name or a missing file."
+    from fashionern.encoders.sources import find_encoder
+
     path = None
     if clip_path is not None:
         if not Path(clip_path).is_file():
             raise ErnError(f"There is no file {clip_path}. Check --clip-path.")
         path = str(Path(clip_path).resolve())
-    if _is_architecture(name):
-        return EncoderSpec(name, pretrained, path, preprocess, random=not (pretrained or path))
-    folder = Path(name.removeprefix(_FOLDER)).expanduser()
-    start, _, _ = name.rpartition("/")
-    if folder.is_dir() and not _is_architecture(start):
-        name = f"{_FOLDER if name.startswith(_FOLDER) else ''}{folder.resolve()}"
-    return EncoderSpec(name, pretrained, path, preprocess)
+    source = find_encoder(name, pretrained, weights=False)
+    is_random = source.kind in ("architecture", "laptop") and not (pretrained or path)
+    is_folder = source.folder is not None and not name.startswith("hf-hub:")
+    return EncoderSpec(source.name if is_folder else name, pretrained, path, preprocess, is_random)
 
 
 def moved_spec(

@@ -39,12 +39,13 @@ def shapley(
 def leave_one_out(
     text: str,
     max_words: int,  # words to leave out; the others always stay
+    rule: str = "stripped",  # of `join_captions`
 ) -> tuple[list[str], list[str]]:
     "The words, split at spaces, and for each the text without it."
-    words = clean_caption(text).split()
+    words = (text if rule == "as-is" else clean_caption(text)).split()
     shorter = []
     for i in range(min(len(words), max_words)):
-        shorter.append(join_captions((" ".join(words[:i] + words[i + 1 :]),)))
+        shorter.append(join_captions((" ".join(words[:i] + words[i + 1 :]),), rule=rule))
     return words[:max_words], shorter
 
 # %% ../../nbs/search/04_explain.ipynb #a66e0014
@@ -117,12 +118,13 @@ def explain_result(
     text_weight: Optional[float] = None,  # the text's share of the query; None: the model's own
 ) -> Explanation:
     "The score of a result split into its causes. Raises an `ErnError` for an empty query."
-    caption = join_captions((text,))
+    rule = retriever.model.captions
+    caption = join_captions((text,), rule=rule) if clean_caption(text) else ""
     if image is None and not caption:
         raise ErnError("There is nothing to explain. Give a reference image, a text, or both.")
     if image is None or not caption:
         check_searchable(retriever)
-    words, shorter = leave_one_out(text, max_words)
+    words, shorter = leave_one_out(text, max_words, rule)
     retriever.eval()
     blank = Image.new("RGB", (90, 90), "white")
     reads_crops = retriever.model.reads_crops or retriever.model.target.reads_crops

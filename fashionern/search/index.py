@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Iterator, Optional
 
-import open_clip
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -33,8 +32,7 @@ from ..training.trained import load_retriever
 def model_identity(retriever: Retriever) -> str:
     "16 hex digits that identify all weights and the image transform."
     record = {k: v for k, v in retriever.record().items() if k not in ("about", "version")}
-    if record["clip_model_name"] not in open_clip.list_models():
-        del record["clip_model_name"]  # a folder, which may move
+    record["clip_model_name"] = retriever.encoders.clip.architecture  # without the path of a folder, which may move
     digest = hashlib.sha256(repr(sorted(record.items())).encode())
     for key, value in sorted(retriever.parts().state_dict().items()):
         data = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
@@ -233,7 +231,7 @@ class _ReadableViews(ImageViews):
             mark = photo_mark(Path(self.images(self.names[i])))
             return mark, *super().__getitem__(i)
         except (ErnError, OSError):
-            sides = (self.preprocess.size, self.preprocess.canvas)
+            sides = (self.preprocess.size, self.preprocess.canvas_side)
             zeros = [torch.zeros(3, side, side, dtype=torch.uint8) for side in sides]
             return torch.full((3,), -1), i, *zeros
 

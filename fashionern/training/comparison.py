@@ -11,23 +11,25 @@ import statistics
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 
 from ..distributed import World, world
 from ..encoders.feature_store import FeatureStore
-from ..encoders.tme import Encoders
+from ..encoders.tme import Encoders, UnsupportedTowerError
 from ..errors import plural, unknown_name
 from ..files import read_json, write_json
 from ..interrupts import stop
 from ..models.composers.base import COMPOSERS, TARGET_HEADS
+from ..models.cost import check_tme
 from ..models.registry import create_model, list_models, parse_model, settings_of
 from .config import Stage, TrainConfig
 from .flags import AblateConfig, MethodsConfig
 from .losses import LOSSES
 from .outcomes import Outcome, methods_table, write_outcomes
-from .record import is_restart, keep_preprocess, open_run
+from .record import is_restart, keep_preprocess, open_run, settle_captions
 from .run import Run, Splits, check_models, load_or_train_encoders, load_splits, train_model
 from .stages import Banks
 
@@ -264,6 +266,7 @@ def compare_methods(
     cfg = replace(cfg, resume=cfg.resume or is_restart(cfg.run_dir, ranks))
     cfg = keep_preprocess(cfg, ranks)
     data = load_splits(cfg)
+    cfg = settle_captions(cfg, data[0])
     comparison = _Comparison(cfg, ranks, rows, seeds, data)
     open_run(cfg, ranks, *data)
     outcomes: list[Outcome] = []
@@ -290,11 +293,29 @@ def run_ablation(cfg: AblateConfig) -> list[Outcome]:
     return _run_comparison(cfg, [rows[label] for label in cfg.rows or rows])
 
 
+def _possible_rows(cfg: TrainConfig, rows: list[Row], say: Callable[..., None]) -> list[Row]:
+    "The rows that this encoder's text tower allows; reports those left out. An `ErnError` if none is left."
+    needing = [row for row in rows if row.needs_tme()]
+    if not needing:
+        return rows
+    try:
+        check_tme(cfg.clip_model_name.replace("/", "-"), download=True)
+    except UnsupportedTowerError as e:
+        if len(needing) == len(rows):
+            raise
+        labels = ", ".join(row.label for row in needing)
+        say(f"[bold]without TME[/]: {escape(e.reason)} Left out: {escape(labels)}.", soft_wrap=True)
+        return [row for row in rows if not row.needs_tme()]
+    return rows
+
+
 def _run_comparison(cfg: MethodsConfig | AblateConfig, rows: list[Row]) -> list[Outcome]:
     with world(cfg.device) as ranks, stop.listening(ranks.main):
+        say = Console(quiet=not ranks.main, highlight=False).print
+        if isinstance(cfg, MethodsConfig):
+            rows = _possible_rows(cfg, rows, say)
         outcomes = compare_methods(cfg, rows, cfg.seeds, ranks)
     if ranks.main:
-        say = Console(highlight=False).print
         say(methods_table(outcomes, cfg.dataset))
         say(f"written: {cfg.run_dir}/methods.json, .csv, .md and .png", markup=False)
     return outcomes

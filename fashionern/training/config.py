@@ -48,6 +48,9 @@ class TrainConfig:
     "What to do about missing images: stop with an error, or drop their triplets and report the count."
     protocol: Optional[str] = None
     "Evaluation protocol, such as fashioniq-val or shoes-masked. Default: the dataset's default protocol."
+    captions: Optional[Literal["stripped", "as-is"]] = None
+    """Modification texts: stripped of " .?," and capitalised, or as they are. Default: as published for the dataset,
+    which is as-is for cirr, shoes and fashion200k."""
 
     model: str = "fashionern"
     """Model that stage 2 trains: a name from ern_models, or three slots such as tme+combiner+refine.
@@ -57,9 +60,11 @@ class TrainConfig:
     ffn: int = 3072
     "Hidden width of the feed-forward layers in DVR's joint transformer."
     clip_model_name: str = "RN50x4"
-    "open_clip model name; ern-tiny is the demo's small encoder."
+    """Encoder: open_clip's name, NAME/TAG, hf-hub:ORG/NAME or a folder; ern-tiny is the demo's small encoder.
+    ern_models --encoders lists them."""
     clip_pretrained: Optional[str] = "openai"
-    "open_clip tag of pretrained weights; None starts from random weights."
+    """open_clip tag of pretrained weights; None starts from random weights.
+    Only for a bare name: the other forms have weights of their own."""
     clip_path: Optional[Path] = None
     """Local encoder weights: CLIP alone, or the encoders.safetensors of stage 1.
     For CLIP alone, --clip-pretrained then only selects the activation function."""
@@ -126,6 +131,9 @@ class TrainConfig:
     "Warm-up: images per step, summed over all ranks."
     warmup_epochs: int = 5
     "Warm-up: number of epochs."
+    warmup_tunes: Literal["auto", "heads", "text", "both"] = "auto"
+    """Warm-up: what is trained: both towers, the text tower, or only the projections (heads) behind frozen towers.
+    auto: heads for ern-laptop, both for other encoders."""
 
     eval_every: int = 5
     "Stage 2: evaluate every this many epochs and after the last; 0: only after the last."

@@ -192,6 +192,9 @@ class EvalConfig:
     "Weights of composer and target head of a single model. Default: the run's."
     ffn: Optional[int] = None
     "Hidden width of the feed-forward layers in DVR's joint transformer. Default: the run's, else 3072."
+    captions: Optional[Literal["stripped", "as-is"]] = None
+    """Modification texts: stripped of " .?," and capitalised, or as they are. Default: as the model was trained;
+    for published weights and untrained models, as published for the dataset."""
     save_rankings: bool = False
     "Write every query's rank and top images for ern_compare, one JSON Lines file per protocol and model."
     top_k: int = 50

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONFIG', 'MAX_FFN', 'dataset_fingerprint', 'launch', 'changed_plugins', 'warn_changed_plugins', 'record_start',
-           'is_restart', 'best_weights', 'encoder_weights', 'RunRecord', 'open_run', 'keep_preprocess']
+           'is_restart', 'best_weights', 'encoder_weights', 'RunRecord', 'settle_captions', 'open_run',
+           'keep_preprocess']
 
 # %% ../../nbs/training/05_record.ipynb #c5400003
 import hashlib
@@ -17,7 +18,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 import torch
 from tqdm import tqdm
@@ -190,10 +191,11 @@ _REQUIRED: dict[str, Any] = {
 _OPTIONAL: dict[str, Any] = {  # not in records of early versions
     "features_dtype": (str, type(None)),
     "amp": (str, type(None)),
+    "captions": (str, type(None)),
     "plugin": list,
     "preprocess": str,
 }
-_PREPROCESS_BEFORE = "centred"  # the --preprocess of runs that did not record it
+_PREPROCESS_BEFORE: Literal["centred"] = "centred"  # the --preprocess of runs that did not record it
 
 
 def best_weights(folder: Path, model: str) -> Path:
@@ -221,6 +223,7 @@ class RunRecord:
     features_dir: Optional[Path]
     features_dtype: Optional[str]
     amp: Optional[str]
+    captions: Optional[str]  # None: an early version, which stripped all captions
     plugin: tuple[str, ...]
     preprocess: str
 
@@ -274,11 +277,22 @@ def _is_usable(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool) and printable
 
 # %% ../../nbs/training/05_record.ipynb #b68e6da4
+_BEFORE = {"preprocess": _PREPROCESS_BEFORE, "warmup_tunes": "auto"}  # what a record without them means
 _MAY_DIFFER = {
     "root", "run_dir", "features_dir", "device", "num_workers", "compile_encoder", "tme_chunk",
     "grad_checkpointing", "text_cache_gb", "save_every", "resume", "plugin",
     "methods", "longer", "rows", "seeds",
 }  # fmt: skip
+
+
+def settle_captions(cfg: TrainConfig, data: TripletDataset) -> TrainConfig:
+    "The flags with the caption rule of a resumed run or of the dataset; None stays for runs of early versions."
+    if cfg.captions is not None:
+        return cfg
+    if cfg.resume and (cfg.run_dir / CONFIG).exists():
+        return replace(cfg, captions=_read_settings(cfg.run_dir).get("captions"))
+    rule: Any = data.caption_rule
+    return replace(cfg, captions=rule)
 
 
 def open_run(cfg: TrainConfig, world: World, *data: TripletDataset) -> None:
@@ -317,10 +331,9 @@ def _check_resumable(cfg: TrainConfig) -> None:
     differences = []
     for name, value in cfg.as_dict().items():
         saved = list(value) if isinstance(value, tuple) else value  # JSON has no tuples
-        before = _PREPROCESS_BEFORE if name == "preprocess" else None
-        if name not in _MAY_DIFFER and then.get(name, before) != saved:
-            flag = f"--{name.replace('_', '-')}"
-            differences.append(f"{flag} {then.get(name, before)} (now {value})")
+        before = then.get(name, _BEFORE.get(name))
+        if name not in _MAY_DIFFER and before != saved:
+            differences.append(f"--{name.replace('_', '-')} {before} (now {value})")
     if differences:
         started = f"{cfg.run_dir} was started with {', '.join(differences)}"
         raise ErnError(f"{started}. Give the same flags, or another --run-dir.")

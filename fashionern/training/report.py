@@ -7,6 +7,7 @@ __all__ = ['fill_in', 'draw_retrievals', 'FinishedRun', 'report', 'export_models
 
 # %% ../../nbs/training/10_report.ipynb #c85a80a4
 import random
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Optional
@@ -66,6 +67,7 @@ def fill_in(cfg: EvalConfig) -> EvalConfig:
         clip_path=cfg.clip_path or encoder_weights(record.folder),
         preprocess=cfg.preprocess or (record.preprocess if cfg.clip_path else None),
         ffn=cfg.ffn or record.ffn,
+        captions=cfg.captions or record.captions,
         protocol=cfg.protocol or ((record.protocol,) if record.protocol else ()),
         features_dir=cfg.features_dir or record.features_dir,
         features_dtype=cfg.features_dtype or record.features_dtype,
@@ -94,7 +96,7 @@ def draw_retrievals(
     attended = []
     for i in chosen[:3]:
         triplet = data.triplets[i]
-        text = join_captions(triplet.captions)
+        text = join_captions(triplet.captions, rule=model.captions)
         regions, words = query_attention(model, encoders, store[[triplet.reference]], text)
         if regions is not None:
             attended.append((show(triplet.reference), text, regions, words))
@@ -120,8 +122,7 @@ class FinishedRun:
         source = (cfg.clip_model_name, cfg.clip_path, cfg.clip_pretrained)
         with world(cfg.device) as ranks:
             self.encoders = load_encoders(*source, ranks.device, cfg.preprocess)
-        load = lambda name: load_trained_model(name, self.encoders, cfg.ffn, self._weights(name))
-        self.models = [load(name) for name in cfg.models]
+        self.models = [self._load(name) for name in cfg.models]
         self.store = extract_features(
             self.encoders.clip,
             self.data.images,
@@ -138,6 +139,18 @@ class FinishedRun:
         if self.cfg.predictions or (not has_targets and self.data.name in PREDICTIONS):
             return check_predictable(self.data)
         return None
+
+    def _load(self, name: str) -> ComposedRetriever:
+        "The model with its weights; reports a caption rule that is not the dataset's."
+        rule = "stripped" if self.cfg.run_dir is not None else self.data.caption_rule
+        model = load_trained_model(name, self.encoders, self.cfg.ffn, self._weights(name), self.cfg.captions, rule)
+        if model.captions != self.data.caption_rule:
+            print(
+                f"{name} reads captions {model.captions}, as in its training or by --captions. "
+                f"The rule of {self.data.name} is {self.data.caption_rule}.",
+                file=sys.stderr,
+            )
+        return model
 
     def _weights(self, model: str) -> Optional[Path]:
         "The file of a model's weights."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Splits', 'load_splits', 'Run', 'load_or_train_encoders', 'Checkpoints', 'BestResult', 'train_model', 'train',
-           'run_training', 'check_models']
+           'run_training', 'check_models', 'plain_text_if_needed']
 
 # %% ../../nbs/training/08_run.ipynb #7afe6383
 from dataclasses import replace
@@ -18,20 +18,21 @@ from rich.markup import escape
 from ..data.datasets.factory import create_dataset
 from ..data.triplets import TripletDataset
 from ..distributed import World, set_seed, world
+from ..encoders.clip import PooledTrunk
 from ..encoders.feature_store import FeatureStore, extract_features
-from ..encoders.tme import Encoders, load_encoders
+from ..encoders.tme import Encoders, UnsupportedTowerError, load_encoders
 from ..evaluation.evaluate import Result, evaluate
 from ..evaluation.protocols import protocols_for
 from ..evaluation.tables import results_table
 from ..files import read_json, write_json
 from ..interrupts import stop
 from ..models.cost import check_tme
-from ..models.registry import create_model, load_model, save_model, try_model
+from ..models.registry import create_model, load_model, save_model, try_model, use_earlier_lengths, without_tme
 from ..models.retriever import ComposedRetriever
 from .config import TrainConfig
 from .loop import MetricsLog, amp_dtype, gpu_amp
 from .losses import create_loss
-from .record import encoder_weights, is_restart, keep_preprocess, open_run
+from .record import encoder_weights, is_restart, keep_preprocess, open_run, settle_captions
 from .stages import Banks, tme_settings_of, train_composer, train_tme
 from .warmup import warm_up
 from ..weights import DamagedFileError, read_weights
@@ -63,11 +64,16 @@ class Run:
         self.say = Console(quiet=not world.main, highlight=False, soft_wrap=True).print
         self.data = load_splits(cfg) if data is None else data
 
-    def features(self, encoders: Encoders) -> FeatureStore:
+    def features(
+        self,
+        encoders: Encoders,
+        frozen: bool = False,  # what the image projection reads, for an encoder with pooled regions
+    ) -> FeatureStore:
         "Features of all training and validation images by these encoders."
         train, val = self.data
+        clip = encoders.clip
         return extract_features(
-            encoders.clip,
+            PooledTrunk(clip) if frozen and clip.is_pooled else clip,
             lambda name: train.images(name) if name in train.images.paths else val.images(name),
             train.all_images() + val.all_images(),
             self.cfg.features_dir or self.cfg.root / "features",
@@ -130,7 +136,9 @@ def _load_or_warm_up(run: Run, file: Path) -> Encoders:
     encoders = load_encoders(*source, device, cfg.preprocess)
     if "warmup" in cfg.stages:
         run.say(f"[bold]warm-up[/]: {cfg.clip_model_name} on descriptions of single images")
-        warm_up(encoders.clip, run.data[0], cfg, run.world, run.state_folder("warmup"), run.log)
+        folder = run.state_folder("warmup")
+        features = lambda: run.features(encoders, frozen=True)
+        warm_up(encoders.clip, run.data[0], cfg, run.world, folder, run.log, features)
         _save_encoders(run, encoders, file)
     return encoders
 
@@ -235,6 +243,14 @@ class BestResult:
         return self.best or self.current()
 
 # %% ../../nbs/training/08_run.ipynb #1f847ac6
+def _create(cfg: TrainConfig, name: str, dim: int) -> ComposedRetriever:
+    "The model before training. Without a caption rule, the run began in an early version, whose rules it keeps."
+    model = create_model(name, dim, captions=cfg.captions, ffn=cfg.ffn)
+    if cfg.captions is None:
+        use_earlier_lengths(model, cfg.run_dir)
+    return model
+
+
 def train_model(
     run: Run,
     name: str,
@@ -247,7 +263,7 @@ def train_model(
     world = run.world
     folder = cfg.run_dir / "models" / name
     set_seed(cfg.seed)
-    model = create_model(name, encoders.clip.dim, ffn=cfg.ffn).to(world.device)
+    model = _create(cfg, name, encoders.clip.dim).to(world.device)
     if cfg.fusion_model_path and name == cfg.model:
         load_model(model, cfg.fusion_model_path)
     checkpoints = Checkpoints(model, run, folder) if cfg.save_training else None
@@ -266,18 +282,23 @@ def train_model(
 # %% ../../nbs/training/08_run.ipynb #4c49fbf4
 def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
     "Run all stages; returns the results of all models with their best weights (rank 0)."
+    cfg, without = plain_text_if_needed(cfg)
     names = list(dict.fromkeys([*cfg.compare, cfg.model]))
     check_models(cfg, names)
     cfg = replace(cfg, resume=cfg.resume or is_restart(cfg.run_dir, world))
     cfg = keep_preprocess(cfg, world)
-    run = Run(cfg, world)
+    data = load_splits(cfg)
+    cfg = settle_captions(cfg, data[0])
+    run = Run(cfg, world, data)
+    if without:
+        run.say(f"[bold]without TME[/]: {escape(without)}")
     _check_data(run)
     open_run(cfg, world, *run.data)
     if world.main:
         triplets, queries = (_count(data) for data in run.data)
         folder = escape(str(cfg.run_dir))
         sizes = f"{triplets} training triplets, {queries} validation queries"
-        run.say(f"{cfg.dataset}: {sizes}; run folder {folder}")
+        run.say(f"{cfg.dataset}: {sizes}; captions {cfg.captions or 'stripped'}; run folder {folder}")
     encoders = load_or_train_encoders(run)
     store = run.features(encoders)
     results = []
@@ -303,7 +324,28 @@ def check_models(cfg: TrainConfig, names: Sequence[str]) -> None:
         try_model(name)
     create_loss(cfg.loss, 8)
     if "tme" in cfg.stages:
-        check_tme(cfg.clip_model_name.replace("/", "-"), tme_settings_of(cfg))
+        check_tme(cfg.clip_model_name, tme_settings_of(cfg), download=True)
+
+
+def plain_text_if_needed(
+    cfg: TrainConfig,
+) -> tuple[TrainConfig, str]:  # flags to train with; what changed, empty if nothing
+    "The flags without TME where the encoder's text tower cannot have it; an `ErnError` if no stage is left."
+    names = [*cfg.compare, cfg.model]
+    changed = {name: without_tme(name) for name in names if without_tme(name) != name}
+    if "tme" not in cfg.stages and not changed:
+        return cfg, ""
+    try:
+        check_tme(cfg.clip_model_name, download=True)
+    except UnsupportedTowerError as e:
+        stages = tuple(stage for stage in cfg.stages if stage != "tme")
+        if not stages:
+            raise
+        plain = [changed.get(name, name) for name in names]
+        renamed = ", ".join(f"{name} is trained as {other}" for name, other in changed.items())
+        done = "Stage 1 is left out" + (f", and {renamed}, with the encoder's own text features." if renamed else ".")
+        return replace(cfg, stages=stages, model=plain[-1], compare=tuple(plain[:-1])), f"{e.reason} {done}"
+    return cfg, ""
 
 
 def _check_data(run: Run) -> None:

@@ -32,12 +32,18 @@ from .losses import Matched, PairLoss, batch_classification, create_loss
 class CaptionTokens:
     "Tokens of every triplet's modification texts, (n, J, L): J = 4 joins, or 1 for single captions."
 
-    def __init__(self, data: TripletDataset, clip: ClipEncoder, joins: tuple[str, ...] = JOINS):
+    def __init__(
+        self,
+        data: TripletDataset,
+        clip: ClipEncoder,
+        joins: tuple[str, ...] = JOINS,
+        rule: str = "stripped",  # of `join_captions`
+    ):
         if not any(len(t.captions) > 1 for t in data.triplets):
             joins = joins[:1]
         texts = []
         for triplet in data.triplets:
-            texts += [join_captions(triplet.captions, how) for how in joins]
+            texts += [join_captions(triplet.captions, how, rule) for how in joins]
         number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         unique = list(number)
         parts = [clip.tokenize(unique[i : i + 4096]).cpu() for i in range(0, len(unique), 4096)]
@@ -225,7 +231,8 @@ class _StageOneBatches:
         self.cfg = cfg
         self.device = world.device
         self.live = cfg.tme_clip_lr > 0 and cfg.tme_tunes == "both"
-        parts = lambda d: (d, CaptionTokens(d, clip), TripletRows(d, store))
+        rule = cfg.captions or "stripped"
+        parts = lambda d: (d, CaptionTokens(d, clip, rule=rule), TripletRows(d, store))
         self.parts = per_epoch(data, cfg.seed, parts)
         self.indices = Batches(len(data), cfg.tme_batch_size, cfg.seed, world, "--tme-batch-size")
 
@@ -304,13 +311,14 @@ def _select_trained(tme: TME, clip: ClipEncoder, cfg: TrainConfig) -> None:
     tme.unfreeze()
     clip.requires_grad_(tuned)
     clip.model.visual.requires_grad_(tuned and cfg.tme_tunes == "both")
+    clip.freeze_unused()
     # learned scale and bias of CLIP and SigLIP: not used by the loss, and DDP would wait for their gradients
     for name in ("logit_scale", "logit_bias"):
         unused = getattr(clip.model, name, None)
         if unused is not None:
             unused.requires_grad_(False)
     tme.grad_checkpointing = cfg.grad_checkpointing
-    clip.model.set_grad_checkpointing(cfg.grad_checkpointing and tuned)
+    clip.model.visual.set_grad_checkpointing(cfg.grad_checkpointing and tuned)
 
 
 def _optimizer_groups(tme: TME, clip: ClipEncoder, cfg: TrainConfig) -> list[dict]:
@@ -352,7 +360,8 @@ class StageTwo(nn.Module):
         return loss if extra is None else loss + extra
 
 # %% ../../nbs/training/07_stages.ipynb #d09a759b
-Banks = dict[tuple[str, bool], Callable[[int], tuple[TripletRows, TextBank]]]  # key: text encoder, reads padding
+# key: text encoder, reads padding, caption rule
+Banks = dict[tuple[str, bool, str], Callable[[int], tuple[TripletRows, TextBank]]]
 
 
 class _StageTwoBatches:
@@ -376,12 +385,12 @@ class _StageTwoBatches:
 
         def make(d: TripletDataset) -> tuple[TripletRows, TextBank]:
             rows = TripletRows(d, store)
-            captions = CaptionTokens(d, encoders.clip)
+            captions = CaptionTokens(d, encoders.clip, rule=model.captions)
             references = rows.reference
             bank = TextBank(model, encoders, captions, references, store, limit_gb, world.main, amp)
             return rows, bank
 
-        kind = (model.text_encoder, model.composer.reads_padding)
+        kind = (model.text_encoder, model.composer.reads_padding, model.captions)
         if kind not in banks:
             banks[kind] = per_epoch(data, cfg.seed, make)
         self.parts = banks[kind]

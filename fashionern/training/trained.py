@@ -47,15 +47,21 @@ def load_trained_model(
     encoders: Encoders,
     ffn: int,
     path: Optional[Path],  # of the weights; a model without parameters needs none
+    captions: Optional[str] = None,  # the caption rule; None: that of the weights
+    dataset_captions: str = "stripped",  # the rule for weights that record none, and without weights
 ) -> ComposedRetriever:
     "The model of that name with its weights, in eval mode; an `ErnError` if it needs weights."
-    model = create_model(name, encoders.clip.dim, ffn=ffn).to(encoders.clip.device)
+    model = create_model(name, encoders.clip.dim, captions, ffn=ffn).to(encoders.clip.device)
+    header: dict[str, str] = {}
     if next(model.parameters(), None) is not None:
         if path is None:
             raise ErnError(
                 f"Model {name!r} needs trained weights. Give --fusion-model-path or --run-dir."
             )
-        load_model(model, path)
+        header = load_model(model, path)
+    if captions is None and "model" not in header and dataset_captions != "stripped":
+        model.captions = dataset_captions
+        model.settings["captions"] = dataset_captions
     return model.eval()
 
 # %% ../../nbs/training/09_trained.ipynb #a57e0008
@@ -99,5 +105,6 @@ def _from_run(folder: Path, model: Optional[str], device: torch.device) -> Retri
         )
     check_known(record, [name])
     encoders = load_encoders(record.clip_model_name, encoder_weights(folder), device=device)
-    trained = load_trained_model(name, encoders, record.ffn, best_weights(folder, name))
+    weights = best_weights(folder, name)
+    trained = load_trained_model(name, encoders, record.ffn, weights, record.captions)
     return Retriever(encoders, trained, {"data": f"{record.dataset}, a run of ern_train"}).eval()

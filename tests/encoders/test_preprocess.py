@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from fashionern.data.transforms import Preprocess
-from fashionern.encoders.clip import TINY, ClipEncoder, create_clip, find_preprocess, make_preprocess
+from fashionern.encoders.clip import TINY, ClipEncoder, create_clip
 from fashionern.encoders.feature_store import create_store
+from fashionern.encoders.preprocessing import choose_preprocess, describe_encoder, find_preprocess, make_preprocess
 from fashionern.encoders.tme import Encoders, load_encoders
 from fashionern.errors import ErnError
 from fashionern.models.hub import Retriever
@@ -118,9 +119,24 @@ def test_a_file_that_says_nothing_gets_its_familys_values_and_a_line(small, tmp_
 
 def test_a_given_configuration_goes_before_the_name(small, capsys):
     cfg = json.loads(MARQO)["preprocess_cfg"]
-    pre = create_clip(small, preprocess="encoder", preprocess_cfg=cfg).preprocess
+    pre = choose_preprocess(create_clip(small).model, small, "encoder", cfg)
     assert (pre.size, pre.mean, pre.resize_mode) == (32, (0.5,) * 3, "squash")
     assert "images of [224, 224] pixels, but its image tower takes 32" in capsys.readouterr().err
+
+
+def test_an_encoder_is_described_in_one_line():
+    line = describe_encoder("ViT-B-16-SigLIP")
+    assert "context length 64 tokens; image size 224 px" in line
+    assert "(squash)" in line and "mean 0.5, 0.5, 0.5" in line
+    with pytest.raises(ErnError, match="ViT-B-17"):
+        describe_encoder("ViT-B-17")
+
+
+def test_the_card_names_encoder_and_preprocessing():
+    card = str(Retriever(Encoders(create_clip(TINY)), create_model("sum", 128)).generate_model_card())
+    for row in ("| encoder | ern-tiny |", "| padding | to a square, white |", "| mean | 0.481455, 0.457827, 0.408211 |"):
+        assert row in card
+    assert "| context length | 28 tokens |" in card and "| rounding | torchvision |" in card
 
 
 def test_unusable_choices_are_refused(small):
@@ -130,10 +146,11 @@ def test_unusable_choices_are_refused(small):
         make_preprocess(model_of((224, 336)), "any")
 
 
-@pytest.mark.parametrize("kind", ("targetpad", "encoder", "centred"))
+@pytest.mark.parametrize("kind", ["targetpad", "encoder", "centred"])
 def test_a_saved_file_keeps_its_preprocessing(small, tmp_path, kind, capsys):
     cfg = json.loads(MARQO)["preprocess_cfg"] | {"size": 32}
-    clip = create_clip(small, preprocess=kind, preprocess_cfg=cfg)
+    clip = create_clip(small)
+    clip.preprocess = make_preprocess(clip.model, small, kind, cfg)
     Encoders(clip).save(tmp_path / "encoders.safetensors")
     loaded = load_encoders(small, tmp_path / "encoders.safetensors").clip
     assert loaded.preprocess == clip.preprocess

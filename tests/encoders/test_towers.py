@@ -102,11 +102,13 @@ def test_every_weight_that_is_not_frozen_gets_a_gradient(clip):
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("kind", ["bert-mean", "xlm-roberta", "mt5"])
+@pytest.mark.parametrize("kind", ["bert-mean", "xlm-roberta"])
 @torch.no_grad()
 def test_attention_implementations(kind, attention, tmp_path):
+    transformers = pytest.importorskip("transformers")
     clip = tiny_encoder(kind, tmp_path)
-    clip.model.text.transformer.set_attn_implementation(attention)
+    text = clip.model.text
+    text.transformer = transformers.AutoModel.from_config(text.config, attn_implementation=attention).eval()
     tokens = token_ids(clip)
     own = clip.model.encode_text(tokens, normalize=True)
     assert (clip.encode_text(tokens).embedding - own).abs().max() < 1e-6

@@ -5,8 +5,10 @@ import json
 import os
 import pickle
 import tempfile
+import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save as save_safetensors
 
@@ -38,11 +40,20 @@ def _torch(value, **options) -> bytes:
     return out.getvalue()
 
 
+def _script() -> bytes:
+    "A TorchScript archive, as OpenAI publishes CLIP."
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        torch.jit.save(torch.jit.script(torch.nn.Sequential(torch.nn.Linear(4, 4)).half()), out)
+    return out.getvalue()
+
+
 STATE = {"weight": torch.ones(4, 4), "bias": torch.zeros(4)}
 ODD = (
     *(_torch(v) for v in (STATE, {"state_dict": STATE}, {"CLIP": {"state_dict": 3}}, [], None, 3, {"a": 1}, {"CLIP": None}, {1: torch.ones(1)}, {"weight": [1, 2]}, torch.ones(2), {"weight": torch.ones(2, 2).to_sparse()})),
     _torch(STATE, _use_new_zipfile_serialization=False), _torch({"a": _Runs()}), _torch({"a": _Own()}), _torch(_Runs(), _use_new_zipfile_serialization=False),
-    pickle.dumps(_Runs()), pickle.dumps({"weight": [1.0]}), save_safetensors(STATE, {"model": "sum"}), *(write(create_model("tirg", 8).state_dict()) for write in (_torch, save_safetensors)), _torch({"weight": torch.ones(4, 4, dtype=torch.complex64)}),
+    pickle.dumps(_Runs()), pickle.dumps({"weight": [1.0]}), save_safetensors(STATE, {"model": "sum"}), *(write(create_model("tirg", 8).state_dict()) for write in (_torch, save_safetensors)), _torch({"weight": torch.ones(4, 4, dtype=torch.complex64)}), _script(), _torch({"epoch": np.float64(2), "model": {"module.weight": torch.ones(4, 4)}}),
 )  # fmt: skip
 SUFFIXES = draw.sampled_from((".pt", ".pth", ".safetensors", ".bin", ""))
 KEPT: dict[str, object] = {}

@@ -131,7 +131,7 @@ def load_cirr(
     triplets = _triplets(captions, set(names), split)
     found = {"empty_captions": sum(not t.captions[0].strip() for t in triplets)}
     finder = ImageFinder(root, named="file")
-    return TripletDataset("cirr", split, triplets, {"all": names}, finder, "cirr", found)
+    return TripletDataset("cirr", split, triplets, {"all": names}, finder, "cirr", found, caption_rule="as-is")
 
 # %% ../../../nbs/data/datasets/03_cirr.ipynb #f644f713
 EXPECTED: dict[str, dict[str, tuple[int, int]]] = {  # split → category → images, triplets

@@ -331,7 +331,7 @@ def load_fashion200k(
     found = {"categories": categories, "listed_twice": repeated, "empty_descriptions": empty}
     finder = ImageFinder(root, root / "images")
     images = {"all": list(written)}
-    data = TripletDataset("fashion200k", split, [], images, finder, "fashion200k", found)
+    data = TripletDataset("fashion200k", split, [], images, finder, "fashion200k", found, caption_rule="as-is")
     if split == "train":
         return _with_pairs(data, root, written, cleaned)
     return _with_queries(data, root, cleaned)

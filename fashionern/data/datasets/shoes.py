@@ -122,7 +122,7 @@ def load_shoes(
         )
     found["target_is_reference"] = sum(t.reference == t.target for t in triplets)
     finder = ImageFinder(root, named="file")
-    return TripletDataset("shoes", split, triplets, {"all": names}, finder, "shoes", found)
+    return TripletDataset("shoes", split, triplets, {"all": names}, finder, "shoes", found, caption_rule="as-is")
 
 # %% ../../../nbs/data/datasets/01_shoes.ipynb #0847a0b8
 EXPECTED: dict[str, dict[str, tuple[int, int]]] = {  # split → category → images, triplets

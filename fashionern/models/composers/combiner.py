@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import COMPOSERS, Composer
+from .base import COMPOSERS, Composer, parse_lengths
 from ...records import ImageFeatures, TextFeatures
 
 # %% ../../../nbs/models/composers/06_combiner.ipynb #97548d1e
@@ -18,8 +18,13 @@ from ...records import ImageFeatures, TextFeatures
 class Combiner(Composer):
     "Composer of CLIP4Cir: mixture + s·text + (1 − s)·image, L2-normalised; published names."
 
-    def __init__(self, dim: int):  # D
+    def __init__(
+        self,
+        dim: int,  # D
+        lengths: str = "unit",  # of image and text: 'unit', 'published' (about 10) or such as '10x8'
+    ):
         super().__init__()
+        self.lengths = parse_lengths(lengths)
         self.text_projection_layer = nn.Linear(dim, 4 * dim)
         self.image_projection_layer = nn.Linear(dim, 4 * dim)
         self.combiner_layer = nn.Linear(8 * dim, 8 * dim)
@@ -34,9 +39,11 @@ class Combiner(Composer):
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
-        text_half = self.dropout(F.relu(self.text_projection_layer(text.embedding)))
-        image_half = self.dropout(F.relu(self.image_projection_layer(reference.embedding)))
+        words = text.embedding * self.lengths.text
+        image = reference.embedding * self.lengths.image
+        text_half = self.dropout(F.relu(self.text_projection_layer(words)))
+        image_half = self.dropout(F.relu(self.image_projection_layer(image)))
         both = torch.cat([text_half, image_half], -1)
         mixture = self.output_layer(self.dropout(F.relu(self.combiner_layer(both))))
         s = self.dynamic_scalar(both)
-        return F.normalize(mixture + s * text.embedding + (1 - s) * reference.embedding, dim=-1)
+        return F.normalize(mixture + s * words + (1 - s) * image, dim=-1)
