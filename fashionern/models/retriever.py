@@ -67,9 +67,21 @@ class ComposedRetriever(nn.Module):
         "(B, L) → (B, L'): without unused padding, unless the composer reads it (published DVR)."
         return tokens if self.composer.reads_padding else encoders.clip.trim(tokens)
 
-    def encode_query(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
+    def encode_query(
+        self,
+        reference: ImageFeatures,
+        text: TextFeatures,
+        text_weight: Optional[Tensor] = None,  # (B,) from 0 to 1; None: the composer's own
+    ) -> Tensor:
         "(B, D) queries of unit length; a composer with its own score may use another shape."
-        return self.composer(reference, text)
+        if text_weight is None:
+            return self.composer(reference, text)
+        return self.composer.weighted(reference, text, text_weight)
+
+    @property
+    def reads_crops(self) -> bool:
+        "Whether a query depends on the local features of its reference."
+        return self.composer.reads_crops or self.text_encoder == "tme"
 
     def encode_target(self, images: ImageFeatures) -> Tensor:
         "(B, D) gallery embeddings of unit length."

@@ -21,7 +21,7 @@ from ..data.images import load_image
 from ..data.triplets import clean_caption, join_captions
 from ..errors import ErnError
 from ..evaluation.plots import MUTED_COLOUR, WORD_COLOUR, query_attention, shade_crops, show_picture, word_bars
-from ..models.embedder import check_searchable, encode_texts
+from ..models.embedder import check_searchable, encode_texts, weight_tensor
 from ..models.hub import Retriever
 from ..records import ImageFeatures
 
@@ -71,6 +71,7 @@ def _variants(
     has_image: bool,
     caption: str,
     shorter: list[str],  # W captions without one word
+    text_weight: Optional[float] = None,  # the text's share; None: the model's own
 ) -> Tensor:
     "(4 + W, D) query vectors: both parts, image alone, text alone, neither, shorter captions."
     model = retriever.model
@@ -82,7 +83,8 @@ def _variants(
     images = [_REFERENCE, _REFERENCE, _BLANK, _BLANK] + [_REFERENCE] * len(shorter)
     captions = [caption, "", caption, "", *shorter]
     reference = features[images]
-    return model.encode_query(reference, model.encode_text(retriever.encoders, captions, reference))
+    text = model.encode_text(retriever.encoders, captions, reference)
+    return model.encode_query(reference, text, weight_tensor(retriever, [text_weight] * len(captions)))
 
 # %% ../../nbs/search/04_explain.ipynb #b8310f17
 def _reference_crops(
@@ -113,6 +115,7 @@ def explain_result(
     text: str,  # empty if the query is a reference alone
     result: Image.Image,  # the photo to explain
     max_words: int = 40,  # words that are left out in turn
+    text_weight: Optional[float] = None,  # the text's share of the query; None: the model's own
 ) -> Explanation:
     "The score of a result split into its causes. Raises an `ErnError` for an empty query."
     rule = retriever.model.captions
@@ -124,10 +127,11 @@ def explain_result(
     words, shorter = leave_one_out(text, max_words, rule)
     retriever.eval()
     blank = Image.new("RGB", (90, 90), "white")
-    features = retriever.image_features([blank if image is None else image, blank, result])
+    reads_crops = retriever.model.reads_crops or retriever.model.target.reads_crops
+    features = retriever.image_features([blank if image is None else image, blank, result], reads_crops)
     reference = features[[_REFERENCE]]
     target = retriever.model.encode_target(features[[_RESULT]])
-    variants = _variants(retriever, features, image is not None, caption, shorter)
+    variants = _variants(retriever, features, image is not None, caption, shorter, text_weight)
     # one by one, so that equal queries have exactly equal scores
     scores = [retriever.score(q[None], target).item() for q in variants]
     both, image_only, text_only, base = scores[:4]
@@ -164,7 +168,8 @@ def explanation_figure(
     for row, (label, picture, crops) in enumerate(pictures):
         picture = load_image(picture)  # a copy, because thumbnail works in place
         picture.thumbnail((480, 480))
-        show_picture(fig.add_subplot(grid[row, 0]), picture, label)
+        title = label if has_crops else f"{label} (the model weights no crops)"
+        show_picture(fig.add_subplot(grid[row, 0]), picture, title)
         if crops:
             shade_crops([fig.add_subplot(grid[row, column]) for column in (1, 2)], picture, crops)
     if has_words:

@@ -12,8 +12,9 @@ from typing import Optional
 from ..distributed import World, world
 from ..errors import ErnError, escape_markup, plural
 from ..models.hub import Retriever
+from ..models.untrained import EncoderSpec, encoder_spec, untrained_retriever
 from .config import AddConfig, BuildConfig, Indexing, UpdateConfig, index_location
-from .index import Rows, UpdatePlan, begin_store, check_same_model, encode_into, plan_update
+from .index import Rows, UpdatePlan, begin_store, check_same_model, encode_into, load_index_model, plan_update  # noqa: E501
 from .inventory import column_warnings, console, find_photos, open_store, read_rows, row_key, run_inventory  # noqa: E501
 from .stores.base import Store
 from ..training.trained import load_retriever
@@ -92,7 +93,7 @@ def _index_folder(cfg: BuildConfig | AddConfig, ranks: World) -> int:
     store = open_store(where) if ranks.main and isinstance(cfg, AddConfig) else None
     model, retriever = _load_model(cfg, store, ranks)
     if ranks.main and isinstance(cfg, BuildConfig):
-        store = begin_store(where, retriever, model, cfg.kind)
+        store = begin_store(where, retriever, model, cfg.kind, cfg.text_weight)
     plan = UpdatePlan()
     if store is not None:
         check_same_model(store, retriever)
@@ -109,17 +110,29 @@ def _index_folder(cfg: BuildConfig | AddConfig, ranks: World) -> int:
     return 1 if unreadable else 0
 
 # %% ../../nbs/search/05_indexing.ipynb #386e13dd
+_RANDOM = (
+    "has no trained weights here, so the results will mean nothing. "
+    "Give the tag of its weights with --clip-pretrained, or a file with --clip-path."
+)
+
+
 def _load_model(
     cfg: BuildConfig | AddConfig, store: Optional[Store], ranks: World
-) -> tuple[str, Retriever]:
-    "Location and model that the flags name, or else those recorded in the index."
-    source = (cfg.model, cfg.run_model)
-    if store is not None:
-        source = (cfg.model or store.about["model"], cfg.run_model or store.about["model_name"])
-    model, run_model = ranks.broadcast(source)
+) -> tuple[str | EncoderSpec, Retriever]:
+    "Location and model, or encoder, that the flags name, or else those recorded in the index."
+    device = str(ranks.device)
+    if cfg.encoder is not None:
+        spec = encoder_spec(cfg.encoder, cfg.clip_pretrained, cfg.clip_path, cfg.preprocess)
+        if spec.random and ranks.main:
+            console.print(f"[yellow]{escape_markup(cfg.encoder)} {_RANDOM}[/]")
+        return spec, untrained_retriever(spec, device)
+    about = ranks.broadcast(None if store is None else store.about)
+    if about is not None:
+        return about["model"], load_index_model(about, cfg.model, cfg.run_model, device)
+    model = str(cfg.model)
     if Path(model).exists():
         model = str(Path(model).resolve())
-    return model, load_retriever(model, run_model, str(ranks.device))
+    return model, load_retriever(model, cfg.run_model, device)
 
 
 def _plan(cfg: BuildConfig | AddConfig, store: Store) -> UpdatePlan:

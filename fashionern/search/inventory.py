@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['console', 'store_class', 'open_store', 'find_photos', 'row_key', 'row_of', 'read_rows', 'column_warnings',
-           'check_rows', 'check_labels', 'describe', 'run_inventory', 'info_table']
+           'check_rows', 'model_sentence', 'check_labels', 'describe', 'run_inventory', 'info_table']
 
 # %% ../../nbs/search/01_inventory.ipynb #1d620003
 import json
@@ -23,6 +23,7 @@ from ..data.catalogue.table import read_table
 from ..data.images import IMAGE_SUFFIXES
 from ..errors import ErnError, escape_markup, is_valid_text, plural, unknown_name
 from ..files import check_path, read_json
+from ..models.untrained import read_spec
 from .config import InfoConfig, RemoveConfig, index_location
 from .stores.base import Store, batched
 from .stores.folder import FolderStore
@@ -160,6 +161,26 @@ def check_rows(
             f"the first row {row!r:.60}. Name the column that identifies the photo with --id-column."
         )
 
+# %% ../../nbs/search/01_inventory.ipynb #b3a4323d
+def model_sentence(
+    about: dict[str, Any],  # of a store
+    full: bool = True,  # False: folders and files by their last name alone
+) -> str:
+    "Which model answers queries of an index. Raises an `ErnError` for a damaged record."
+    name = about.get("model_name", "")
+    if "encoder" in about:
+        return f"{name} over {read_spec(about['encoder'], 'The index').title(full)}, no training"
+    place, encoder = (_shown_place(about.get(key, ""), full) for key in ("model", "clip_model_name"))
+    source = f" from {place}" if place else ""
+    return f"{name}{source}" + (f", encoder {encoder}" if encoder else "")
+
+
+def _shown_place(place: Any, full: bool) -> str:
+    "A name or path of a record, without its folders unless `full`."
+    text = str(place)
+    is_path = text.startswith("local-dir:") or Path(text).is_absolute()
+    return Path(text).name if is_path and not full else text
+
 # %% ../../nbs/search/01_inventory.ipynb #1d62000e
 console = Console(highlight=False, soft_wrap=True)  # for everything that the commands print
 
@@ -181,6 +202,7 @@ def describe(store: Store) -> dict[str, Any]:
             folders[photo.path.removesuffix(photo.name)] += 1
             with_row += bool(photo.columns)
     return {
+        "answered_by": model_sentence(store.about),
         **store.about,
         "photos": len(store),
         "folders": dict(folders.most_common(5)),

@@ -58,6 +58,8 @@ def _title(query: Query) -> str:
     parts = [str(query.name or query.image or "")]
     if query.text:
         parts.append(f"“{query.text}”")
+    if query.text_weight is not None:
+        parts.append(f"text weight {query.text_weight:g}")
     if query.where:
         parts.append(f"where {query.where}")
     return " · ".join(filter(None, parts))
@@ -76,6 +78,7 @@ def _as_json(query: Query, hits: Sequence[Hit]) -> dict[str, Any]:
         "text": query.text,
         "where": query.where,
         "k": query.k,
+        "text_weight": query.text_weight,
     }
     objects = []
     for rank, hit in enumerate(hits, 1):
@@ -110,7 +113,8 @@ def explain_hit(searcher: Searcher, query: Query, hit: Hit) -> Figure:
     "A figure that explains one hit of a query."
     reference = searcher.reference(query)
     result = load_image(Path(hit.path))
-    explanation = explain_result(searcher.retriever, reference, query.text, result)
+    weight = searcher.weight_of(query)
+    explanation = explain_result(searcher.retriever, reference, query.text, result, text_weight=weight)
     return explanation_figure(explanation, reference, query.text, result)
 
 # %% ../../nbs/search/06_results.ipynb #69aa0008
@@ -120,6 +124,7 @@ def run_search(cfg: SearchConfig) -> list[list[Hit]]:
         if path is not None:
             check_picture(path)
     queries = _queries(cfg)
+    _report_unused_weight(cfg, queries)
     searcher = Searcher.load(index_location(cfg.index, cfg.store), cfg.model, cfg.device)
     if cfg.labels:
         check_labels(cfg.labels, searcher.store.values(1_000_000))
@@ -140,9 +145,19 @@ def run_search(cfg: SearchConfig) -> list[list[Hit]]:
 def _queries(cfg: SearchConfig) -> list[Query]:
     "The query of the flags, or the queries of --queries with the flags as defaults."
     if cfg.queries:
-        default = Query(text="-", k=cfg.k, where=cfg.where, keep_reference=cfg.keep_reference)
+        weight = {"text_weight": cfg.text_weight}
+        default = Query(text="-", k=cfg.k, where=cfg.where, keep_reference=cfg.keep_reference, **weight)
         return read_queries(cfg.queries, default)
-    return [Query(cfg.image, cfg.name, cfg.text, cfg.k, cfg.where, cfg.keep_reference)]
+    given = (cfg.image, cfg.name, cfg.text, cfg.k, cfg.where, cfg.keep_reference)
+    return [Query(*given, text_weight=cfg.text_weight)]
+
+
+def _report_unused_weight(cfg: SearchConfig, queries: Sequence[Query]) -> None:
+    "Say so if --text-weight changes nothing, because no query has two parts."
+    has_both = any(query.text.strip() and (query.image or query.name) for query in queries)
+    if cfg.text_weight is not None and not has_both:
+        line = "--text-weight changes nothing here: it is for queries with a reference and a text"
+        Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
 
 
 def _write(figure: Figure, path: Path) -> None:

@@ -15,15 +15,15 @@ from PIL import Image
 
 from ..data.images import load_image
 from ..encoders.feature_store import photo_mark
-from ..errors import ErnError
+from ..errors import ErnError, plural
 from ..files import check_path
-from ..models.embedder import query_vectors
+from ..models.embedder import check_text_weight, query_vectors
 from ..models.hub import Retriever
-from .index import check_same_model
-from .inventory import open_store
+from .index import check_same_model, load_index_model
+from .inventory import model_sentence, open_store
 from .stores.base import Photo, Store
 from .stores.filters import parse_filter
-from ..training.trained import load_retriever
+
 
 # %% ../../nbs/search/03_searcher.ipynb #5e640006
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Query:
     where: str = ""  # filter on the table's columns, such as "gender = 'Men'"
     keep_reference: bool = False  # keep the reference among the results
     digest: Optional[int] = None  # digest of the reference's file if `image` is not a path (see `photo_mark`)
+    text_weight: Optional[float] = None  # the text's share, 0 to 1, if there is a reference too; None: the index's
 
     def __post_init__(self) -> None:
         if self.image is not None and self.name is not None:
@@ -45,6 +46,7 @@ class Query:
             raise ErnError("The query is empty. Give a reference image, a text, or both.")
         if self.k < 1:
             raise ErnError(f"k is {self.k}, but must be at least 1.")
+        check_text_weight(self.text_weight)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Searcher:
         check_same_model(store, retriever)
         self.retriever = retriever
         self.store = store
+        _check_recorded_weight(self.text_weight, store)
 
     @classmethod
     def load(
@@ -84,11 +87,31 @@ class Searcher:
     ) -> "Searcher":
         "Open an index and load its model. Raises an `ErnError` if another model built it."
         store = open_store(index)
-        retriever = load_retriever(model or store.about["model"], store.about["model_name"], device)
-        return cls(retriever, store)
+        return cls(load_index_model(store.about, model, device=device), store)
 
     def __len__(self) -> int:
         return len(self.store)
+
+    def __repr__(self) -> str:
+        return f"Searcher({plural(len(self), 'photo')}, {self.describe()})"
+
+    def describe(
+        self,
+        full: bool = True,  # False: folders and files by their last name alone
+    ) -> str:
+        "Which model answers, such as 'sum over ViT-B-32/laion2b_s34b_b79k, no training'."
+        encoder = {"clip_model_name": self.retriever.encoders.clip.name}  # early indexes do not record it
+        return model_sentence({**encoder, **self.store.about}, full)
+
+    @property
+    def text_weight(self) -> Optional[float]:
+        "The text's share in queries that give none; None if the model has no such weight."
+        own = self.retriever.model.composer.text_weight
+        return own if own is None else self.store.about.get("text_weight", own)
+
+    def weight_of(self, query: Query) -> Optional[float]:
+        "The text's share in this query; None: it has one part only, or the model has no such weight."
+        return self.text_weight if query.text_weight is None else query.text_weight
 
     def search(
         self,
@@ -97,9 +120,10 @@ class Searcher:
         k: int = 12,
         where: str = "",
         keep_reference: bool = False,
+        text_weight: Optional[float] = None,  # the text's share, 0 to 1, for a model that has one (sum)
     ) -> list[Hit]:
         "The k best hits of one query, best first."
-        return self.search_many([Query(image, None, text, k, where, keep_reference)])[0]
+        return self.search_many([Query(image, None, text, k, where, keep_reference, text_weight=text_weight)])[0]
 
     def search_many(self, queries: Sequence[Query]) -> list[list[Hit]]:
         "The hits of each query, best first."
@@ -107,7 +131,8 @@ class Searcher:
             return []
         filters = {q.where: parse_filter(q.where) if q.where.strip() else None for q in queries}
         references = [self.reference(q) for q in queries]
-        vectors = query_vectors(self.retriever, references, [q.text for q in queries])
+        weights = [self.weight_of(q) for q in queries]
+        vectors = query_vectors(self.retriever, references, [q.text for q in queries], text_weights=weights)
         encoded = vectors.float().cpu().numpy()
         hits: list[list[Hit]] = [[] for _ in queries]
         for where, condition in filters.items():
@@ -138,8 +163,22 @@ class Searcher:
 def _is_reference(photo: Photo, name: Optional[str], digest: Optional[int]) -> bool:
     return photo.name == name or digest is not None and photo.mark[2] == digest
 
+
+def _check_recorded_weight(weight: Any, store: Store) -> None:
+    "Raise an `ErnError` for a text weight that `ern_index build` never records."
+    if weight is not None and not (isinstance(weight, float) and 0 <= weight <= 1):
+        raise ErnError(f"The index records the text weight {weight!r:.60}, which is not from 0 to 1. Rebuild the index.")
+
 # %% ../../nbs/search/03_searcher.ipynb #5e64000a
-_TYPES = {"image": str, "name": str, "text": str, "k": int, "where": str, "keep_reference": bool}
+_TYPES = {
+    "image": str,
+    "name": str,
+    "text": str,
+    "k": int,
+    "where": str,
+    "keep_reference": bool,
+    "text_weight": float,
+}
 
 
 def read_queries(
@@ -181,5 +220,6 @@ def _check_fields(fields: Any, where: str) -> None:
     if not isinstance(fields, dict):
         raise ErnError(f"{where} is not an object. Allowed fields: {allowed}.")
     for key, value in fields.items():
-        if type(value) is not _TYPES.get(key):
+        is_whole_weight = key == "text_weight" and type(value) is int
+        if type(value) is not _TYPES.get(key) and not is_whole_weight:
             raise ErnError(f"{where}: field {key!r} is unknown or has a wrong type. Allowed fields: {allowed}.")

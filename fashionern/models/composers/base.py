@@ -69,11 +69,17 @@ class Composer(nn.Module):
     "Base class of every composer: `forward` returns the query; everything else has a default."
 
     reads_padding: bool = False  # True: padding changes the query, so texts are not trimmed
+    reads_crops: bool = True  # False: local features change nothing, so they need not be computed
+    text_weight: Optional[float] = None  # the text's share of a query by default, 0 to 1; None: it has no such weight
     lengths: Lengths = Lengths()  # to which it scales its inputs, if it does
 
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
         "(B, D) queries of unit length from B reference images and B modification texts."
         raise NotImplementedError(f"{type(self).__name__} has no forward.")
+
+    def weighted(self, reference: ImageFeatures, text: TextFeatures, text_weight: Tensor) -> Tensor:
+        "(B, D) queries in which each text has its own weight (B,); only for a composer with a `text_weight`."
+        raise NotImplementedError(f"{type(self).__name__} has no weight between image and text.")
 
     def score(self, query: Tensor, target: Tensor) -> Tensor:
         "(Q, D) queries, (N, D) targets → (Q, N) scores; higher is better."
@@ -98,6 +104,7 @@ class Composer(nn.Module):
 class TargetHead(nn.Module):
     "Base class of every target head: `forward` returns the embedding queries are compared with."
 
+    reads_crops: bool = True  # False: local features change nothing, so they need not be computed
     lengths: Lengths = Lengths()  # as in `Composer`
 
     def forward(self, images: ImageFeatures) -> Tensor:

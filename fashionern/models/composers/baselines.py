@@ -9,6 +9,7 @@ __all__ = ['ImageOnly', 'TextOnly', 'Sum', 'Identity']
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...errors import ErnError
 from .base import COMPOSERS, TARGET_HEADS, Composer, TargetHead
 from ...records import ImageFeatures, TextFeatures
 
@@ -16,6 +17,8 @@ from ...records import ImageFeatures, TextFeatures
 @COMPOSERS.register("image-only")
 class ImageOnly(Composer):
     "The query is the reference."
+
+    reads_crops = False
 
     def __init__(self, dim: int):  # D
         super().__init__()
@@ -31,18 +34,37 @@ class TextOnly(ImageOnly):
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
         return text.embedding
 
-
+# %% ../../../nbs/models/composers/01_baselines.ipynb #c8742890
 @COMPOSERS.register("sum")
-class Sum(ImageOnly):
-    "The query is reference plus text, L2-normalised."
+class Sum(Composer):
+    "The query is (1 − w)·reference + w·text, L2-normalised; w = 0.5 is the plain sum."
+
+    reads_crops = False
+
+    def __init__(
+        self,
+        dim: int,  # D
+        text_weight: float = 0.5,  # w, from 0 (the reference alone) to 1 (the text alone)
+    ):
+        super().__init__()
+        if not 0 <= text_weight <= 1:
+            raise ErnError(f"text_weight is {text_weight}. It must be from 0 to 1.")
+        self.text_weight = text_weight
 
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
-        return F.normalize(reference.embedding + text.embedding, dim=-1)
+        w = self.text_weight
+        return F.normalize((1 - w) * reference.embedding + w * text.embedding, dim=-1)
+
+    def weighted(self, reference: ImageFeatures, text: TextFeatures, text_weight: Tensor) -> Tensor:
+        w = text_weight[:, None]
+        return F.normalize((1 - w) * reference.embedding + w * text.embedding, dim=-1)
 
 # %% ../../../nbs/models/composers/01_baselines.ipynb #b8722287
 @TARGET_HEADS.register("identity")
 class Identity(TargetHead):
     "Target head that returns CLIP's global embedding unchanged."
+
+    reads_crops = False
 
     def __init__(self, dim: int):  # D
         super().__init__()
