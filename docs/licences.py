@@ -6,6 +6,8 @@ from configparser import ConfigParser
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from fashionern.encoders.laptop import WEIGHTS
+
 ROOT = Path(__file__).resolve().parent.parent
 FREE = {  # licences accepted in a package's own statement, by SPDX identifier
     "0BSD", "Apache-2.0", "BSD", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "CNRI-Python", "HPND", "ISC",
@@ -81,6 +83,10 @@ def main() -> int:
     print("| package | version | licence |\n|---|---|---|")
     for name, (version, text) in found.items():
         print(f"| {name} | {version} | {text} |")
+    print("\n## Pretrained weights\n\nThe extra `laptop` installs these files, which `ern-laptop` reads.\n")
+    print("| package | file | licence |\n|---|---|---|")
+    for package in WEIGHTS:
+        print(f"| {package.source} | {package.file} | {package.license} |")
     wrong = {name: sorted(outside(text)) for name, (_, text) in found.items() if outside(text)}
     if wrong:
         print(f"licences that are not in the accepted list: {wrong}", file=sys.stderr)

@@ -74,15 +74,17 @@ class ShopConfig:
         training_settings(self)  # checks the epochs
 
 # %% ../../nbs/cli/12_shop.ipynb #872b79bc
+_PRESETS = {"ern-laptop": "catalogue", "ern-tiny": "catalogue-tiny"}
+
+
 def training_settings(cfg: ShopConfig) -> TrainConfig:
-    "The preset `catalogue` with the values of the flags; resumes the run if there is one."
+    "The encoder's preset with the values of the flags; resumes the run if there is one."
     epochs: dict[str, Any] = {}
     for name in ("warmup_epochs", "tme_epochs", "num_epochs"):
         if getattr(cfg, name) is not None:
             epochs[name] = getattr(cfg, name)
     return replace(
-        get_preset("catalogue"),
-        clip_model_name=cfg.encoder,
+        get_preset(_PRESETS[cfg.encoder]),
         root=cfg.root,
         run_dir=cfg.run_dir,
         device=cfg.device,

@@ -66,7 +66,7 @@ def choose_name(
 
 # %% ../../../nbs/data/catalogue/03_columns.ipynb #aff007a1
 MAX_ATTRIBUTES = 6
-MAX_VALUES = 60  # of one attribute
+MAX_VALUES = 100  # of one attribute
 MIN_FILLED = 0.95  # share of rows with a value
 MIN_AGREEMENT = 0.98  # share of rows that follow from another column
 
