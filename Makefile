@@ -10,14 +10,15 @@ CHECK  = import sys; sys.exit(None if sys.version_info >= (3, 10) else "error: t
 # Always keep compiled modules (.pyc): without them, importing torch and open_clip takes 20 seconds instead of 8.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo app test coverage test-all test-lowest lab docs clean
+.PHONY: help demo app demo-shop test coverage test-all test-lowest lab docs clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/'
 
 $(VENV)/.installed-app: EXTRAS = [app,milvus]
+$(VENV)/.installed-shop: EXTRAS = [app,laptop]
 $(VENV)/.installed-docs: EXTRAS = [docs]
 $(VENV)/.installed-dev: EXTRAS = [dev]
-$(VENV)/.installed $(VENV)/.installed-app $(VENV)/.installed-docs $(VENV)/.installed-dev: settings.ini setup.py
+$(VENV)/.installed $(VENV)/.installed-app $(VENV)/.installed-shop $(VENV)/.installed-docs $(VENV)/.installed-dev: settings.ini setup.py
 	@{ test -x $(BIN)/pip && $(BIN)/python -c '$(CHECK)' 2>/dev/null; } || { $(PYTHON) -c '$(CHECK)' && $(PYTHON) -m venv --clear $(VENV); }
 	@echo "installing torch and the other requirements into $(VENV); this takes a few minutes the first time"
 	$(PIP) install --quiet --no-compile -e ".$(EXTRAS)"
@@ -29,6 +30,10 @@ demo: $(VENV)/.installed  ## install, draw garments, train FashionERN and show i
 app: $(VENV)/.installed-app  ## open the search page with the demo's garments (after make demo; builds the index the first time)
 	$(BIN)/ern_index build --images data/garments/images --model runs/demo --out indexes/demo --table data/garments/designs.json
 	$(BIN)/ern_app --index indexes/demo --open
+
+demo-shop: $(VENV)/.installed-shop  ## train on your own shop and open its search page: make demo-shop TABLE=products.csv IMAGES=photos.zip (more flags of ern_shop: ARGS="…")
+	@test -n "$(TABLE)" -a -n "$(IMAGES)" || { echo "error: no table or no photos. Run make demo-shop TABLE=products.csv IMAGES=photos.zip (an archive or a folder)." >&2; exit 2; }
+	$(BIN)/ern_shop --table "$(TABLE)" --images "$(IMAGES)" $(ARGS)
 
 define NOTEBOOKS_AND_TESTS
 OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --skip_file_re '^[_.]|^$(SLOW)'

@@ -258,7 +258,7 @@ def row_of(
     line = [
         program,
         "--preset",
-        "catalogue",
+        "catalogue-tiny",
         "--root",
         "data/catalogue",
         *wanted,
@@ -289,7 +289,7 @@ def flags(config: dict) -> list[str]:
     "Flags whose values differ from the preset's."
     from fashionern.training.config import get_preset
 
-    preset, found = json.loads(json.dumps(get_preset("catalogue").as_dict())), []
+    preset, found = json.loads(json.dumps(get_preset("catalogue-tiny").as_dict())), []
     for key in preset.keys() - {
         "model",
         "compare",

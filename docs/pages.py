@@ -16,7 +16,7 @@ SECTIONS = {  # title → the folders of its notebooks, in reading order
     "Tutorials": ("tutorials",),
     "Foundations": ("",),
     "Data": ("data", "data/drawn", "data/datasets", "data/download", "data/catalogue"),
-    "Encoders": ("encoders",),
+    "Encoders": ("encoders/formats", "encoders"),
     "Composers": ("models/composers",),
     "Models": ("models",),
     "Evaluation": ("evaluation",),

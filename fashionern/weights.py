@@ -319,7 +319,7 @@ class _ScriptPickle:
         elif name in ("BINGET", "LONG_BINGET"):
             self.stack.append(self.memo[value])
         elif name == "GLOBAL":
-            self.stack.append(_Name(value.replace(" ", ".")))
+            self.stack.append(_Name(str(value).replace(" ", ".")))
         elif name == "MARK":
             self.marks.append(len(self.stack))
         elif name in _COUNTS:

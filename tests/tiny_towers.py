@@ -75,6 +75,8 @@ def tiny_encoder(kind: str, folder: Path) -> ClipEncoder:
         return _with_hf_tower(kind, vision, folder)
     class_name, text_cfg, pad_id = OWN_TOWERS[kind]
     arguments: dict[str, Any] = {"embed_dim": 64, "vision_cfg": vision, "text_cfg": text_cfg}
+    if kind == "siglip":
+        arguments["init_logit_bias"] = -10
     if class_name == "CoCa":
         small = {"context_length": CONTEXT, "vocab_size": VOCABULARY, "width": 64, "heads": 4, "layers": 1}
         arguments |= {"multimodal_cfg": {**small, "attn_pooler_heads": 4}, "vision_cfg": _coca_vision()}

@@ -4,12 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from fashionern.data.catalogue.photos import unpack_images
+from fashionern.data.catalogue.prepare import check_and_record, parse_where, take_photos
 from fashionern.data.catalogue.table import triplets_from_table
-from fashionern.data.datasets.check import check_dataset, check_sentences
-from fashionern.data.download.archives import Unpacked
-from fashionern.data.download.prepare import unpack_archives, write_report
-from fashionern.errors import ErnError, exit_on_error
+from fashionern.errors import exit_on_error
 
 
 def amount(text: str) -> float | int | None:
@@ -26,7 +23,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     attributes = ["articleType", "baseColour", "gender", "usage"]
     where = ["masterCategory=Apparel,Footwear"]
     add("--table", type=Path, required=True, help="CSV or Parquet file, one product per row")
-    add("--images", type=Path, help="ZIP or TAR file with the photos; without it they must be in ROOT/images")
+    add("--images", type=Path, help="photos: ZIP or TAR file, or a folder; without it they must be in ROOT/images")
     add("--root", type=Path, default=Path("data/catalogue"), help="folder to write")
     add("--id-column", default="id", help="column that names the photo")
     add("--name-column", default="productDisplayName", help="column with the name for people; '' for none")
@@ -41,32 +38,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--max-gb", type=float, default=20, help="refuse an archive that unpacks to more GB")
     add("--seed", type=int, default=42, help="of splits, pairs and texts")
     return p.parse_args(argv)
-
-
-def conditions(where: list[str]) -> dict[str, list[str]]:
-    "Column → values, from COLUMN=VALUE,VALUE."
-    columns = {}
-    for text in where:
-        column, separator, values = text.partition("=")
-        if not separator:
-            raise ErnError(f"--where {text!r} has no '='. Write COLUMN=VALUE,VALUE.")
-        columns[column] = values.split(",")
-    return columns
-
-
-def unpack_photos(o: argparse.Namespace) -> dict[str, dict[str, int]]:
-    "Unpack the archive, if there is one. Returns its counts if something was written."
-    if not o.images:
-        return {}
-    if o.images.is_dir():
-        target = o.root / "images"
-        raise ErnError(f"--images {o.images} is a folder. Move or link it to {target} and omit --images.")
-
-    def unpack_one(path: Path) -> Unpacked:
-        return unpack_images(path, o.root / "images", int(o.max_gb * 1e9))
-
-    archives = unpack_archives([o.images], unpack_one)
-    return archives if any(counts["unpacked now"] for counts in archives.values()) else {}
 
 
 def build(o: argparse.Namespace, where: dict[str, list[str]]) -> dict:
@@ -105,17 +76,15 @@ def main(argv: list[str] | None = None) -> int:
     "Unpack, build and check. Returns 0 if complete, else 1. Wrong input exits with status 2."
     o = parse(argv)
     with exit_on_error():
-        where = conditions(o.where)  # first, so that an error is reported before a large archive is unpacked
-        archives = unpack_photos(o)
-        report = build(o, where)
-        for name, value in rows(report):
+        where = parse_where(o.where)  # first, so that an error is reported before a large archive is unpacked
+        archives = take_photos(o.images, o.root, o.max_gb) if o.images else {}
+        for name, value in rows(build(o, where)):
             print(f"{name:50} {value:>10,}")
-        checked = check_dataset("folder", o.root, read_images=False)  # the fingerprints have read them
-        print(*check_sentences(checked), sep="\n")
-        print(f"Train on it: ern_train --preset catalogue --root {o.root} --run-dir runs/{o.root.resolve().name}")
-        print(f"From Python: create_dataset('folder', {str(o.root)!r}, 'train')")
-        state = {"dataset": "folder", "check": checked.as_dict()}
-        return write_report(o.root, state, {"archives": archives}, checked.complete)
+        hints = (
+            f"Train on it: ern_train --preset catalogue --root {o.root} --run-dir runs/{o.root.resolve().name}",
+            f"From Python: create_dataset('folder', {str(o.root)!r}, 'train')",
+        )
+        return check_and_record(o.root, archives, hints)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class _Stage2:
     steps = 6
 
     def __init__(self, sizes: Sizes, folder: Path):
-        preset = get_preset("catalogue")
+        preset = get_preset("catalogue-tiny")
         self.batch_size = sizes.scaled(256)
         self.device = sizes.device
         self.world = World(device=sizes.device)

@@ -90,10 +90,11 @@ class ClipEncoder(nn.Module):
     @property
     def public_name(self) -> str:
         "The name without this machine's path to a folder, for what is shared."
-        if not self.name.startswith("local-dir:"):
+        kind, _, path = self.name.partition(":")
+        if kind != "local-dir":
             return self.name
-        folder = Path(self.name.removeprefix("local-dir:")).name
-        return "local-dir:" + (re.sub(r"[^\w.-]", "-", folder).lstrip(".-") or "encoder")
+        plain = re.sub(r"[^\w.-]", "-", Path(path).name).lstrip(".-")
+        return f"{kind}:{plain or 'encoder'}"
 
     def tokenize(self, texts: list[str]) -> Tensor:
         "(B, L) token ids on the encoder's device; a text too long for L is cut at its end."
@@ -131,6 +132,9 @@ class ClipEncoder(nn.Module):
         decoder = getattr(self.model, "text_decoder", None)  # CoCa's, for captions
         for part in [*self.tower.unused(), *([] if decoder is None else [decoder])]:
             part.requires_grad_(False)
+        bias = getattr(self.model, "logit_bias", None)  # SigLIP's, for its sigmoid loss
+        if bias is not None:
+            bias.requires_grad_(False)
 
     def image_fingerprint(self) -> str:
         "16 hex digits that identify the image tower's weights and the transform."

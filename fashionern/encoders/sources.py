@@ -443,7 +443,7 @@ def encoder_tables() -> list[Table]:
 def _architectures_table() -> Table:
     table = Table(title="open_clip's architectures and the tags of their weights")
     for column in ("NAME", "D", "image", "TAG"):
-        table.add_column(column, no_wrap=column == "NAME")
+        table.add_column(column, no_wrap=column == "NAME", overflow="fold")
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
         size = config["vision_cfg"].get("image_size", 224)

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

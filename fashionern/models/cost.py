@@ -81,7 +81,7 @@ def model_cost(
 
 # %% ../../nbs/models/06_cost.ipynb #488f0436
 class UnknownTowerError(ErnError):
-    "A Hugging Face text tower whose configuration is not on this machine."
+    "A Hugging Face text tower whose configuration, or the package that reads it, is not on this machine."
 
 
 class _TextOnly(nn.Module):
@@ -110,7 +110,10 @@ class _TextOnly(nn.Module):
 
 def _hf_tower(name: str, dim: int, text_cfg: dict[str, Any], download: bool) -> nn.Module:
     "open_clip's wrapper of a Hugging Face model on the meta device; needs only its configuration."
-    check_transformers(name, {"text_cfg": text_cfg})
+    try:
+        check_transformers(name, {"text_cfg": text_cfg})
+    except ErnError as e:
+        raise UnknownTowerError(str(e)) from None
     from transformers import AutoConfig
 
     cfg = CLIPTextCfg(**text_cfg)

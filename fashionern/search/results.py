@@ -145,8 +145,8 @@ def run_search(cfg: SearchConfig) -> list[list[Hit]]:
 def _queries(cfg: SearchConfig) -> list[Query]:
     "The query of the flags, or the queries of --queries with the flags as defaults."
     if cfg.queries:
-        weight = {"text_weight": cfg.text_weight}
-        default = Query(text="-", k=cfg.k, where=cfg.where, keep_reference=cfg.keep_reference, **weight)
+        flags = (cfg.k, cfg.where, cfg.keep_reference)
+        default = Query(None, None, "-", *flags, text_weight=cfg.text_weight)
         return read_queries(cfg.queries, default)
     given = (cfg.image, cfg.name, cfg.text, cfg.k, cfg.where, cfg.keep_reference)
     return [Query(*given, text_weight=cfg.text_weight)]

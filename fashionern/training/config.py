@@ -231,6 +231,21 @@ _TINY = TrainConfig(
     num_workers=2,
 )
 
+_TINY_SHOP = replace(
+    _TINY,
+    dataset="folder",
+    root=Path("data/catalogue"),
+    run_dir=Path("runs/catalogue"),
+    model="fashionern@mask_padding,by_place,gate_noise=0.3",
+    compare=(*_TINY.compare, "dvr@mask_padding,by_place"),
+    lr=3e-3,
+    batch_size=256,
+    num_epochs=2,
+    tme_lr=3e-3,
+    tme_batch_size=256,
+    tme_epochs=2,
+)
+
 # %% ../../nbs/training/00_config.ipynb #6dc4a164
 PRESETS = {
     "fashioniq-rn50x4": _paper_run("fashioniq-rn50x4", lr=4e-5, batch_size=1024),
@@ -263,19 +278,17 @@ PRESETS = {
         warmup_epochs=8,
     ),
     "catalogue": replace(
-        _TINY,
-        dataset="folder",
-        root=Path("data/catalogue"),
-        run_dir=Path("runs/catalogue"),
-        model="fashionern@mask_padding,by_place,gate_noise=0.3",
-        compare=(*_TINY.compare, "dvr@mask_padding,by_place"),
-        lr=3e-3,
-        batch_size=256,
-        num_epochs=2,
-        tme_lr=3e-3,
-        tme_batch_size=256,
-        tme_epochs=2,
+        _TINY_SHOP,
+        clip_model_name="ern-laptop",
+        stages=("warmup", "dvr"),
+        model="dvr@mask_padding,by_place",
+        compare=_TINY.compare,
+        lr=1e-3,
+        warmup_batch_size=256,
+        warmup_epochs=16,
+        features_dtype="float16",
     ),
+    "catalogue-tiny": _TINY_SHOP,
 }
 
 

@@ -93,7 +93,7 @@ _TRAIN = """Train FashionERN or another model, then evaluate it.
 _METHODS = """Train many methods under equal conditions with several seeds and one feature store.
 Print and plot mean and standard deviation.
 
-  {prog} --preset catalogue --root data/catalogue
+  {prog} --preset catalogue-tiny --root data/catalogue
   {prog} --preset demo --methods combiner tirg fashionern --seeds 1 2
 
 {shared}"""
@@ -101,7 +101,7 @@ Print and plot mean and standard deviation.
 _ABLATE = """Train FashionERN with one part removed at a time, with each option added, and with each other loss.
 All rows share several seeds and one feature store.
 
-  {prog} --preset catalogue --root data/catalogue
+  {prog} --preset catalogue-tiny --root data/catalogue
   {prog} --preset demo --rows fashionern "less TME" --seeds 1 2
 
 {shared}"""

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONFIG', 'MAX_FFN', 'dataset_fingerprint', 'launch', 'changed_plugins', 'warn_changed_plugins', 'record_start',
-           'is_restart', 'best_weights', 'encoder_weights', 'RunRecord', 'settle_captions', 'open_run',
-           'keep_preprocess']
+           'is_restart', 'best_weights', 'encoder_weights', 'RunRecord', 'open_run', 'keep_preprocess',
+           'settle_captions']
 
 # %% ../../nbs/training/05_record.ipynb #c5400003
 import hashlib
@@ -285,16 +285,6 @@ _MAY_DIFFER = {
 }  # fmt: skip
 
 
-def settle_captions(cfg: TrainConfig, data: TripletDataset) -> TrainConfig:
-    "The flags with the caption rule of a resumed run or of the dataset; None stays for runs of early versions."
-    if cfg.captions is not None:
-        return cfg
-    if cfg.resume and (cfg.run_dir / CONFIG).exists():
-        return replace(cfg, captions=_read_settings(cfg.run_dir).get("captions"))
-    rule: Any = data.caption_rule
-    return replace(cfg, captions=rule)
-
-
 def open_run(cfg: TrainConfig, world: World, *data: TripletDataset) -> None:
     "Create the run folder, or check that the run may be resumed; record start and settings."
     file = cfg.run_dir / CONFIG
@@ -337,3 +327,13 @@ def _check_resumable(cfg: TrainConfig) -> None:
     if differences:
         started = f"{cfg.run_dir} was started with {', '.join(differences)}"
         raise ErnError(f"{started}. Give the same flags, or another --run-dir.")
+
+# %% ../../nbs/training/05_record.ipynb #04f9f4a7
+def settle_captions(cfg: TrainConfig, data: TripletDataset) -> TrainConfig:
+    "The flags with the caption rule of a resumed run or of the dataset; None stays for runs of early versions."
+    if cfg.captions is not None:
+        return cfg
+    rule: Any = data.caption_rule
+    if cfg.resume and (cfg.run_dir / CONFIG).exists():
+        rule = _read_settings(cfg.run_dir).get("captions")
+    return replace(cfg, captions=rule)

@@ -56,8 +56,10 @@ class Run:
         world: World,
         data: Optional[Splits] = None,  # None: load them
         banks: Optional[Banks] = None,  # text features of earlier models on the same encoders
+        after_warmup: Callable[[], None] = lambda: None,  # called once the encoders are warmed up
     ):
         self.cfg = cfg
+        self.after_warmup = after_warmup
         self.world = world
         self.banks: Banks = {} if banks is None else banks
         self.log = MetricsLog(cfg.run_dir / "metrics.jsonl", world.main)
@@ -113,8 +115,10 @@ def load_or_train_encoders(run: Run) -> Encoders:
     if run.is_finished(file):
         if "warmup" in cfg.stages and warmed_up.exists():
             _load_or_warm_up(run, warmed_up)  # only to rebuild a damaged file
+        run.after_warmup()
         return load_encoders(cfg.clip_model_name, file, device=run.world.device)
     encoders = _load_or_warm_up(run, warmed_up)
+    run.after_warmup()
     if "tme" in cfg.stages:
         train = run.data[0]
         run.say(f"[bold]stage 1[/]: TME over {cfg.clip_model_name}, {len(train):,} triplets")
@@ -280,7 +284,11 @@ def train_model(
     return best.final(cfg.num_epochs)
 
 # %% ../../nbs/training/08_run.ipynb #4c49fbf4
-def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
+def train(
+    cfg: TrainConfig,
+    world: World = World(),
+    after_warmup: Callable[[], None] = lambda: None,  # called once the encoders are warmed up
+) -> list[Result]:
     "Run all stages; returns the results of all models with their best weights (rank 0)."
     cfg, without = plain_text_if_needed(cfg)
     names = list(dict.fromkeys([*cfg.compare, cfg.model]))
@@ -289,7 +297,7 @@ def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
     cfg = keep_preprocess(cfg, world)
     data = load_splits(cfg)
     cfg = settle_captions(cfg, data[0])
-    run = Run(cfg, world, data)
+    run = Run(cfg, world, data, after_warmup=after_warmup)
     if without:
         run.say(f"[bold]without TME[/]: {escape(without)}")
     _check_data(run)
@@ -312,10 +320,13 @@ def train(cfg: TrainConfig, world: World = World()) -> list[Result]:
     return results
 
 
-def run_training(cfg: TrainConfig) -> list[Result]:
+def run_training(
+    cfg: TrainConfig,
+    after_warmup: Callable[[], None] = lambda: None,  # as in `train`
+) -> list[Result]:
     "`train` on the ranks that `torchrun` started, or on one."
     with world(cfg.device) as ranks, stop.listening(ranks.main):
-        return train(cfg, ranks)
+        return train(cfg, ranks, after_warmup)
 
 # %% ../../nbs/training/08_run.ipynb #cd90c73d
 def check_models(cfg: TrainConfig, names: Sequence[str]) -> None:

@@ -277,12 +277,15 @@ def test_unknown_row_of_ern_ablate(error_of, garments, tmp_path):
     assert "less TME" in error_of(ern_ablate.main, *flags(garments, tmp_path / "run"), "--rows", "less TEM")
 
 
-@pytest.mark.parametrize(
-    "name, words",
-    [("RN50x", "RN50x4"), ("coca_ViT-B-32", "class token"), ("roberta-ViT-B-32", "Hugging Face")],
-)
-def test_clip_models_that_do_not_support_tme(error_of, name, words):
-    assert words in error_of(ern_models.main, "--clip-model-name", name)
+def test_unknown_clip_model_of_ern_models(error_of):
+    assert "RN50x4" in error_of(ern_models.main, "--clip-model-name", "RN50x")
+
+
+@pytest.mark.parametrize("name, words", [("coca_ViT-B-32", "CLIP alone"), ("mt5-base-ViT-B-32", "n/a for this tower")])
+def test_ern_models_on_other_text_towers(name, words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ern_models", "--clip-model-name", name])
+    ern_models.main()
+    assert words in capsys.readouterr().out
 
 
 def test_ern_models_lists_every_model(monkeypatch, capsys):
@@ -299,7 +302,8 @@ def test_ern_models_lists_every_model(monkeypatch, capsys):
     assert "context length 28 tokens; image size 64 px; padding to a square, white" in " ".join(printed.split())
 
 
-COMMANDS = ("train", "evaluate", "compare", "methods", "ablate", "models", "data", "index", "search", "app", "demo")
+TRAINING = ("train", "evaluate", "compare", "methods", "ablate")
+COMMANDS = (*TRAINING, "models", "data", "index", "search", "app", "demo", "shop")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -338,6 +342,7 @@ def test_help_and_version_do_not_import_torch(command):
     [
         ("search", ["--index", "shop", "--text", "red"]),
         ("app", ["--index", "shop"]),
+        ("shop", ["--table", "shop.csv", "--images", "photos"]),
         ("evaluate", ["--run-dir", "shop"]),
         ("index", ["build", "--images", "photos", "--model", "runs/shop", "--out", "shop"]),
         ("index", ["build", "--images", ".", "--encoder", "ern-tiny", "--clip-path", "no.pt", "--out", "shop"]),

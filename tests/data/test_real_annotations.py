@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from fashionern.cli import evaluate as ern_evaluate
+from fashionern.data.datasets import factory  # noqa: F401  (registers the datasets)
 from fashionern.data.registry import DATASETS
 from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.feature_store import create_store

@@ -53,9 +53,15 @@ SIGLIP = {
 MOBILE = {
     "embed_dim": 32,
     "custom_text": True,
-    "vision_cfg": {"timm_model_name": "fastvit_t8", "timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear", "image_size": 64},
+    "vision_cfg": {
+        "timm_model_name": "fastvit_t8",
+        "timm_model_pretrained": False,
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+        "image_size": 64,
+    },
     "text_cfg": {**VIT["text_cfg"], "no_causal_mask": True},
-}  # fmt: skip
+}
 COCA = {
     **VIT,
     "custom_text": True,
@@ -97,7 +103,10 @@ def assert_same(encoder, model: torch.nn.Module, tokens: torch.Tensor | None = N
     size = encoder.preprocess.size
     pixels = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        ours, theirs = encoder.encode_image(pixels), model.encode_image(encoder.preprocess.normalise(pixels), normalize=True)
+        ours, theirs = (
+            encoder.encode_image(pixels),
+            model.encode_image(encoder.preprocess.normalise(pixels), normalize=True),
+        )
         assert (ours - theirs).abs().max() < atol
         ours, theirs = encoder.encode_text(tokens).embedding, model.encode_text(tokens, normalize=True)
         assert (ours - theirs).abs().max() < atol
@@ -106,7 +115,7 @@ def assert_same(encoder, model: torch.nn.Module, tokens: torch.Tensor | None = N
 @pytest.fixture
 def architecture(tmp_path, monkeypatch) -> str:
     "The name of a small ViT that open_clip knows."
-    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {**open_clip.factory._MODEL_CONFIGS, "small-vit": VIT})
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "small-vit", VIT)
     return "small-vit"
 
 
@@ -144,21 +153,25 @@ def with_module(state: dict) -> dict:
     return {f"module.{name}": tensor for name, tensor in state.items()}
 
 
-def open_clip_checkpoint(state):
-    others = {"epoch": 2, "name": "run", "optimizer": {"state": {}}, "scaler": {"scale": 1.0}}
-    return {**others, "state_dict": with_module(state)}
-
-
 FILES = {
     "CLIP4Cir": lambda path, state: torch.save({"epoch": 3, "CLIP": state}, path),
-    "open_clip checkpoint": lambda path, state: torch.save(open_clip_checkpoint(state), path),
+    "open_clip checkpoint": lambda path, state: torch.save(
+        {
+            "epoch": 2,
+            "name": "run",
+            "state_dict": with_module(state),
+            "optimizer": {"state": {}},
+            "scaler": {"scale": 1.0},
+        },
+        path,
+    ),
     "model": lambda path, state: torch.save({"model": state, "args": {"lr": 1e-3}}, path),
     "fp16": lambda path, state: torch.save({k: v.half() for k, v in state.items()}, path),
     "bf16": lambda path, state: torch.save({k: v.bfloat16() for k, v in state.items()}, path),
     "module.": lambda path, state: torch.save(with_module(state), path),
     "NumPy number": lambda path, state: torch.save({"best": np.float64(0.5), "state_dict": state}, path),
     "old torch format": lambda path, state: torch.save(state, path, _use_new_zipfile_serialization=False),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("form", FILES)
@@ -222,18 +235,36 @@ def _hostile_archive(path: Path, _: dict) -> None:
 REFUSED = {
     "pickle with code": (lambda path, state: torch.save({"state_dict": _Runs()}, path), ["system", "code"]),
     "archive with code": (_hostile_archive, ["os.system", "code"]),
-    "truncated": (lambda path, state: (torch.save(state, path), path.write_bytes(path.read_bytes()[:-999])), ["cut short"]),
-    "other things": (lambda path, state: torch.save({"model": {**state, "lr": 1e-3, "betas": [1]}}, path), ["lr (float)", "betas (list)"]),
+    "truncated": (
+        lambda path, state: (torch.save(state, path), path.write_bytes(path.read_bytes()[:-999])),
+        ["cut short"],
+    ),
+    "other things": (
+        lambda path, state: torch.save({"model": {**state, "lr": 1e-3, "betas": [1]}}, path),
+        ["lr (float)", "betas (list)"],
+    ),
     "a list": (lambda path, state: torch.save([1], path), ["a list"]),
-    "missing tensor": (lambda path, state: torch.save({k: v for k, v in state.items() if k != "ln_final.bias"}, path), ["missing", "ln_final.bias"]),
-    "unexpected tensor": (lambda path, state: torch.save({**state, "extra": torch.ones(1)}, path), ["unexpected", "extra"]),
-    "another architecture": (lambda path, state: torch.save(state_of(build(open_clip.get_model_config(TINY))), path), [TINY, "--clip-model-name"]),
+    "missing tensor": (
+        lambda path, state: torch.save({k: v for k, v in state.items() if k != "ln_final.bias"}, path),
+        ["missing", "ln_final.bias"],
+    ),
+    "unexpected tensor": (
+        lambda path, state: torch.save({**state, "extra": torch.ones(1)}, path),
+        ["unexpected", "extra"],
+    ),
+    "another architecture": (
+        lambda path, state: torch.save(state_of(build(open_clip.get_model_config(TINY))), path),
+        [TINY, "--clip-model-name"],
+    ),
     "another image size": (
         lambda path, state: torch.save({**state, "visual.positional_embedding": torch.zeros(17, 64)}, path),
         ["visual.positional_embedding", "images of 128 pixels"],
     ),
-    "another context": (lambda path, state: torch.save({**state, "positional_embedding": torch.zeros(20, 32)}, path), ["shape", "texts of 20 tokens"]),
-}  # fmt: skip
+    "another context": (
+        lambda path, state: torch.save({**state, "positional_embedding": torch.zeros(20, 32)}, path),
+        ["shape", "texts of 20 tokens"],
+    ),
+}
 
 
 @pytest.mark.parametrize("form", REFUSED)
@@ -327,13 +358,25 @@ def test_a_tokenizer_cannot_ask_to_run_code(tmp_path):
 
 def test_an_xlm_roberta_folder_loads(tmp_path):
     transformers = pytest.importorskip("transformers")
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    text = transformers.XLMRobertaConfig(**sizes, vocab_size=64, max_position_embeddings=80)
+    sizes = {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
+    text = transformers.XLMRobertaConfig(**sizes, max_position_embeddings=80)
     text.save_pretrained(str(tmp_path / "xlm"))
     tower = {"hf_model_name": str(tmp_path / "xlm"), "hf_proj_type": "mlp", "hf_pooler_type": "mean_pooler"}
     config = {
         **VIT,
-        "text_cfg": {**tower, "hf_tokenizer_name": "xlm-roberta-base", "hf_model_pretrained": False},
+        "text_cfg": {
+            "hf_model_name": str(tmp_path / "xlm"),
+            "hf_tokenizer_name": "xlm-roberta-base",
+            "hf_proj_type": "mlp",
+            "hf_pooler_type": "mean_pooler",
+            "hf_model_pretrained": False,
+        },
     }
     torch.manual_seed(0)
     model = open_clip.CustomTextCLIP(**json.loads(json.dumps(config))).eval()
@@ -392,7 +435,7 @@ def test_a_transformers_clip_gives_that_librarys_embeddings(tmp_path, weights):
 def test_transformers_weights_load_for_a_named_architecture(tmp_path, monkeypatch):
     fashion_clip_folder(tmp_path / "fashion")
     config = find_encoder(str(tmp_path / "fashion")).config
-    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {**open_clip.factory._MODEL_CONFIGS, "small": config})
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "small", config)
     named = create_clip("small", clip_path=tmp_path / "fashion" / "model.safetensors", quick_gelu=True)
     of_folder = create_clip(str(tmp_path / "fashion"))
     assert_same(named, of_folder.model)
@@ -549,8 +592,7 @@ def test_a_saved_encoders_activation_wins_over_the_tag(tmp_path):
 
 def test_a_name_with_another_activation_than_its_tag_is_reported(tmp_path, offline, monkeypatch, capsys):
     config = {**VIT, "quick_gelu": True}
-    known = {**open_clip.factory._MODEL_CONFIGS, "v-quickgelu": config}
-    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", known)
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "v-quickgelu", config)
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "v-quickgelu", {"plain": {"hf_hub": "a/b/"}})
     open_clip_folder(tmp_path / "e", VIT)
     in_cache(offline, "a/b", tmp_path / "e")

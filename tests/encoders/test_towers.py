@@ -97,7 +97,7 @@ def test_every_weight_that_is_not_frozen_gets_a_gradient(clip):
         pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     (text[:, 0].sum() + clip.encode_image(pixels)[:, 0].sum()).backward()
     idle = [k for k, p in clip.named_parameters() if p.requires_grad and p.grad is None]
-    assert [k for k in idle if "logit_" not in k] == []
+    assert [k for k in idle if "logit_scale" not in k] == []
     clip.zero_grad()
 
 
@@ -112,6 +112,17 @@ def test_attention_implementations(kind, attention, tmp_path):
     tokens = token_ids(clip)
     own = clip.model.encode_text(tokens, normalize=True)
     assert (clip.encode_text(tokens).embedding - own).abs().max() < 1e-6
+
+
+def test_a_pooler_that_mean_pooling_leaves_out_is_frozen(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    clip = tiny_encoder("bert-mean", tmp_path)
+    text = clip.model.text
+    text.transformer = transformers.AutoModel.from_config(text.config)  # with BERT's own pooler
+    clip.freeze_unused()
+    clip.encode_text(token_ids(clip)).embedding[:, 0].sum().backward()
+    idle = [k for k, p in text.named_parameters() if p.requires_grad and p.grad is None]
+    assert idle == [] and not any(p.requires_grad for p in text.transformer.pooler.parameters())
 
 
 def test_another_attention_runs_as_a_whole_without_tme(tmp_path):

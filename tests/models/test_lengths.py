@@ -130,7 +130,9 @@ def test_published_fashionern_scales_embeddings_and_crops(tmp_path, capsys):
     with torch.no_grad():
         long, words = scaled(images, text, 10, 10, 10)
         assert torch.allclose(model.encode_query(images, text), modules["composer"](long, words), atol=1e-6)
-        assert torch.allclose(model.composer.attention(images, text).crops, modules["composer"].attention(long, words).crops)
+        weights = model.composer.attention(images, text)
+        expected = modules["composer"].attention(long, words)
+        assert torch.allclose(weights.crops, expected.crops)
         in_evaluation = ImageFeatures(images.embedding, 10 * images.local)  # the published gallery is normalised
         assert torch.allclose(model.encode_target(images), modules["target"](in_evaluation), atol=1e-6)
         crops_unit = scaled(images, text, 10, 10, 1)

@@ -40,6 +40,7 @@ class Sum(Composer):
     "The query is (1 − w)·reference + w·text, L2-normalised; w = 0.5 is the plain sum."
 
     reads_crops = False
+    text_weight: float  # w
 
     def __init__(
         self,
