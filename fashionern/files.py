@@ -104,6 +104,10 @@ _PATH_KINDS: dict[str, tuple[Callable[[Path], bool], str]] = {  # kind → test,
         Path.is_file,
         "There is no file {}. Give --queries a file with one JSON object per line.",
     ),
+    "clip_path": (
+        Path.is_file,
+        "There is no file {}. Give --clip-path the weights of the encoder.",
+    ),
     "run_dir": (
         lambda path: (path / "config.json").is_file(),
         "There is no run in {}: config.json is missing. Give the folder that ern_train wrote.",
@@ -117,7 +121,7 @@ def not_found(kind: str, path: str | Path) -> ErnError:
 
 
 def check_path(
-    kind: str,  # images, table, index, image, queries or run_dir
+    kind: str,  # images, table, index, image, queries, clip_path or run_dir
     path: str | Path,
 ) -> None:
     "Raise `ErnError` unless the path exists and is of this kind."

@@ -11,6 +11,7 @@ from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.tme import Encoders
 from fashionern.models.hub import Retriever
 from fashionern.models.registry import create_model
+from fashionern.models.untrained import encoder_spec, untrained_retriever
 from fashionern.search.index import begin_store, encode_into, plan_update
 from fashionern.search.searcher import Searcher
 
@@ -19,6 +20,7 @@ def tiny_searcher(
     folder: Path,
     count: int = 40,  # photos
     size: int = 96,  # side of a photo, pixels
+    untrained: bool = False,  # an encoder alone, as with `ern_index build --encoder`, instead of DVR
 ) -> Searcher:
     "Draw the photos below `folder`, index them with a model of random weights, and open the index."
     torch.manual_seed(0)
@@ -35,7 +37,12 @@ def tiny_searcher(
             "brand": ("O'Neill", "Été & fils")[i % 2],
             "price": 10.0 + i % 5,
         }
-    retriever = Retriever(Encoders(create_clip(TINY)), create_model("dvr@mask_padding", 128, ffn=64)).eval()
-    store = begin_store(folder / "index", retriever, "a model of this test")
+    if untrained:
+        source = encoder_spec(TINY)
+        retriever = untrained_retriever(source)
+    else:
+        source = "a model of this test"
+        retriever = Retriever(Encoders(create_clip(TINY)), create_model("dvr@mask_padding", 128, ffn=64)).eval()
+    store = begin_store(folder / "index", retriever, source)
     encode_into(store, retriever, plan_update(store, photos, rows).to_encode)
     return Searcher(retriever, store)

@@ -17,7 +17,7 @@ from ..search.config import InfoConfig, RemoveConfig, parse_index
 def main() -> None:
     "Console script `ern_index`."
     cfg = parse_index()
-    check_paths(cfg, "images", "table", "index")
+    check_paths(cfg, "images", "table", "index", "clip_path")
     if isinstance(cfg, (InfoConfig, RemoveConfig)):
         from fashionern.search.inventory import run_inventory
 

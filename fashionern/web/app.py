@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_UPLOAD_BYTES', 'MAX_UPLOAD_PIXELS', 'MAX_TEXT', 'MAX_HITS', 'MAX_FILTER_VALUES', 'MAX_GALLERY_PHOTOS',
-           'PHOTO_SIDES', 'PAGE_FILES', 'read_text', 'filter_literal', 'build_filter', 'find_upload', 'parse_query',
-           'photo_id', 'photo_name', 'photo_url', 'hit_as_json', 'Photos', 'filter_values', 'index_facts',
-           'explanation_as_json', 'Endpoints', 'create_app', 'listen', 'make_server', 'serve', 'run_app']
+           'PHOTO_SIDES', 'PAGE_FILES', 'read_text', 'filter_literal', 'read_weight', 'build_filter', 'find_upload',
+           'parse_query', 'photo_id', 'photo_name', 'photo_url', 'hit_as_json', 'Photos', 'filter_values',
+           'index_facts', 'explanation_as_json', 'Endpoints', 'create_app', 'listen', 'make_server', 'serve', 'run_app']
 
 # %% ../../nbs/web/04_app.ipynb #a9900003
 import asyncio
@@ -74,6 +74,16 @@ def filter_literal(value: Any) -> str:
     raise RequestError(400, "A filter's value must be a text or a number.")
 
 
+def read_weight(body: dict[str, Any]) -> Optional[float]:
+    "The field 'text_weight' of the request; None if it is missing. Raises `RequestError`."
+    value = body.get("text_weight")
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise RequestError(400, "'text_weight' must be a number from 0 to 1.")
+    return float(value)
+
+
 def _valid_text(text: str) -> str:
     "The text with '?' for each lone surrogate, which JSON can hold but UTF-8 cannot."
     return text.encode("utf-8", "replace").decode()
@@ -126,8 +136,9 @@ def parse_query(body: dict[str, Any], uploads: LRUCache) -> Query:
     text = read_text(body, "text").strip()
     if not (upload or name or text):
         raise RequestError(400, "Give a photo, a text, or both.")
+    weight = read_weight(body)
     image, digest = find_upload(uploads, upload) if upload else (None, None)
-    return Query(image, name or None, text, k, where, keep_reference, digest)
+    return Query(image, name or None, text, k, where, keep_reference, digest, weight)
 
 # %% ../../nbs/web/04_app.ipynb #a990000c
 def photo_id(name: str) -> str:
@@ -227,6 +238,8 @@ def index_facts(
     return {
         "size": len(searcher.store.marks()),
         "model": searcher.store.about.get("model_name", ""),
+        "answered_by": searcher.describe(full=False),
+        "text_weight": searcher.text_weight,
         "columns": columns,
         "limits": {"upload": MAX_UPLOAD_BYTES, "text": MAX_TEXT, "hits": MAX_HITS},
         "examples": list(examples),
@@ -238,7 +251,9 @@ def explanation_as_json(searcher: Searcher, query: Query, result: Image.Image) -
     "The parts of a result's score, the weight of each word, and the shares of the crops."
     from fashionern.search.explain import explain_result
 
-    explanation = explain_result(searcher.retriever, searcher.reference(query), query.text, result)
+    weight = searcher.weight_of(query)
+    given = (searcher.reference(query), query.text, result)
+    explanation = explain_result(searcher.retriever, *given, text_weight=weight)
     value: dict[str, Any] = {}
     for part in ("score", "base", "image", "text"):
         value[part] = float(getattr(explanation, part))

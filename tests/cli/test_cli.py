@@ -345,6 +345,7 @@ def test_help_and_version_do_not_import_torch(command):
         ("shop", ["--table", "shop.csv", "--images", "photos"]),
         ("evaluate", ["--run-dir", "shop"]),
         ("index", ["build", "--images", "photos", "--model", "runs/shop", "--out", "shop"]),
+        ("index", ["build", "--images", ".", "--encoder", "ern-tiny", "--clip-path", "no.pt", "--out", "shop"]),
         ("index", ["info", "--index", "shop"]),
     ],
 )

@@ -29,6 +29,14 @@ def searcher(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    "A client of an index of an encoder alone."
+    searcher = tiny_searcher(tmp_path_factory.mktemp("untrained"), untrained=True)
+    with TestClient(create_app(searcher), base_url="http://localhost:7860") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
 def client(searcher):
     with TestClient(create_app(searcher, ["is red"]), base_url="http://localhost:7860") as client:
         yield client
@@ -53,6 +61,44 @@ def names(response) -> list[str]:
     "The names of the results."
     assert response.status_code == 200, response.text
     return [hit["name"] for hit in response.json()["hits"]]
+
+
+def test_the_page_says_which_model_answers(client, untrained):
+    about = client.get("/api/about").json()
+    assert about["answered_by"] == "dvr@mask_padding from a model of this test, encoder ern-tiny"
+    assert about["text_weight"] is None
+    about = untrained.get("/api/about").json()
+    assert about["answered_by"] == "sum over ern-tiny with random weights, no training"
+    assert about["text_weight"] == 0.5
+
+
+def test_each_query_has_its_own_text_weight(client, untrained):
+    query = {"name": "women/01.png", "text": "is red", "k": 40}
+    weights = [0, 0.3, 0.5, None, 0.9, 1.0] * 4
+
+    def hits(weight):
+        response = untrained.post("/api/search", json=query | {"text_weight": weight})
+        assert response.status_code == 200, response.text
+        return {hit["name"]: hit["score"] for hit in response.json()["hits"]}
+
+    alone = {weight: hits(weight) for weight in set(weights)}
+    with ThreadPoolExecutor(len(weights)) as pool:
+        together = list(pool.map(hits, weights))
+    for weight, found in zip(weights, together):
+        assert found == pytest.approx(alone[weight], abs=1e-4)
+    assert alone[None] == pytest.approx(alone[0.5], abs=1e-4) and alone[0] != pytest.approx(alone[1.0], abs=1e-2)
+    for wrong in (True, "0.5", -0.1, 1.1, [0.5]):
+        message = error_of(untrained.post("/api/search", json=query | {"text_weight": wrong}), 400)
+        assert message == "'text_weight' must be a number from 0 to 1."
+    refused = error_of(client.post("/api/search", json=query | {"text_weight": 0.3}), 400)
+    assert "'dvr@mask_padding' has no weight between image and text" in refused
+
+
+def test_an_explanation_uses_the_text_weight(untrained):
+    query = {"name": "women/01.png", "text": "is red", "hit": "women/03.png"}
+    for weight, silent in ((0, "text"), (1, "image")):
+        why = untrained.post("/api/why", json=query | {"text_weight": weight}).json()
+        assert why[silent] == pytest.approx(0, abs=1e-5) and why["crops"] is None and why["result_crops"] is None
 
 
 def test_about_and_page(client):
@@ -110,7 +156,9 @@ def test_search_by_photo_and_text(client, searcher):
     assert [hit["name"] for hit in hits] == [hit.name for hit in expected]
     assert all(set(hit) == {"name", "photo", "score", "columns"} for hit in hits), "no path leaves the server"
     assert name not in names(client.post("/api/search", json={"name": name}))
-    assert names(client.post("/api/search", json={"name": name, "keep_reference": True}))[0] == name
+    kept = client.post("/api/search", json={"name": name, "keep_reference": True})
+    score = {hit["name"]: hit["score"] for hit in kept.json()["hits"]}
+    assert score[name] == pytest.approx(max(score.values()), abs=1e-6), "garments that look alike may tie"
     assert names(client.post("/api/search", json={"text": "a red dress", "k": 3}))
 
 

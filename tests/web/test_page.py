@@ -1,5 +1,6 @@
 "The search page in a real browser, over a real index: what a visitor does, step by step."
 
+import contextlib
 import shutil
 import threading
 import time
@@ -27,10 +28,9 @@ FLAGS = [
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="`chromium` is not on this machine's path")
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    "The page's address; it is served while the tests of this file run."
-    searcher = tiny_searcher(tmp_path_factory.mktemp("page"))
+@contextlib.contextmanager
+def served(searcher):
+    "The address of the page over an index; it is served until the context ends."
     bound = listen("127.0.0.1", 0)
     server = make_server(create_app(searcher, ["is red", "is longer"], labels=["price"]))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
@@ -40,6 +40,20 @@ def address(tmp_path_factory):
     yield f"http://127.0.0.1:{bound.getsockname()[1]}/"
     server.should_exit = True
     thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    "The page's address; it is served while the tests of this file run."
+    with served(tiny_searcher(tmp_path_factory.mktemp("page"))) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def untrained_address(tmp_path_factory):
+    "The same over an encoder alone, which has a weight between photo and text."
+    with served(tiny_searcher(tmp_path_factory.mktemp("untrained"), untrained=True)) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -267,3 +281,85 @@ def test_every_control_has_an_accessible_name(page):
     assert not nameless
     assert page.locator("[role=status][aria-live=polite]").count() == 1
     assert page.locator("[role=alert]").count() == 1
+
+
+def slider(page):
+    return page.get_by_role("slider", name="Balance of photo and text")
+
+
+def scores(page) -> list[str]:
+    "The scores of the results, as shown."
+    return page.locator(".score").all_inner_texts()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_slider_weights_text_against_photo(browser, untrained_address, width):
+    context = browser.new_context(viewport={"width": width, "height": 860})
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    errors, asked = [], []
+    page.on("pageerror", lambda e: errors.append(str(e)))
+    page.on("request", lambda r: asked.append(r.post_data_json) if r.url.endswith("/api/search") else None)
+    page.goto(untrained_address)
+    see(page, "#about", "sum over ern-tiny with random weights, no training")
+    page.locator(".tile .pick").first.click()
+    see(page, "#title", "Photos like this one")
+    by_photo = scores(page)
+    assert slider(page).is_hidden(), "a photo alone has nothing to balance"
+    search(page, "is red")
+    see(page, "#title", "Like this, but: is red")
+    assert slider(page).input_value() == "0.5" and "weight" not in page.url and "text_weight" not in asked[-1]
+    plain = scores(page)
+
+    slider(page).focus()
+    page.keyboard.press("Home")
+    page.wait_for_url("**weight=0")
+    see(page, "#status", "24 results")
+    assert asked[-1]["text_weight"] == 0 and scores(page) == by_photo
+    assert slider(page).get_attribute("aria-valuetext") == "100 % photo, 0 % text"
+    assert page.evaluate("document.activeElement.id") == "weight", "the slider keeps the focus"
+    box = slider(page).bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= width and box["width"] > 100
+    page.mouse.click(box["x"] + box["width"] - 3, box["y"] + box["height"] / 2)
+    page.wait_for_url("**weight=1&**" if "&" in page.url.split("weight=")[1] else "**weight=1")
+    see(page, "#status", "24 results")
+    assert asked[-1]["text_weight"] == 1 and page.inner_text("#weight-shown") == "0 : 100"
+    by_both = scores(page)
+    assert by_both != plain and by_both != by_photo
+    assert page.evaluate("document.documentElement.scrollWidth") == width, "nothing overflows to the right"
+
+    shared = context.new_page()
+    shared.goto(page.url)  # the address alone, in another tab
+    see(shared, "#title", "Like this, but: is red")
+    assert slider(shared).input_value() == "1" and scores(shared) == by_both
+    page.locator(".explain").first.dispatch_event("click")
+    see(page, "#why-body", "no weights of its parts")
+    assert page.locator(".bar .value").nth(1).inner_text() in ("+0.000", "−0.000"), "the photo's share"
+    page.keyboard.press("Escape")
+    page.click("#clear")
+    see(page, "#title", "is red")
+    assert slider(page).is_hidden() and "text_weight" not in asked[-1]
+    page.go_back()
+    see(page, "#title", "Like this, but: is red")
+    assert slider(page).input_value() == "1"
+    page.go_back()
+    see(page, "#title", "Photos like this one")
+    context.close()
+    assert not errors
+
+
+def test_a_wrong_weight_in_the_address_is_ignored(browser, untrained_address):
+    page = browser.new_page()
+    for weight in ("2", "-1", "many", "NaN"):
+        page.goto(f"{untrained_address}?name=women%2F01.png&text=is+red&weight={weight}")
+        see(page, "#title", "Like this, but: is red")
+        assert slider(page).input_value() == "0.5" and "weight" not in page.url
+    page.close()
+
+
+def test_a_model_without_a_weight_has_no_slider(page):
+    assert "dvr@mask_padding from a model of this test, encoder ern-tiny" in page.inner_text("#about")
+    page.locator(".tile .pick").first.click()
+    search(page, "is red")
+    see(page, "#title", "Like this, but: is red")
+    assert slider(page).is_hidden()

@@ -1,14 +1,14 @@
 "use strict";
-// The state of a search is {reference, text, where, filter, keep, k, trail}.
+// The state of a search is {reference, text, weight, where, filter, keep, k, trail}.
 // Every state is an entry in the browser's history.
 
 const $ = (id) => document.getElementById(id);
 const PAGE_SIZE = 24; // results added at a time
 const MAX_TRAIL = 12; // steps of a search that are shown
 const MAX_CACHED = 60; // queries whose results are kept
-const EMPTY = { reference: null, text: "", where: {}, filter: "", keep: false, k: PAGE_SIZE, trail: [] };
+const EMPTY = { reference: null, text: "", weight: null, where: {}, filter: "", keep: false, k: PAGE_SIZE, trail: [] };
 const cache = new Map(); // query → results, so that the back button shows them at once
-let about = { columns: {}, examples: [], labels: [], limits: { upload: 1e7, text: 2000, hits: 96 } };
+let about = { text_weight: null, columns: {}, examples: [], labels: [], limits: { upload: 1e7, text: 2000, hits: 96 } };
 let state = structuredClone(EMPTY);
 let pending = null; // the AbortController of the request in progress
 let galleryOffset = 0;
@@ -64,20 +64,25 @@ function setBusy(on) {
 
 // ---------------------------------------------------------------- state, query and address
 
-function queryOf({ reference, text, where, filter, keep, k }) {
+function queryOf({ reference, text, weight, where, filter, keep, k }) {
   let photo = {};
   if (reference) photo = reference.upload ? { upload: reference.upload } : { name: reference.name };
-  return { ...photo, text, where, filter, keep_reference: keep, k };
+  const share = isShare(weight) && isWeighted({ reference, text }) ? { text_weight: weight } : {};
+  return { ...photo, text, ...share, where, filter, keep_reference: keep, k };
 }
+
+const isShare = (weight) => typeof weight === "number" && weight >= 0 && weight <= 1;
+const isWeighted = ({ reference, text }) => about.text_weight !== null && Boolean(reference && text);
 
 const filterCount = ({ where, filter }) => Object.keys(where).length + Boolean(filter);
 const isQuery = ({ reference, text }) => Boolean(reference || text);
 
-function addressOf({ reference, text, where, filter, keep }) {
+function addressOf({ reference, text, weight, where, filter, keep }) {
   const parts = new URLSearchParams();
   if (reference?.name && !reference.upload) parts.set("name", reference.name);
   if (reference?.upload) parts.set("upload", reference.upload);
   if (text) parts.set("text", text);
+  if (isShare(weight)) parts.set("weight", weight);
   if (Object.keys(where).length) parts.set("where", JSON.stringify(where));
   if (filter) parts.set("filter", filter);
   if (keep) parts.set("keep", "1");
@@ -101,6 +106,8 @@ function stateOf(address) {
     if (where && typeof where === "object" && !Array.isArray(where)) result.where = where;
   } catch { /* the address was edited by hand */ }
   Object.assign(result, { text: parts.get("text") || "", filter: parts.get("filter") || "", keep: parts.has("keep") });
+  const weight = parts.get("weight") ? Number(parts.get("weight")) : NaN;
+  if (isShare(weight)) result.weight = weight;
   if (isQuery(result)) result.trail = [stepOf(result)];
   return result;
 }
@@ -180,6 +187,8 @@ function showForm() {
   $("chosen-photo").alt = reference ? `Reference photo: ${shortName(reference.name)}` : "";
   $("chosen-name").textContent = reference ? shortName(reference.name) : "";
   $("text").value = state.text;
+  $("balance").hidden = !isWeighted(state);
+  showWeight(isShare(state.weight) ? state.weight : about.text_weight);
   $("filter-text").value = state.filter;
   $("keep").checked = state.keep;
   const active = filterCount(state) + state.keep;
@@ -193,9 +202,18 @@ function showForm() {
   document.title = isQuery(state) ? `${titleOf(state)} – FashionERN` : "FashionERN search";
 }
 
+function showWeight(weight) {
+  if (weight === null) return;
+  const text = Math.round(100 * weight);
+  $("weight").value = weight;
+  $("weight").setAttribute("aria-valuetext", `${100 - text} % photo, ${text} % text`);
+  $("weight-shown").textContent = `${100 - text} : ${text}`;
+}
+
 function buildForm() {
-  const model = about.model ? ` · ${about.model}` : "";
+  const model = about.answered_by ? ` · ${about.answered_by}` : "";
   $("about").textContent = `${plural(about.size, "photo")}${model}`;
+  $("about").title = about.answered_by ? `Answered by ${about.answered_by}` : "";
   $("text").maxLength = about.limits.text;
   $("examples").replaceChildren(
     ...about.examples.map((text) => make("button", { type: "button", textContent: text, onclick: () => go({ text }) })),
@@ -451,6 +469,8 @@ function explanation(why, hit, { reference, text }) {
     elements.push(make("h3", { textContent: "How much the score drops without each word" }), bars(why.words));
   }
   if (why.crops || why.result_crops) elements.push(...cropView(why, hit, reference));
+  else elements.push(make("p", { className: "quiet", textContent: "This model looks at each photo as a whole, "
+    + "so there are no weights of its parts to show." }));
   return elements;
 }
 
@@ -513,6 +533,11 @@ function listenToForm() {
   $("clear").onclick = () => {
     go({ reference: null, text: text() });
     $("drop").focus();
+  };
+  $("weight").oninput = () => showWeight($("weight").valueAsNumber);
+  $("weight").onchange = () => {
+    const replace = text() === state.text; // moving the slider alone makes no new step for the back button
+    go({ weight: $("weight").valueAsNumber, text: text() }, { replace });
   };
   $("keep").onchange = () => go({ keep: $("keep").checked });
   $("filter-text").onchange = () => go({ filter: filter() });
