@@ -3342,6 +3342,7 @@ d = { 'settings': { 'branch': 'main',
                                     'fashionern.weights.check_state': ('weights.html#check_state', 'fashionern/weights.py'),
                                     'fashionern.weights.is_torchscript': ('weights.html#is_torchscript', 'fashionern/weights.py'),
                                     'fashionern.weights.read_header': ('weights.html#read_header', 'fashionern/weights.py'),
+                                    'fashionern.weights.read_tensors': ('weights.html#read_tensors', 'fashionern/weights.py'),
                                     'fashionern.weights.read_weights': ('weights.html#read_weights', 'fashionern/weights.py'),
                                     'fashionern.weights.save_weights': ('weights.html#save_weights', 'fashionern/weights.py'),
                                     'fashionern.weights.script_classes': ('weights.html#script_classes', 'fashionern/weights.py')}}}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..weights import DamagedFileError, check_names, read_header, read_weights, save_weights
+from ..weights import DamagedFileError, check_names, read_header, read_tensors, save_weights
 
 # %% ../../nbs/training/03_checkpoint.ipynb #77c38c24
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
@@ -62,7 +62,7 @@ def load_state(
     path: str | Path, module: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
     "Restore module and optimizer; the counters. A `DamagedFileError` for an unusable file."
-    tensors = read_weights(path)
+    tensors = read_tensors(path)
     header = read_header(path)
     own = _with_prefix(tensors, "module.")
     check_names(trained_state(module), own, path)
