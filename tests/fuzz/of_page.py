@@ -75,7 +75,7 @@ def _answered(method: str, path: str, query: bytes = b"", body: bytes = b"", kin
 
 QUESTION = {"text": "is red", "name": "women/01.png", "k": 3, "keep_reference": False, "where": {"colour": ["red", "blue"], "price": 10.0}, "filter": "price < 20", "hit": "women/03.png"}
 SHORT = {"text": "is red", "k": 3}
-BODIES = draw.builds(json_bytes, draw.sampled_from((QUESTION, SHORT, {**SHORT, "upload": "x"})), CHANGES, RARELY)
+BODIES = draw.builds(json_bytes, draw.sampled_from((QUESTION, SHORT, {**SHORT, "upload": "x"}, {**SHORT, "text_weight": 0.5})), CHANGES, RARELY)
 
 
 @target("page-search", BODIES, 0.25, ready=_searcher)

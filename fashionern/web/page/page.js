@@ -469,7 +469,7 @@ function explanation(why, hit, { reference, text }) {
     elements.push(make("h3", { textContent: "How much the score drops without each word" }), bars(why.words));
   }
   if (why.crops || why.result_crops) elements.push(...cropView(why, hit, reference));
-  else elements.push(make("p", { className: "quiet", textContent: "This model looks at each photo as a whole, "
+  else elements.push(make("p", { className: "whole quiet", textContent: "This model looks at each photo as a whole, "
     + "so there are no weights of its parts to show." }));
   return elements;
 }
