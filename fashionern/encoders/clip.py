@@ -182,6 +182,7 @@ def build_clip(
     quick_gelu: bool = False,
 ) -> ClipEncoder:
     "An encoder with random weights in eval mode; raises `ErnError` for an unusable configuration or tokenizer."
+    _tokenizer_options(source)  # refused before transformers is asked for
     check_transformers(source.given, source.config)
     model = _create_model(source, quick_gelu)
     encoder = ClipEncoder(
