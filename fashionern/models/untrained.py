@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import ErnError
+from ..files import check_path
 
 if TYPE_CHECKING:
     from fashionern.models.hub import Retriever
@@ -70,8 +71,7 @@ def encoder_spec(
 
     path = None
     if clip_path is not None:
-        if not Path(clip_path).is_file():
-            raise ErnError(f"There is no file {clip_path}. Check --clip-path.")
+        check_path("clip_path", clip_path)
         path = str(Path(clip_path).resolve())
     source = find_encoder(name, pretrained, weights=False)
     is_random = source.kind in ("architecture", "laptop") and not (pretrained or path)
