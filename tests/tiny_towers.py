@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fashionern.data.transforms import Preprocess
+from fashionern.data.transforms import Preprocess, square_side
 from fashionern.encoders.clip import TINY, ClipEncoder
 
 CONTEXT = 16
@@ -106,7 +106,7 @@ def _with_hf_tower(kind: str, vision: dict[str, Any], folder: Path) -> ClipEncod
 
 def _encoder(model: torch.nn.Module, pad_id: int, end_id: int) -> ClipEncoder:
     tokenizer = SimpleNamespace(pad_token_id=pad_id, eos_token_id=end_id, context_length=CONTEXT)
-    return ClipEncoder(model, tokenizer, "tiny", Preprocess(size=32)).eval()
+    return ClipEncoder(model, tokenizer, "tiny", Preprocess(size=square_side(model.visual.image_size))).eval()
 
 
 def token_ids(clip: ClipEncoder, lengths: tuple[int, ...] = (4, 9, 6)) -> Tensor:
