@@ -167,7 +167,9 @@ def _is_reference(photo: Photo, name: Optional[str], digest: Optional[int]) -> b
 def _check_recorded_weight(weight: Any, store: Store) -> None:
     "Raise an `ErnError` for a text weight that `ern_index build` never records."
     if weight is not None and not (isinstance(weight, float) and 0 <= weight <= 1):
-        raise ErnError(f"The index records the text weight {weight!r:.60}, which is not from 0 to 1. Rebuild the index.")
+        raise ErnError(
+            f"The index records the text weight {weight!r:.60}, which is not from 0 to 1. Rebuild the index."
+        )
 
 # %% ../../nbs/search/03_searcher.ipynb #5e64000a
 _TYPES = {

@@ -86,7 +86,8 @@ def test_a_changed_figure_on_a_page_is_corrected(name):
 def test_rows_of_methods_replace_the_rows_of_their_name(results, tmp_path):
     before = figures.read(results / "catalogue.json")["rows"]
     cfg = parse_methods(
-        ["--preset", "catalogue-tiny", "--methods", "combiner", "--longer", "combiner", "--seeds", "1", "2", "--lr", "0.001"]
+        ["--preset", "catalogue-tiny", "--methods", "combiner", "--longer", "combiner", "--seeds", "1", "2"]
+        + ["--lr", "0.001"]
     )
     rows = take(
         tmp_path,
@@ -155,8 +156,9 @@ def test_the_csv_of_a_comparison_holds_plain_numbers(tmp_path):
 
 
 def test_one_table_cannot_hold_two_protocols(results, tmp_path):
+    unmasked = outcome("sum", "sum", 42, 20.0, "table-unmasked")
     with pytest.raises(SystemExit, match="table-unmasked.*cannot hold two protocols"):
-        take(tmp_path, parse_methods(["--preset", "catalogue-tiny"]), [outcome("sum", "sum", 42, 20.0, "table-unmasked")])
+        take(tmp_path, parse_methods(["--preset", "catalogue-tiny"]), [unmasked])
 
 
 def test_a_note_is_dropped_with_the_last_row_of_its_date(results, tmp_path):

@@ -362,7 +362,6 @@ def test_an_xlm_roberta_folder_loads(tmp_path):
     }
     text = transformers.XLMRobertaConfig(**sizes, max_position_embeddings=80)
     text.save_pretrained(str(tmp_path / "xlm"))
-    tower = {"hf_model_name": str(tmp_path / "xlm"), "hf_proj_type": "mlp", "hf_pooler_type": "mean_pooler"}
     config = {
         **VIT,
         "text_cfg": {
