@@ -110,7 +110,7 @@ class Searcher:
         return own if own is None else self.store.about.get("text_weight", own)
 
     def weight_of(self, query: Query) -> Optional[float]:
-        "The text's share in this query; None: it has one part only, or the model has no such weight."
+        "The text's share in this query, used if it has both parts; None: the model has no such weight."
         return self.text_weight if query.text_weight is None else query.text_weight
 
     def search(
