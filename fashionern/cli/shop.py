@@ -46,7 +46,7 @@ class ShopConfig:
     name_column: Optional[str] = None
     "Column with the product's name; '' for none. Default: the column with the most distinct long texts."
     attributes: tuple[str, ...] = ()
-    "Columns that a query may change. Default: up to 6 columns with 2 to 60 texts that repeat."
+    "Columns that a query may change. Default: up to 6 columns with 2 to 100 texts that repeat."
     where: tuple[str, ...] = ()
     "Rows to train on, as COLUMN=VALUE,VALUE. Default: all. The index has all photos."
     encoder: Literal["ern-laptop", "ern-tiny"] = "ern-laptop"

@@ -88,7 +88,7 @@ def find_preprocess(
         own = encoder_preprocess(cfg, 1)
         tqdm.write(
             f"{clip_path} does not say how images are prepared. Using {source}: mean {own.mean}, std {own.std}. "
-            "If that is wrong, give --clip-pretrained TAG.",
+            "If that is wrong, give --clip-pretrained TAG, or preprocess_cfg in a folder's open_clip_config.json.",
             file=sys.stderr,
         )
     return cfg

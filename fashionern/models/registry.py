@@ -326,7 +326,7 @@ def _restore_settings(model: ComposedRetriever, header: dict[str, str], path: st
 
 def _use_published_lengths(model: ComposedRetriever, path: str | Path) -> None:
     "Give published weights the lengths they were trained with, unless others were asked for; says so."
-    takes_lengths = isinstance(getattr(model.composer, "lengths", None), Lengths)
+    takes_lengths = "lengths" in settings_of(type(model.composer))
     if not takes_lengths or "lengths" in model.settings:
         return
     model.settings["lengths"] = "published"

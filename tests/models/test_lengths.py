@@ -214,3 +214,13 @@ def test_unreadable_settings_in_a_header_are_an_error(tmp_path):
         save_weights(tmp_path / "w.safetensors", model.state_dict(), model="combiner", settings=wrong)
         with pytest.raises(ErnError, match="no readable settings"):
             load_model(model, tmp_path / "w.safetensors")
+
+
+def test_published_weights_of_a_composer_without_lengths_get_none(tmp_path, capsys):
+    "Every composer has the attribute, but only some scale their inputs."
+    artemis = create_model("artemis", 16)
+    torch.save(artemis.composer.state_dict(), tmp_path / "artemis.pt")
+    model = create_model("artemis", 16)
+    load_model(model, tmp_path / "artemis.pt")
+    assert "lengths" not in model.settings and capsys.readouterr().err == ""
+    create_model(model.name, **model.settings)  # the record rebuilds the model
