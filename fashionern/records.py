@@ -25,6 +25,7 @@ class Triplet:
     category: str = "all"  # the category whose gallery is ranked
     id: str = ""  # unique within its dataset and split, such as 'dress-17'
     members: tuple[str, ...] = ()  # CIRR's group of similar images
+    changed: tuple[str, ...] = ()  # names of the changed attributes, where they are known
 
     @property
     def target(self) -> str:

@@ -13,6 +13,7 @@ NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("[0-9][0-9]_*.ipynb") if ".ip
 # A package imports only from itself and from the packages above it in this list.
 PACKAGES = (
     "",  # the foundations, at the top level
+    "data.language",
     "data",
     "data.drawn",
     "data.datasets",

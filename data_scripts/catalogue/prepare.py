@@ -9,10 +9,10 @@ from fashionern.data.catalogue.table import triplets_from_table
 from fashionern.errors import exit_on_error
 
 
-def amount(text: str) -> float | int | None:
-    "A number of products, a share below 1, or None for 'rest'."
-    if text == "rest":
-        return None
+def amount(text: str) -> float | int | str | None:
+    "A number of products, a share below 1, None for 'rest', or 'unused'."
+    if text in ("rest", "unused"):
+        return None if text == "rest" else text
     return float(text) if "." in text else int(text)
 
 
@@ -31,8 +31,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--where", nargs="*", default=where, help="rows to keep, as COLUMN=VALUE,VALUE; without a value: all")
     add("--train", type=amount, default=16000, help="products: a number, a share such as 0.8, or 'rest'")
     add("--val", type=amount, default=3970, help="the same for validation")
-    add("--test", type=amount, default=0, help="the same for test")
+    add("--test", type=amount, default="unused", help="the same for test; unused: all that no other split takes")
     add("--per-product", type=int, default=4, help="max training triplets with the same reference")
+    add("--two-changes", type=int, default=1, help="the same for triplets that change two attributes; 0: none")
     add("--queries", type=int, help="max val (and test) queries; without it one per product")
     add("--same-name", action="store_true", help="keep products with the same name in one split")
     add("--max-gb", type=float, default=20, help="refuse an archive that unpacks to more GB")
@@ -42,6 +43,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def build(o: argparse.Namespace, where: dict[str, list[str]]) -> dict:
     "Write the dataset folder and return its report."
+    unused = 0 if None in (o.train, o.val) else None
     return triplets_from_table(
         o.table,
         o.id_column,
@@ -51,8 +53,9 @@ def build(o: argparse.Namespace, where: dict[str, list[str]]) -> dict:
         where,
         train=o.train,
         val=o.val,
-        test=o.test,
+        test=unused if o.test == "unused" else o.test,
         per_product=o.per_product,
+        two_changes=o.two_changes,
         queries=o.queries,
         same_name=o.same_name,
         seed=o.seed,
@@ -67,6 +70,7 @@ def rows(report: dict) -> list[tuple[str, object]]:
     lines += [(f"usable: {key}", value) for key, value in report["usable"].items()]
     for split, numbers in report["splits"].items():
         lines += [(f"{split}: {key}", numbers[key]) for key in ("products", "references", "triplets")]
+        lines += [(f"{split}: queries, {key}", value) for key, value in numbers["query sets"].items()]
         lines += [(f"{split}: changed {key}", value) for key, value in numbers["changed"].items()]
         lines += [(f"{split}: targets per query, {key}", value) for key, value in numbers["right answers"].items()]
     return lines

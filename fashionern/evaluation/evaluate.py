@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ..data.triplets import TripletDataset, join_captions
 from ..encoders.tme import Encoders
 from ..errors import ErnError
+from . import metrics
 from .metrics import NOT_RANKED, dominance, recall, target_ranks, top_columns, within_group
 from .protocols import Protocol, gallery_of, protocols_for
 from ..models.retriever import ComposedRetriever
@@ -104,6 +105,7 @@ class RankedQuery:
     subset_rank: Optional[int] = None  # rank within the query's group, for protocols with subset recalls
     top: tuple[tuple[str, float], ...] = ()  # the first `top` images and their scores
     subset: tuple[str, ...] = ()  # the group's members, best first, if `top` is above 0
+    changed: tuple[str, ...] = ()  # names of the changed attributes, where they are known
 
 
 @dataclass
@@ -158,7 +160,7 @@ def _rank(block: _Block, protocol: Protocol, top: int) -> list[RankedQuery]:
         if not t.targets:
             rank, subset_rank = None, None
         query = (t.id, t.category, t.reference, t.captions, t.targets)
-        ranked.append(RankedQuery(*query, rank, subset_rank, images, subset))
+        ranked.append(RankedQuery(*query, rank, subset_rank, images, subset, t.changed))
     return ranked
 
 
@@ -267,6 +269,8 @@ class Result:
     dominance: dict[str, float]  # `metrics.dominance` over all queries
     counts: dict[str, dict[str, int]]  # category → numbers of queries and gallery images, actual and expected
     found: dict[str, Any] = field(default_factory=dict)  # counts of missing images, repeated names …
+    by_change: dict[str, dict[str, float]] = field(default_factory=dict)  # changed attribute → queries, R@10
+    wordings: dict[str, float] = field(default_factory=dict)  # `metrics.wording_spread`, if queries have several
     queries: list[RankedQuery] = field(default_factory=list, repr=False)  # in the order of the categories
 
     def as_dict(self) -> dict:
@@ -284,14 +288,16 @@ def evaluate(
     progress: bool = False,
 ) -> list[Result]:
     "One `Result` per protocol from one pass over the features. Raises `ErnError` for invalid embeddings."
-    views: dict[bool, tuple[TripletDataset, Embedded]] = {}
+    views: dict[tuple[str, bool], tuple[TripletDataset, Embedded]] = {}
     results, embedded = [], None
     for protocol in protocols_for(data, protocols, need_targets=not top):
-        if protocol.single not in views:
-            view = data.single_captions() if protocol.single else data
+        key = (protocol.queries, protocol.single)
+        if key not in views:
+            view = data.query_set(protocol.queries)
+            view = view.single_captions() if protocol.single else view
             embedded = embed(model, encoders, view, images, embedded, progress=progress)
-            views[protocol.single] = (view, embedded)
-        view, embedded = views[protocol.single]
+            views[key] = (view, embedded)
+        view, embedded = views[key]
         results.append(_result(model, embedded, view, protocol, top))
     return results
 
@@ -303,7 +309,7 @@ def _result(
     result = Result(protocol.name, model.name, {}, {}, {}, {}, dict(data.found))
     dominances = []
     for category in data.split_images:
-        ranked = rank_category(model, embedded, data, protocol, category, top)
+        ranked = rank_category(model, embedded, data, protocol, category, max(top, int(bool(protocol.queries))))
         with_target = [q for q in ranked.queries if q.rank is not None]
         result.queries += ranked.queries
         counts = {"queries": len(with_target), "gallery": ranked.gallery}
@@ -318,7 +324,30 @@ def _result(
     if result.recalls:
         result.dominance = _mean_dominance(dominances)
         result.mean = _mean_recalls(list(result.recalls.values()), protocol)
+        result.by_change = _by_change(result.queries)
+        if protocol.queries:
+            result.wordings = _spread(result.queries)
     return result
+
+
+def _by_change(queries: list[RankedQuery]) -> dict[str, dict[str, float]]:
+    "Changed attribute, or attributes joined by 'and' → number of queries and their R@10."
+    ranks: dict[str, list[int]] = {}
+    for query in queries:
+        if query.changed and query.rank is not None:
+            ranks.setdefault(" and ".join(query.changed), []).append(query.rank)
+    rows = {}
+    for changed in sorted(ranks):
+        rows[changed] = {"queries": len(ranks[changed])} | recall(torch.tensor(ranks[changed]), (10,))
+    return rows
+
+
+def _spread(queries: list[RankedQuery]) -> dict[str, float]:
+    "How the results of one change differ between its wordings; the wording's number ends the query's id."
+    ranked = [query for query in queries if query.rank is not None]
+    change = [query.id.rpartition(".")[0] for query in ranked]
+    first = [query.top[0][0] for query in ranked]
+    return metrics.wording_spread(change, [query.rank or NOT_RANKED for query in ranked], first)
 
 
 def _recalls(queries: list[RankedQuery], protocol: Protocol) -> dict[str, float]:
@@ -353,11 +382,12 @@ def _caveats(
     if protocol.subset_ks:
         available = set().union(*data.split_images.values())
         groups_cut = sum(not available.issuperset(t.members) for t in data.triplets)
+    masked_single = protocol.single and protocol.mask_reference and not protocol.queries
     caveats = {
         "without_answer": sum(q.rank is None for q in queries),
         "lost": sum(q.rank == NOT_RANKED for q in queries),
         "groups_cut": groups_cut,
         "not_in_group": sum(q.subset_rank == NOT_RANKED for q in queries),
-        "reference_masked": len(queries) if protocol.single and protocol.mask_reference else 0,
+        "reference_masked": len(queries) if masked_single else 0,
     }
     return {key: n for key, n in caveats.items() if n}

@@ -27,6 +27,7 @@ class Protocol:
     headline: tuple[str, ...] = ("R@10", "R@50")  # recalls that are averaged into 'mean'
     subset_ks: tuple[int, ...] = ()  # recalls 'Rs@k' within the query's group, without its reference
     single: bool = False  # each caption that is not empty is a query of its own
+    queries: str = ""  # a further set of queries of the split, one of `QUERY_SETS`
 
 
 PROTOCOLS = Registry("protocol")
@@ -70,6 +71,10 @@ _add(
 )
 _add("table", "folder", "split", True, "your own products without the reference, positives by attributes")
 _add("table-unmasked", "folder", "split", False, "the same with the reference")
+_NEW = "table, in several wordings each that training never uses"
+_add("table-new-wordings", "folder", "split", True, _NEW, single=True, queries="new-wordings")
+_TWO = "two attributes change, in several wordings that training never uses"
+_add("table-two-changes", "folder", "split", True, _TWO, single=True, queries="two-changes")
 
 
 def get_protocol(name: str) -> Protocol:
@@ -98,6 +103,7 @@ def protocols_for(
     protocols = [get_protocol(name) for name in dict.fromkeys(names or [data.default_protocol])]
     for protocol in protocols:
         _check_dataset(protocol, data)
+        data.query_set(protocol.queries)  # raises if there is none
     split = f"{data.name} ({data.split})"
     if not data.triplets:
         raise ErnError(f"{split} has no queries to rank. Download the images that its queries name.")

@@ -15,10 +15,14 @@ from PIL import Image
 
 from fashionern.data.catalogue import table as table_module
 from fashionern.data.catalogue.photos import unpack_images
-from fashionern.data.catalogue.table import one_change_triplets, read_table, select_products, triplets_from_table
+from fashionern.data.catalogue.queries import draw_triplets
+from fashionern.data.catalogue.table import read_table, select_products, triplets_from_table
 from fashionern.data.datasets.factory import create_dataset
 from fashionern.data.datasets.folder import load_folder, read_products
 from fashionern.data.images import ImageFinder
+from fashionern.data.language.parser import ChangeParser, read_change
+from fashionern.data.language.values import value_of
+from fashionern.evaluation.protocols import protocols_for
 from fashionern.files import write_json
 
 SCRIPT = Path(__file__).resolve().parents[2] / "data_scripts" / "catalogue" / "prepare.py"
@@ -79,9 +83,9 @@ def test_a_table_worked_by_hand(tmp_path):
     products, left_out = select_products(frame, "id", ("colour", "kind"), ImageFinder(tmp_path / "images"), "name")
     assert [(p.image, p.name) for p in products][2] == ("3", "bold, with dots")
     assert left_out == {"a chosen attribute is missing": 1, "no photo": 1}
-    entries = one_change_triplets(products, ("colour", "kind"), per_product=9)
+    entries = draw_triplets(products, ("colour", "kind"), per_product=9)
     both = frozenset({"2", "3"})
-    assert {(e["candidate"], e["target"][0], frozenset(e["target"]), e["changed"]) for e in entries} == {
+    assert {(e["candidate"], e["target"][0], frozenset(e["target"]), *e["changed"]) for e in entries} == {
         ("1", "2", both, "colour"),
         ("1", "3", both, "colour"),
         ("2", "1", frozenset("1"), "colour"),
@@ -93,10 +97,12 @@ def test_a_table_worked_by_hand(tmp_path):
     }
     values = {p.image: dict(zip(("colour", "kind"), p.values)) for p in products}
     for e in entries:
-        old = values[e["candidate"]][e["changed"]]
-        new = values[e["target"][0]][e["changed"]]
+        changed = e["changed"][0]
+        old = values[e["candidate"]][changed]
+        new = values[e["target"][0]][changed]
         text = e["captions"][0]
-        assert new.lower() in text and len(text.split()) <= 12 and old != new
+        parser = ChangeParser({changed: [value_of(changed, v) for v in ("Red", "Blue", "Shirts", "Shoes", "Hats")]})
+        assert read_change(parser, text).wanted == {changed: new.lower()} and old != new
 
 
 def test_splits_share_no_product_and_no_photo(shop, tmp_path):
@@ -116,19 +122,54 @@ def test_splits_share_no_product_and_no_photo(shop, tmp_path):
 
 def test_all_targets_are_listed_and_the_reference_is_not_one(shop, tmp_path):
     make(shop, tmp_path)
-    for split, per_product in (("train", 4), ("val", 1), ("test", 1)):
+    for split, per_product in (("train", 5), ("val", 1), ("test", 1)):
         data = create_dataset("folder", tmp_path, split)
         products = read_products(tmp_path, split)
-        assert set(products) == set(data.split_images["all"]) and data.default_protocol == "table"
+        assert set(products) == set(data.split_images["all"])
+        assert data.default_protocol == ("table" if split == "train" else "table-new-wordings")
         for t in data.triplets:
             old = products[t.reference]["attributes"]
             new = products[t.target]["attributes"]
-            assert sum(old[a] != new[a] for a in ATTRIBUTES) == 1
-            assert set(t.targets) == {n for n, p in products.items() if p["attributes"] == new}
+            assert {a for a in ATTRIBUTES if old[a] != new[a]} == set(t.changed)
+            assert len(t.changed) == 1 or (split == "train" and len(t.changed) == 2)
+            same = {n for n, p in products.items() if p["attributes"] == new}
+            others = set()
+            for name, product in products.items():
+                differing = tuple(a for a in ATTRIBUTES if product["attributes"][a] != old[a])
+                if differing == t.changed:
+                    others.add(name)
+            refused = split == "train" and set(t.targets) != same
+            assert set(t.targets) == (others if refused else same)
             assert t.reference not in t.targets
         references = [t.reference for t in data.triplets]
         assert max(map(references.count, references)) == per_product
         assert len({(t.reference, t.target) for t in data.triplets}) == len(data)
+
+
+def test_new_wordings_word_the_same_changes_and_two_changes_are_two(shop, tmp_path):
+    make(shop, tmp_path)
+    known = {c for t in load_folder(tmp_path, "train").triplets for c in t.captions}
+    for split in ("val", "test"):
+        data = load_folder(tmp_path, split)
+        products = read_products(tmp_path, split)
+        new = data.query_set("new-wordings")
+        assert [(t.reference, t.targets) for t in new.triplets] == [(t.reference, t.targets) for t in data.triplets]
+        assert all(len(set(t.captions)) == 4 and not known & set(t.captions) for t in new.triplets)
+        assert len(new.single_captions()) == 4 * len(data)
+        for t in data.query_set("two-changes").triplets:
+            old = products[t.reference]["attributes"]
+            wanted = products[t.target]["attributes"]
+            assert len(t.changed) == 2 and {a for a in old if old[a] != wanted[a]} == set(t.changed)
+            assert set(t.targets) == {n for n, p in products.items() if p["attributes"] == wanted}
+
+
+def test_a_folder_prepared_without_new_wordings_says_so(shop, tmp_path):
+    make(shop, tmp_path)
+    for file in tmp_path.glob("triplets.val.*.json"):
+        file.unlink()
+    data = load_folder(tmp_path, "val")
+    assert data.default_protocol == "table"
+    assert "no queries named 'new-wordings'" in sentence(protocols_for, data, ["table-new-wordings"])
     assert max(len(t.targets) for t in load_folder(tmp_path, "val").triplets) > 1
 
 
@@ -138,7 +179,7 @@ def test_csv_and_parquet_give_the_same_files(shop, tmp_path):
     assert csv["splits"] == parquet["splits"] and csv["usable"] == parquet["usable"]
     for path in (tmp_path / "csv").glob("*.*.*"):
         assert path.read_bytes() == (tmp_path / "parquet" / path.name).read_bytes()
-    assert len(list((tmp_path / "csv").glob("*.*.*"))) == 9
+    assert len(list((tmp_path / "csv").glob("*.*.*"))) == 13
 
 
 def test_parquet_ids_that_are_floats_become_integers(tmp_path):
@@ -317,8 +358,8 @@ def test_counts_of_the_real_catalogue(shared):
     assert (len(products), left_out) == (24_561, {"not asked for (where)": 11_029, "a chosen attribute is missing": 25})
     parts = table_module.split_products(np.arange(len(products)), {"train": 16_000, "val": 3_970})
     assert {s: len(p) for s, p in parts.items()} == {"train": 16_000, "val": 3_970}
-    val = one_change_triplets([products[i] for i in parts["val"]], attributes)
-    train = one_change_triplets([products[i] for i in parts["train"]], attributes, per_product=4)
+    val = draw_triplets([products[i] for i in parts["val"]], attributes)
+    train = draw_triplets([products[i] for i in parts["train"]], attributes, per_product=4)
     assert 3_950 <= len(val) <= 3_970 and 63_900 <= len(train) <= 64_000
     assert 1 <= np.median([len(e["target"]) for e in val]) <= 5
-    assert {e["changed"] for e in val} == set(attributes)
+    assert {e["changed"][0] for e in val} == set(attributes)

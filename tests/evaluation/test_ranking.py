@@ -1,6 +1,7 @@
 "Every protocol against a twin that ranks names, one query at a time, on thousands of random cases full of ties."
 
 import random
+from dataclasses import replace
 from itertools import product
 from types import SimpleNamespace
 
@@ -31,6 +32,8 @@ RULES = {
     "cirr": ("all", True, False, (1, 5, 10, 50), (1, 2, 3), ("R@5", "Rs@1")),
     "table": ("all", True, False, (1, 10, 50), (), ("R@10", "R@50")),
     "table-unmasked": ("all", False, False, (1, 10, 50), (), ("R@10", "R@50")),
+    "table-new-wordings": ("all", True, True, (1, 10, 50), (), ("R@10", "R@50")),
+    "table-two-changes": ("all", True, True, (1, 10, 50), (), ("R@10", "R@50")),
 }
 ENCODERS = SimpleNamespace(clip=SimpleNamespace(device=torch.device("cpu"), dim=3))
 
@@ -73,6 +76,8 @@ def features_of(images: dict[str, list[int]]):
 def random_dataset(rng: random.Random, protocol: str) -> tuple[TripletDataset, dict, dict]:
     "A dataset with its image vectors and its text vectors; FashionIQ's has two categories."
     dataset = PROTOCOLS[protocol].dataset
+    queries = PROTOCOLS[protocol].queries
+    wordings = 2 if dataset == "fashioniq" or queries else 1
     categories = ("dress", "shirt") if dataset == "fashioniq" else ("all",)
     split_images, triplets, texts = {}, [], {}
     for category in categories:
@@ -82,7 +87,7 @@ def random_dataset(rng: random.Random, protocol: str) -> tuple[TripletDataset, d
             members = tuple(rng.sample(names, 6)) if dataset == "cirr" else ()
             reference, target = rng.sample(members or names, 2)
             others = rng.sample(names, rng.randint(1, 4)) if dataset in ("fashion200k", "folder") else []
-            captions = tuple(f"S{category}{i}x{k}" for k in range(2 if dataset == "fashioniq" else 1))
+            captions = tuple(f"S{category}{i}x{k}" for k in range(wordings))
             for text in dict.fromkeys((*captions, " and ".join(captions))):
                 texts[text] = rng.choice(VECTORS)
             if dataset == "fashioniq" and rng.random() < 0.2:  # a few real pairs have an empty caption
@@ -93,7 +98,10 @@ def random_dataset(rng: random.Random, protocol: str) -> tuple[TripletDataset, d
     images = {}
     for names in split_images.values():
         images |= {name: rng.choice(VECTORS) for name in names}
-    return TripletDataset(dataset, "val", triplets, split_images, ImageFinder()), images, texts
+    data = TripletDataset(dataset, "val", triplets, split_images, ImageFinder())
+    if queries:  # the ranked queries are in a set of their own
+        data = replace(data, triplets=triplets[:1], query_sets={queries: triplets})
+    return data, images, texts
 
 
 def order_of(names, scores, targets) -> list[str]:
@@ -156,6 +164,17 @@ def dominance_by_hand(ranked) -> dict[str, float]:
     }
 
 
+def spread_by_hand(ranked) -> dict[str, float]:
+    "Two wordings of each change follow each other."
+    pairs = list(zip(ranked[::2], ranked[1::2]))
+    return {
+        "R@10": share(ranked, "rank", 10),
+        "R@10 best wording": 100 * sum(min(a["rank"], b["rank"]) <= 10 for a, b in pairs) / len(pairs),
+        "R@10 worst wording": 100 * sum(max(a["rank"], b["rank"]) <= 10 for a, b in pairs) / len(pairs),
+        "first result changes": 100 * sum(a["order"][0] != b["order"][0] for a, b in pairs) / len(pairs),
+    }
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_protocol_equals_its_twin(protocol):
     rng = random.Random(protocol)
@@ -165,6 +184,7 @@ def test_a_protocol_equals_its_twin(protocol):
         data, images, texts = random_dataset(rng, protocol)
         top = rng.choice([1, 5, 100])
         result = evaluate(Lookup(texts), ENCODERS, data, features_of(images), [protocol], top=top)[0]
+        data = data.query_set(PROTOCOLS[protocol].queries)
         slow = by_hand(data, images, texts, rule)
         for q, twin in zip(result.queries, slow, strict=True):
             assert q.category == twin["category"] and q.rank == twin["rank"], (q, twin)
@@ -186,6 +206,8 @@ def test_a_protocol_equals_its_twin(protocol):
         means = {}
         for key in result.recalls[category]:
             means[key] = sum(r[key] for r in result.recalls.values()) / len(result.recalls)
+        if PROTOCOLS[protocol].queries:
+            assert result.wordings == pytest.approx(spread_by_hand(slow))
         assert result.mean == pytest.approx(means | {"mean": sum(means[k] for k in mean_of) / len(mean_of)})
     assert cases > 1000 and ties > 0.9 * cases, (cases, ties)
     if PROTOCOLS[protocol].dataset in ("fashion200k", "folder"):
