@@ -131,7 +131,7 @@ def _to_rows(vectors: np.ndarray | Tensor, device: torch.device) -> Tensor:
 # %% ../../nbs/models/02_embedder.ipynb #7150cdff
 def weight_tensor(
     embedder: Embedder,
-    text_weights: Optional[Sequence[Optional[float]]],  # B shares of the text; None: the model's own
+    text_weights: Optional[Sequence[Optional[float]]],  # B text weights; None: the model's own
 ) -> Optional[Tensor]:
     "(B,) weights, or None if none is given. Raises an `ErnError` for a model without such a weight."
     if text_weights is None or all(weight is None for weight in text_weights):
