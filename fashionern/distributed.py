@@ -19,7 +19,7 @@ import torch.distributed as dist
 import torch.distributed.nn.functional as dist_nn
 from torch import Tensor, nn
 
-from .errors import ErnError
+from .errors import ErnError, plural
 
 # %% ../nbs/05_distributed.ipynb #b8289387
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def pick_device(
     count = torch.cuda.device_count()
     if local >= count:
         raise ErnError(
-            f"This machine has only {count} GPU(s). Start torchrun with --nproc_per_node={count}."
+            f"This machine has only {plural(count, 'GPU')}. Start torchrun with --nproc_per_node={count}."
         )
     return torch.device("cuda", local)
 

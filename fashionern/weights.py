@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .errors import ErnError
+from .errors import ErnError, plural, such_as
 from .files import cannot_write, write_atomic
 
 # %% ../nbs/04_weights.ipynb #c6000006
@@ -104,7 +104,7 @@ def _not_tensors(
     path: Path,
     place: str,  # the key that holds the content; empty for the whole file
 ) -> ErnError:
-    "The error for content that is no state dict; it names the keys and types found."
+    "The error for content that is not a state dict; it names the keys and types found."
     where = f" under the key {place!r}" if place else ""
     found = f"it is a {type(content).__name__}"
     if isinstance(content, dict):
@@ -447,14 +447,17 @@ def check_state(module: nn.Module, state: dict[str, Tensor], path: str | Path) -
 def check_names(expected: dict[str, Tensor], state: dict[str, Tensor], path: str | Path) -> None:
     "Raise `ErnError` unless the file's tensors have the expected names and shapes."
     common = [k for k in expected if k in state]
-    problems = {
-        "is missing {} tensor(s)": [k for k in expected if k not in state and not k.endswith(_OPTIONAL)],
-        "has {} unexpected tensor(s)": [k for k in state if k not in expected and k not in _ABOUT_CLIP],
-        "has {} tensor(s) of another shape": [k for k in common if expected[k].shape != state[k].shape],
-    }
-    for problem, keys in problems.items():
+    missing = [k for k in expected if k not in state and not k.endswith(_OPTIONAL)]
+    unexpected = [k for k in state if k not in expected and k not in _ABOUT_CLIP]
+    other_shape = [k for k in common if expected[k].shape != state[k].shape]
+    problems = (
+        (missing, f"is missing {plural(len(missing), 'tensor')}"),
+        (unexpected, f"has {plural(len(unexpected), 'unexpected tensor')}"),
+        (other_shape, f"has {plural(len(other_shape), 'tensor')} of another shape"),
+    )
+    for keys, problem in problems:
         if keys:
             raise ErnError(
-                f"{path} is a checkpoint of another model: it {problem.format(len(keys))}, "
-                f"such as {', '.join(keys[:3])}. Give the model that the checkpoint was saved from."
+                f"{path} is a checkpoint of another model. It {problem}{such_as(keys, 3)}. "
+                "Give the model that the checkpoint was saved from."
             )

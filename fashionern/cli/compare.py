@@ -13,6 +13,7 @@ from typing import Optional, Sequence
 import tyro
 
 from .command import command
+from ..errors import plural, such_as
 from ..files import check_writable, write_json
 from ..training.config import check_flag
 
@@ -69,13 +70,14 @@ def main() -> None:
     for table in rankings.comparison_tables(comparison, cfg.words):
         console.print(table)
     left_out = (
-        (comparison.only_first, f"are only in {cfg.first}"),
-        (comparison.only_second, f"are only in {cfg.second}"),
-        (comparison.unanswered, "have no known target in one of the files"),
+        (comparison.only_first, f"only in {cfg.first}"),
+        (comparison.only_second, f"only in {cfg.second}"),
+        (comparison.unanswered, "without a known target in one of the files"),
     )
     for queries, reason in left_out:
         if queries:
-            count = f"{len(queries):,} queries {reason} and were not compared"
-            console.print(f"{count}, such as {queries[0]}", markup=False)
+            are, were = ("is", "was") if len(queries) == 1 else ("are", "were")
+            count = f"{plural(len(queries), 'query')} {are} {reason} and {were} not compared"
+            console.print(f"{count}{such_as(queries)}", markup=False)
     if cfg.out:
         write_json(cfg.out, comparison.as_dict())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, Sequence
 import tyro
 
 from .command import command
-from ..errors import ErnError
+from ..errors import ErnError, plural
 from ..files import check_paths, read_json
 from ..training.config import TrainConfig, check_flag, check_workers, get_preset
 
@@ -46,7 +46,7 @@ class ShopConfig:
     name_column: Optional[str] = None
     "Column with the product's name; '' for none. Default: the column with the most distinct long texts."
     attributes: tuple[str, ...] = ()
-    "Columns that a query may change. Default: up to 6 columns with 2 to 100 texts that repeat."
+    "Columns that a query may change. Default: up to 6 columns of repeated texts, with 2 to 100 distinct ones."
     where: tuple[str, ...] = ()
     "Rows to train on, as COLUMN=VALUE,VALUE. Default: all. The index has all photos."
     encoder: Literal["ern-laptop", "ern-tiny"] = "ern-laptop"
@@ -143,9 +143,9 @@ def prepare(cfg: ShopConfig) -> Columns:
         cfg.table, columns.id, columns.attributes, cfg.root, columns.name, where, seed=cfg.seed
     )
     for split, numbers in report["splits"].items():
-        print(f"{split}: {numbers['products']:,} products, {numbers['triplets']:,} triplets")
+        print(f"{split}: {plural(numbers['products'], 'product')}, {plural(numbers['triplets'], 'triplet')}")
     for reason, number in report["left out"].items():
-        print(f"left out: {number:,} rows, {reason}")
+        print(f"left out: {plural(number, 'row')}, {reason}")
     if check_and_record(cfg.root, archives):
         raise ErnError(f"{cfg.root} is not complete. Correct what is reported above, and run the command again.")
     return columns
@@ -168,7 +168,7 @@ def _choose(cfg: ShopConfig, frame: Any) -> Columns:
     if len(products) < MIN_PRODUCTS:
         reasons = "".join(f", {reason}: {number:,}" for reason, number in left_out.items())
         raise ErnError(
-            f"{cfg.table} has {len(products):,} usable products of {len(frame):,}{reasons}. "
+            f"{cfg.table} has {plural(len(products), 'usable product')} of {len(frame):,}{reasons}. "
             f"At least {MIN_PRODUCTS} are needed, because a fifth is held out to measure the result."
         )
     return columns
@@ -231,12 +231,15 @@ def quality(
             baselines[_BASELINES[result["model"]]] = result["mean"]["R@10"]
     compared = ", ".join(f"{words} {value:.0f} %" for words, value in baselines.items())
     sentences = [
-        f"On {queries:,} queries over {gallery:,} held-out products, {recall:.1f} % have a matching product "
+        f"Of {queries:,} queries over {gallery:,} held-out products, {recall:.1f} % have a matching product "
         f"among the first 10{f' ({compared})' if compared else ''}."
     ]
     better = [words for words, value in baselines.items() if value >= recall]
     if better:
-        sentences.append(f"Training has not helped: {' and '.join(better)} do as well. Train on more products.")
+        *others, last = better
+        names = f"{', '.join(others)} and {last}" if others else last
+        verb = "do" if others else "does"
+        sentences.append(f"Training has not helped: {names} {verb} at least as well. Train on more products.")
     return sentences
 
 # %% ../../nbs/cli/12_shop.ipynb #4ced5fa8
@@ -280,7 +283,7 @@ def train(settings: TrainConfig) -> list[dict]:
     from fashionern.training.run import run_training
 
     _heading(2, "warm up", f"{settings.clip_model_name} on descriptions of single photos")
-    train_heading = lambda: _heading(3, "train", f"the models in {settings.run_dir}")
+    train_heading = lambda: _heading(3, "train", f"the models of {settings.run_dir}")
     results = finished_results(settings)
     if results is None:
         run_training(settings, train_heading)
@@ -296,11 +299,11 @@ def main() -> None:
     "Console script `ern_shop`."
     cfg = parse_shop()
     check_ready(cfg)
-    _heading(1, "prepare", f"a dataset from {cfg.table} and {cfg.images} in {cfg.root}")
+    _heading(1, "prepare", f"the dataset {cfg.root} from {cfg.table} and {cfg.images}")
     columns = prepare(cfg)
     results = train(training_settings(cfg))
     print(*quality(results), sep="\n")
-    _heading(4, "index", f"all photos in {cfg.index}")
+    _heading(4, "build", f"the index {cfg.index} from all photos")
     status = build_index(cfg, columns)
     _heading(5, "search page", f"over {cfg.index}")
     if cfg.serve:

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any, Optional, Protocol
 
 from .images import ImageFinder
-from ..errors import ErnError, unknown_name
+from ..errors import ErnError, such_as, unknown_name
 from ..records import Triplet
 
 # %% ../../nbs/data/01_triplets.ipynb #5752c605
@@ -179,8 +179,9 @@ def _without(triplets: list[Triplet], absent: set[str]) -> list[Triplet]:
 
 def _missing_images(data: TripletDataset, absent: set[str], total: int) -> ErnError:
     folders = " or ".join(map(str, data.images.folders))
+    are, them = ("is", "it") if len(absent) == 1 else ("are", "them")
     return ErnError(
-        f"{len(absent):,} of {total:,} images of {data.name} ({data.split}) are missing "
-        f"in {folders}, such as {', '.join(sorted(absent)[:3])}. "
-        "Download them, or continue without them with --missing drop."
+        f"{len(absent):,} of {total:,} images of {data.name} ({data.split}) {are} missing "
+        f"in {folders}{such_as(sorted(absent), 3)}. "
+        f"Download {them}, or continue without {them} with --missing drop."
     )

@@ -313,7 +313,7 @@ def _say(line: str) -> None:
 
 # %% ../../nbs/encoders/04_clip.ipynb #57c5aa20
 def load_clip_weights(model: nn.Module, path: str | Path) -> None:
-    "Load a file into an open_clip model; raises `ErnError` that names the tensors that do not fit."
+    "Load a file into an open_clip model; raises an `ErnError` that names the tensors that do not fit."
     _load(model, read_clip_weights(path), path)
 
 
@@ -423,8 +423,8 @@ def check_size(
     for tower in (t if isinstance(t, dict) else {} for t in towers):
         if not (_fits(tower, available) and _timm_fits(tower, config, available)):
             raise ErnError(
-                f"{path} is a checkpoint of another model: the requested architecture is larger than its "
-                f"{available:,} weights. Give the model that it was saved from."
+                f"{path} is a checkpoint of another model: the requested architecture has more weights than the "
+                f"{available:,} in this file. Give the model that it was saved from."
             )
 
 

@@ -351,8 +351,8 @@ def _clear_invalid(store: FeatureStore, names: list[str], images: Callable[[str]
     store.flush()
     if invalid:
         tqdm.write(
-            f"{len(invalid):,} of {len(names):,} images are encoded again: "
-            "their features were damaged, or their files were replaced.",
+            f"encoded again: {len(invalid):,} of {len(names):,} images, because their features were damaged "
+            "or their files replaced.",
             file=sys.stderr,
         )
 

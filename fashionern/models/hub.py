@@ -324,7 +324,7 @@ def _find_folder(
         if unreachable:
             reason = "it does not answer, and its cache has no model of that name"
         raise ErnError(
-            f"There is no folder {place}, and the hub gave no model of that name ({reason}). "
+            f"There is no folder {place}, and the hub returned no model of that name ({reason}). "
             "Check path, name and network, or give the model's new place with --model."
         ) from None
     return Path(file).parent

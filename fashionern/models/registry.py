@@ -333,7 +333,7 @@ def _use_published_lengths(model: ComposedRetriever, path: str | Path) -> None:
     _use_lengths(model, LENGTH_MODES["published"])
     base = model.name + ("," if "@" in model.name else "@")
     print(
-        f"{path} is a published state dict, trained on CLIP vectors of length about 10: lengths=published. "
+        f"{path} is a published state dict, trained on CLIP vectors with a norm of about 10: lengths=published. "
         f"If it was trained on other lengths, give {base}lengths=unit or {base}lengths=IMAGExTEXT.",
         file=sys.stderr,
     )

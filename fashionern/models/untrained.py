@@ -31,7 +31,7 @@ class EncoderSpec:
     random: bool = False  # nothing gives trained weights, so they are initialised with seed 0
 
     def title(self, full: bool = True) -> str:
-        "The encoder in a few words; folders and files by their last name alone unless `full`."
+        "The encoder in a few words; only the last part of each path unless `full`."
         name, path = self.name, self.clip_path
         if not full:
             is_place = name.startswith(_FOLDER) or Path(name).is_absolute()

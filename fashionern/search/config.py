@@ -30,7 +30,7 @@ def index_location(
 
 # %% ../../nbs/search/00_config.ipynb #c0281f30
 def check_text_share(share: Optional[float]) -> None:
-    "Raise an `ErnError` for a --text-weight that is not from 0 to 1."
+    "Raise an `ErnError` for a --text-weight that is not between 0 and 1."
     is_share = share is None or 0 <= share <= 1
     check_flag(is_share, "text_weight", share, "must be from 0 to 1")
 

@@ -71,7 +71,7 @@ def _variants(
     has_image: bool,
     caption: str,
     shorter: list[str],  # W captions without one word
-    text_weight: Optional[float] = None,  # the text's share; None: the model's own
+    text_weight: Optional[float] = None,  # weight of the text; None: the model's own
 ) -> Tensor:
     "(4 + W, D) query vectors: both parts, image alone, text alone, neither, shorter captions."
     model = retriever.model
@@ -115,7 +115,7 @@ def explain_result(
     text: str,  # empty if the query is a reference alone
     result: Image.Image,  # the photo to explain
     max_words: int = 40,  # words that are left out in turn
-    text_weight: Optional[float] = None,  # the text's share of the query; None: the model's own
+    text_weight: Optional[float] = None,  # weight of the text in the query; None: the model's own
 ) -> Explanation:
     "The score of a result split into its causes. Raises an `ErnError` for an empty query."
     rule = retriever.model.captions

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Optional
 
 from ..distributed import World, world
-from ..errors import ErnError, escape_markup, plural
+from ..errors import ErnError, escape_markup, plural, such_as
 from ..models.hub import Retriever
 from ..models.untrained import EncoderSpec, encoder_spec, untrained_retriever
 from .config import AddConfig, BuildConfig, Indexing, UpdateConfig, index_location
@@ -40,14 +40,15 @@ def _report_rows(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Rows) -> 
             console.print(f"{cfg.table}: {warning}", markup=False)
         unused = sorted(rows.keys() - {row_key(name, rows) for name in find_photos(cfg.images)})
         if unused:
-            count = f"{plural(len(unused), 'row')} of {cfg.table} without a photo"
-            console.print(f"{count} in {cfg.images}, such as {unused[0]}", markup=False)
+            count = f"{plural(len(unused), 'row')} of {cfg.table} without a photo in {cfg.images}"
+            console.print(f"{count}{such_as(unused)}", markup=False)
         written = [*plan.to_encode, *plan.relabelled, *plan.moved]
         reason = f"in {cfg.table}, column {cfg.id_column}"
     without_row = [p.name for p in written if not p.columns]
     if without_row:
-        count = f"{plural(len(without_row), 'photo')} without a row, such as {without_row[0]}"
-        console.print(f"{count} ({reason}). Only the filter `is null` matches these.", markup=False)
+        count = f"{plural(len(without_row), 'photo')} without a row{such_as(without_row)}"
+        these = "it" if len(without_row) == 1 else "these"
+        console.print(f"{count} ({reason}). Only the filter `is null` matches {these}.", markup=False)
 
 # %% ../../nbs/search/05_indexing.ipynb #8e7122fc
 def _check_deletions(cfg: UpdateConfig, store: Store, plan: UpdatePlan) -> None:
@@ -70,7 +71,8 @@ def _finish(store: Store, where: str | Path, unreadable: dict[str, str]) -> None
         console.print(f"[yellow]left out:[/] {escape_markup(message)}")
     if unreadable:
         files = plural(len(unreadable), "file")
-        console.print(f"[yellow]{files} could not be read and are not in the index[/]")
+        are = "is" if len(unreadable) == 1 else "are"
+        console.print(f"[yellow]{files} could not be read and {are} not in the index[/]")
     facts = store.refresh()
     if facts:
         recall = 100 * facts["recall@10"]

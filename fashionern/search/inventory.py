@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ..data.catalogue.table import read_table
 from ..data.images import IMAGE_SUFFIXES
-from ..errors import ErnError, escape_markup, is_valid_text, plural, unknown_name
+from ..errors import ErnError, escape_markup, is_valid_text, plural, such_as, unknown_name
 from ..files import check_path, read_json
 from ..models.untrained import read_spec
 from .config import InfoConfig, RemoveConfig, index_location
@@ -94,7 +94,7 @@ def _warn_duplicates(table: str | Path, id_column: str, ids: Sequence[str]) -> N
     duplicates = [name for name, count in Counter(filter(None, ids)).items() if count > 1]
     if duplicates:
         values = f"{plural(len(duplicates), 'value')} of {id_column} in more than one row"
-        tqdm.write(f"{table}: {values}, such as {duplicates[0]}. The last row is used.", file=sys.stderr)
+        tqdm.write(f"{table}: {values}{such_as(duplicates)}. The last row is used.", file=sys.stderr)
 
 
 def _as_numbers(values: Sequence[str]) -> Sequence[str | float]:
@@ -164,7 +164,7 @@ def check_rows(
 # %% ../../nbs/search/01_inventory.ipynb #b3a4323d
 def model_sentence(
     about: dict[str, Any],  # of a store
-    full: bool = True,  # False: folders and files by their last name alone
+    full: bool = True,  # False: only the last part of each path
 ) -> str:
     "Which model answers queries of an index. Raises an `ErnError` for a damaged record."
     name = about.get("model_name", "")

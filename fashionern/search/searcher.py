@@ -37,7 +37,7 @@ class Query:
     where: str = ""  # filter on the table's columns, such as "gender = 'Men'"
     keep_reference: bool = False  # keep the reference among the results
     digest: Optional[int] = None  # digest of the reference's file if `image` is not a path (see `photo_mark`)
-    text_weight: Optional[float] = None  # the text's share, 0 to 1, if there is a reference too; None: the index's
+    text_weight: Optional[float] = None  # weight of the text, 0 to 1, if there is a reference too; None: the index's
 
     def __post_init__(self) -> None:
         if self.image is not None and self.name is not None:
@@ -97,7 +97,7 @@ class Searcher:
 
     def describe(
         self,
-        full: bool = True,  # False: folders and files by their last name alone
+        full: bool = True,  # False: only the last part of each path
     ) -> str:
         "Which model answers, such as 'sum over ViT-B-32/laion2b_s34b_b79k, no training'."
         encoder = {"clip_model_name": self.retriever.encoders.clip.name}  # early indexes do not record it
@@ -105,12 +105,12 @@ class Searcher:
 
     @property
     def text_weight(self) -> Optional[float]:
-        "The text's share in queries that give none; None if the model has no such weight."
+        "The weight of the text in queries that give none; None if the model has no such weight."
         own = self.retriever.model.composer.text_weight
         return own if own is None else self.store.about.get("text_weight", own)
 
     def weight_of(self, query: Query) -> Optional[float]:
-        "The text's share in this query, used if it has both parts; None: the model has no such weight."
+        "The weight of the text in this query, used if it has both parts; None: the model has no such weight."
         return self.text_weight if query.text_weight is None else query.text_weight
 
     def search(
@@ -120,7 +120,7 @@ class Searcher:
         k: int = 12,
         where: str = "",
         keep_reference: bool = False,
-        text_weight: Optional[float] = None,  # the text's share, 0 to 1, for a model that has one (sum)
+        text_weight: Optional[float] = None,  # weight of the text, 0 to 1, for a model that has one (sum)
     ) -> list[Hit]:
         "The k best hits of one query, best first."
         return self.search_many([Query(image, None, text, k, where, keep_reference, text_weight=text_weight)])[0]
@@ -168,7 +168,7 @@ def _check_recorded_weight(weight: Any, store: Store) -> None:
     "Raise an `ErnError` for a text weight that `ern_index build` never records."
     if weight is not None and not (isinstance(weight, float) and 0 <= weight <= 1):
         raise ErnError(
-            f"The index records the text weight {weight!r:.60}, which is not from 0 to 1. Rebuild the index."
+            f"The index records the text weight {weight!r:.60}, which is not between 0 and 1. Rebuild the index."
         )
 
 # %% ../../nbs/search/03_searcher.ipynb #5e64000a
@@ -224,4 +224,4 @@ def _check_fields(fields: Any, where: str) -> None:
     for key, value in fields.items():
         is_whole_weight = key == "text_weight" and type(value) is int
         if type(value) is not _TYPES.get(key) and not is_whole_weight:
-            raise ErnError(f"{where}: field {key!r} is unknown or has a wrong type. Allowed fields: {allowed}.")
+            raise ErnError(f"{where}: field {key!r} is unknown or has the wrong type. Allowed fields: {allowed}.")

@@ -166,7 +166,7 @@ class NonFiniteLossError(ErnError):
         self.step = step
         first = f", in a batch with {', '.join(batch[:3])}" if batch else ""
         more = f" and {len(batch) - 3} more" if len(batch) > 3 else ""
-        saved = f" {state} holds the last state before it." if state and state.exists() else ""
+        saved = f" {state} holds the last state saved before that step." if state and state.exists() else ""
         super().__init__(
             f"The loss of {stage} is {value} at step {step + 1} of epoch {epoch + 1}{first}{more}."
             f" Give a lower learning rate or --amp off, and another --run-dir.{saved}"

@@ -94,7 +94,7 @@ def test_check_names_missing_and_unreadable_images(dataset, tmp_path):
     pictures[0].unlink()
     pictures[1].write_bytes(pictures[1].read_bytes()[:100])
     said = call("ern_data", "check", "--dataset", name, "--root", tmp_path / "data", status=1)
-    assert "Files are missing for 1 image, such as" in said and pictures[0].stem in said
+    assert "The file of 1 image is missing: " in said and pictures[0].stem in said
     assert pictures[1].name in said and "cannot be read" in said
 
 

@@ -148,7 +148,7 @@ def test_missing_images_are_reported_with_their_cost(small, tmp_path, capsys):
     expected = {"images": [absent], "triplets": data.counts()[category][1], "triplets lost": lost}
     assert found["missing"][kind.splits[-1]][category] == expected
     assert found["check"]["missing"] == [absent]
-    assert "1 missing images cost" in output and "not complete" in output
+    assert "1 missing image costs" in output and "not complete" in output
 
 
 def test_annotations_from_a_zip_of_the_repository(small, tmp_path):
@@ -183,7 +183,7 @@ def test_dead_addresses_and_wrong_contents(small, tmp_path, capsys):
     failed = found["not fetched"]["annotations"]
     assert "status 404" in failed[first.path]
     assert "content type text/html" in failed[second.path]
-    assert "broken: 1 entries" in failed[third.path]
+    assert "broken: 1 entry" in failed[third.path]
     assert all(reason in output for reason in failed.values())
     assert verdicts(root, first, second, third) == ["missing"] * 3
     assert set(verdicts(root, *rest)) <= {"differs from the known copy but has the published number of entries"}

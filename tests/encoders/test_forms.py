@@ -467,7 +467,8 @@ def test_a_folder_is_refused(form, tmp_path):
 
 
 def test_a_small_folder_cannot_name_a_large_or_unknown_tower(tmp_path):
-    for number, (name, words) in enumerate((("vit_giant_patch14_clip_224", "larger than its"), ("hf-hub:x/y", "timm"))):
+    refused = (("vit_giant_patch14_clip_224", "more weights than"), ("hf-hub:x/y", "timm"))
+    for number, (name, words) in enumerate(refused):
         config = {**MOBILE, "vision_cfg": {**MOBILE["vision_cfg"], "timm_model_name": name}}
         folder = tmp_path / str(number)
         open_clip_folder(folder, MOBILE)
@@ -535,7 +536,7 @@ def test_the_hubs_cache_serves_a_repository_without_a_network(tmp_path, offline,
     assert encoder.name == "hf-hub:someone/fashion"
     assert "does not answer" in capsys.readouterr().err
     assert_same(encoder, model)
-    with pytest.raises(ErnError, match="someone/else in its cache .* does not answer"):
+    with pytest.raises(ErnError, match="someone/else in the hub's cache .* does not answer"):
         create_clip("hf-hub:someone/else")
 
 

@@ -236,7 +236,7 @@ def test_a_target_outside_the_gallery_is_a_miss():
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 0.0])
 def test_a_query_without_direction_stops_the_evaluation(number):
-    with pytest.raises(ErnError, match="1 of 1 query embeddings .* such as that of 'q'"):
+    with pytest.raises(ErnError, match="1 of 1 query embeddings .* is NaN.*: that of 'q'"):
         evaluate_one_query("b", [number] * 3)
 
 

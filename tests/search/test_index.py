@@ -170,7 +170,7 @@ def test_a_new_price_list_encodes_nothing(kind, shop, photos, tmp_path, capsys, 
     assert index("update", kind, tmp_path, "--table", str(tmp_path / "new.csv")) == 0
     output = capsys.readouterr().out
     assert f"0 new photos, 0 changed, {COUNT} with a changed table row, 0 unchanged" in output
-    assert "1 photo without a row, such as " in output and f"(in {tmp_path / 'new.csv'}, column id)" in output
+    assert "1 photo without a row: " in output and f"(in {tmp_path / 'new.csv'}, column id)" in output
     after = search(kind, tmp_path, "--name", "1.png", "-k", "5")[0]
     assert [(h.name, h.score) for h in after] == [(h.name, h.score) for h in before]
     assert {h.columns["price_eur"] for h in search(kind, tmp_path, "--text", "red", "--where", "price_eur < 3")[0]} == {
@@ -221,10 +221,10 @@ def test_an_update_with_a_wrong_folder_removes_nothing(kind, shop, photos, tmp_p
     assert f" {COUNT} " in capsys.readouterr().out, "an interrupt before the new photos are encoded removes nothing"
     run_index(parse_index([*at, "--images", str(photos)]))
     output = capsys.readouterr().out
-    assert "1 photo without a row, such as added.png (other photos of this index have one: give --table)" in output
+    assert "1 photo without a row: added.png (other photos of this index have one: give --table)" in output
     assert "removed 1 photo no longer in the folder" in output
     run_index(parse_index([*at, "--images", str(photos), "--table", str(shop / "t.csv")]))
-    assert f"1 row of {shop / 't.csv'} without a photo in {photos}, such as 3" in capsys.readouterr().out
+    assert f"1 row of {shop / 't.csv'} without a photo in {photos}: 3" in capsys.readouterr().out
     for file in (left := sorted(photos.glob("*.png"))[1:]):
         file.unlink()
     run_index(parse_index([*at, "--images", str(photos), "--most-gone"]))
@@ -283,7 +283,7 @@ def test_a_table_that_does_not_fit_gets_a_warning(shop, photos, tmp_path, capsys
         assert f"column price holds texts, such as '{odd}'" in output and output.count(" holds texts") == 1
     (tmp_path / "twice.csv").write_text("id,price\n1,3\n2,4\n1,5\n")
     assert read_rows(tmp_path / "twice.csv", "id")["1"] == {"price": 5.0}
-    assert "1 value of id in more than one row, such as 1. The last row is used" in capsys.readouterr().err
+    assert "1 value of id in more than one row: 1. The last row is used" in capsys.readouterr().err
     index("info", "folder", tmp_path)
     assert "price (1 text)" in capsys.readouterr().out
     assert search("folder", tmp_path, "--text", "red", "--where", "price < 20") == [[]]

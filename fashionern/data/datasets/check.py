@@ -23,7 +23,7 @@ from ..images import load_image
 from ..layout import require_folder
 from ..registry import DATASETS, DRAWN_NOTE, DatasetKind
 from ..triplets import TripletDataset, clean_caption
-from ...errors import ErnError, plural
+from ...errors import ErnError, plural, such_as
 
 # %% ../../../nbs/data/datasets/07_check.ipynb #5316788b
 @dataclass(frozen=True)
@@ -204,10 +204,11 @@ def _image_sentences(report: Report, examples: int) -> list[str]:
     "What is wrong with the image files."
     sentences = []
     if report.missing:
-        some = ", ".join(report.missing[:examples])
+        one = len(report.missing) == 1
+        files, are, them = ("The file", "is", "it") if one else ("The files", "are", "them")
         sentences.append(
-            f"Files are missing for {plural(len(report.missing), 'image')}, such as {some}. "
-            "Fetch them, or continue without them with --missing drop."
+            f"{files} of {plural(len(report.missing), 'image')} {are} missing{such_as(report.missing, examples)}. "
+            f"Fetch {them}, or continue without {them} with --missing drop."
         )
     sentences += list(report.unreadable.values())[:examples]
     if len(report.unreadable) > examples:
@@ -215,7 +216,8 @@ def _image_sentences(report: Report, examples: int) -> list[str]:
         sentences.append(f"{more} cannot be read. The report file lists them all.")
     if report.doubles:
         name, paths = next(iter(report.doubles.items()))
-        shared = f"{plural(len(report.doubles), 'image name')}, such as {name!r}"
+        others = len(report.doubles) - 1
+        shared = f"{others + 1:,} image names, such as {name!r}" if others else f"the image name {name!r}"
         sentences.append(f"Several files share {shared}: {paths[0]} is used, {paths[1]} is not.")
     return sentences
 

@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from .fetch import Fetcher, FetchError, FetchPolicy, is_http_url
-from ...errors import ErnError
+from ...errors import ErnError, plural
 from ...files import write_atomic
 
 # %% ../../../nbs/data/download/02_image_urls.ipynb #02c26d36
@@ -121,7 +121,7 @@ class FetchReport:
     def lines(self) -> list[str]:
         "How many images of each kind, and the reasons, as text."
         lines = [
-            f"{len(self.fetched):,} images fetched, {len(self.present):,} already present, "
+            f"{plural(len(self.fetched), 'image')} fetched, {len(self.present):,} already present, "
             f"{len(self.gone):,} no longer available"
         ]
         for reason, count in Counter(self.failed.values()).most_common():

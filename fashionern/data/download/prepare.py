@@ -26,7 +26,7 @@ from .fetch import Fetcher, FetchPolicy, fetch_file
 from .image_urls import fetch_images, read_url_list
 from ..registry import DATASETS
 from ..triplets import TripletDataset, apply_missing
-from ...errors import ErnError, exit_on_error
+from ...errors import ErnError, exit_on_error, plural
 from ...files import read_json, write_atomic, write_json
 
 # %% ../../../nbs/data/download/03_prepare.ipynb #aefda0b3
@@ -82,7 +82,7 @@ def verify(content: bytes, annotation: Annotation) -> dict[str, Any]:
     if annotation.entries is None:
         verdict = "nothing to compare it with" if entries else "broken: 0 entries"
     elif not entries or entries != annotation.entries:
-        verdict = f"broken: {entries:,} entries instead of {annotation.entries:,}"
+        verdict = f"broken: {plural(entries, 'entry')} instead of {annotation.entries:,}"
     elif annotation.sha256:
         verdict = "differs from the known copy but has the published number of entries"
     else:
@@ -147,7 +147,7 @@ def take_annotations(
                 continue
             write_atomic(target, lambda part: part.write_bytes(content))
             taken.append(annotation.path)
-    print(f"annotations from {given}: {len(found)} files recognized, {len(taken)} copied now")
+    print(f"annotations from {given}: {plural(len(found), 'file')} recognized, {len(taken)} copied now")
     return taken
 
 # %% ../../../nbs/data/download/03_prepare.ipynb #3a0e97a2
@@ -196,8 +196,8 @@ def unpack_archives(
     counts = {}
     for path in archives:
         unpacked = unpack_one(path)
-        images = f"{unpacked.files:,} images, {unpacked.written:,} unpacked now"
-        print(f"{path.name}: {images}, {unpacked.others:,} other files skipped")
+        images = f"{plural(unpacked.files, 'image')}, {unpacked.written:,} unpacked now"
+        print(f"{path.name}: {images}, {plural(unpacked.others, 'other file')} skipped")
         counts[path.name] = {
             "images": unpacked.files,
             "unpacked now": unpacked.written,
@@ -379,7 +379,8 @@ def _print_costs(costs: dict[str, dict[str, dict[str, Any]]]) -> None:
     for split, categories in costs.items():
         for category, cost in categories.items():
             lost = f"{cost['triplets lost']:,} of {cost['triplets']:,} triplets"
-            print(f"{split} {category}: {len(cost['images']):,} missing images cost {lost}")
+            images = plural(len(cost["images"]), "missing image")
+            print(f"{split} {category}: {images} {'costs' if len(cost['images']) == 1 else 'cost'} {lost}")
 
 # %% ../../../nbs/data/download/03_prepare.ipynb #baf4c623
 def prepare_dataset(

@@ -47,12 +47,12 @@ LENGTH_MODES = {
 
 
 def parse_lengths(lengths: str) -> Lengths:
-    "The lengths of a mode, or of 'IMAGExTEXT' such as '10x8'; raises `ErnError` for others."
+    "The lengths of a setting: a name, or IMAGExTEXT, e.g. '10x8'. Raises `ErnError` for others."
     if lengths in LENGTH_MODES:
         return LENGTH_MODES[lengths]
     numbers = re.fullmatch(r"(\d+(?:\.\d+)?)x(\d+(?:\.\d+)?)", str(lengths), re.ASCII)
     if numbers is None:
-        raise unknown_name("mode of lengths", str(lengths), (*LENGTH_MODES, "10x8"))
+        raise unknown_name("lengths setting", str(lengths), (*LENGTH_MODES, "10x8"))
     image, text = map(float, numbers.groups())
     return Lengths(image, text, image)
 
@@ -70,7 +70,7 @@ class Composer(nn.Module):
 
     reads_padding: bool = False  # True: padding changes the query, so texts are not trimmed
     reads_crops: bool = True  # False: local features change nothing, so they need not be computed
-    text_weight: Optional[float] = None  # the text's share of a query by default, 0 to 1; None: it has no such weight
+    text_weight: Optional[float] = None  # default weight of the text in a query, 0 to 1; None: it has no such weight
     lengths: Lengths = Lengths()  # to which it scales its inputs, if it does
 
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:

@@ -21,7 +21,7 @@ class Combiner(Composer):
     def __init__(
         self,
         dim: int,  # D
-        lengths: str = "unit",  # of image and text: 'unit', 'published' (about 10) or such as '10x8'
+        lengths: str = "unit",  # of image and text: 'unit', 'published' (about 10) or IMAGExTEXT, e.g. '10x8'
     ):
         super().__init__()
         self.lengths = parse_lengths(lengths)

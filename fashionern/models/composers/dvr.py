@@ -11,7 +11,7 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
-from ...errors import ErnError
+from ...errors import ErnError, plural, such_as
 from .base import COMPOSERS, TARGET_HEADS, Attention, Composer, TargetHead, parse_lengths
 from .layers import ByPlace, GatedCombiner, JointTransformer
 from ...records import CROPS, ImageFeatures, TextFeatures
@@ -33,10 +33,10 @@ class DVR(Composer):
         ask: str = "first",  # what MR returns: the 'first' 13 tokens, all tokens ('words'), or crops ('image')
         train_cls: bool = False,  # CLS is a trained parameter
         norm: str = "batch",  # normalisation in SR: 'batch' or 'layer'
-        lengths: str = "unit",  # of embeddings and crops: 'unit', 'published' (about 10) or such as '10x8'
-        by_place: bool = False,  # this project's own: crops first pass one linear map per position
-        gate_floor: float = 0.0,  # this project's own, such as 0.1: minimum weight of each side of a gate
-        gate_noise: float = 0.0,  # this project's own, such as 0.3: share of training samples with random gates
+        lengths: str = "unit",  # of embeddings and crops: 'unit', 'published' (about 10) or IMAGExTEXT, e.g. '10x8'
+        by_place: bool = False,  # crops first pass through one linear map per position; this project's own
+        gate_floor: float = 0.0,  # minimum weight of each side of a gate, e.g. 0.1; this project's own
+        gate_noise: float = 0.0,  # share of training samples with random gates, e.g. 0.3; this project's own
     ):
         super().__init__()
         self.mask_padding = mask_padding
@@ -87,9 +87,9 @@ class TargetRefinement(TargetHead):
         dim: int,  # D
         norm: str = "batch",  # normalisation in SR: 'batch' or 'layer'
         lengths: str = "unit",  # as in DVR; global embeddings are scaled in training only, as published
-        by_place: bool = False,  # this project's own: crops first pass one linear map per position
-        gate_floor: float = 0.0,  # this project's own, such as 0.1: minimum weight of each side of a gate
-        gate_noise: float = 0.0,  # this project's own, such as 0.3: share of training samples with random gates
+        by_place: bool = False,  # crops first pass through one linear map per position; this project's own
+        gate_floor: float = 0.0,  # minimum weight of each side of a gate, e.g. 0.1; this project's own
+        gate_noise: float = 0.0,  # share of training samples with random gates, e.g. 0.3; this project's own
     ):
         super().__init__()
         self.lengths = parse_lengths(lengths)
@@ -170,8 +170,8 @@ def from_published(
     unexpected = [key for key in state if not _map_name(key) and not _is_unused(key)]
     if unexpected:
         raise ErnError(
-            f"The state dict has {len(unexpected)} tensor(s) unknown to FashionERN's published modules, "
-            f"such as {', '.join(unexpected[:3])}. Give a checkpoint of those modules."
+            f"The state dict has {plural(len(unexpected), 'tensor')} unknown to FashionERN's published modules"
+            f"{such_as(unexpected, 3)}. Give a checkpoint of those modules."
         )
     for i in range(2):
         attention = f"{_BERT}.encoder.layer.{i}.attention.self"
