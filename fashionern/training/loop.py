@@ -57,7 +57,8 @@ def amp_dtype(
     if amp == "auto" and device.type == "cuda":
         amp = "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
     elif amp == "auto":
-        amp = "bf16" if getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)() else "off"
+        # without AMX, a training step in bf16 took 1.3 to 1.45 times as long as in float32
+        amp = "bf16" if getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)() else "off"
     if amp == "fp16" and device.type == "cpu":
         raise ErnError("--amp fp16 needs a GPU. Give --amp bf16 or --amp off.")
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]

@@ -20,7 +20,7 @@ from .cirr import GROUP_SIZE
 from .fashion200k import modification
 from ..drawn.drawing import ATTRIBUTES, Design
 from ..drawn.garments import Garments, draw_fashioniq, draw_pictures, drawn_before, make_garments, name_pictures, sample_designs, write_designs, write_note  # noqa: E501
-from ..drawn.wording import changes, sentences, words
+from ..drawn.wording import changes, names_value, sentences, words
 from ..images import image_name
 from ..triplets import join_captions
 from ...errors import ErnError, unknown_name
@@ -53,17 +53,10 @@ class Edition:
         write_designs(root, self.garments, self.names)
 
 # %% ../../../nbs/data/datasets/06_editions.ipynb #4ff90990
-def _contains(text: str, either: tuple[str, ...]) -> bool:
-    "Whether a text contains one of these words as a complete word."
-    padded = f" {text.replace(',', '')} "
-    return any(f" {word} " in padded for word in either)
-
-
 def _caption(old: Design, new: Design, texts: tuple[str, ...]) -> str:
     "One caption that names every change, from two that do so together."
-    new_words = [words(name, getattr(new, name)) for name in changes(old, new)]
     for text in texts:
-        if all(_contains(text, either) for either in new_words):
+        if all(names_value(text, name, new) for name in changes(old, new)):
             return join_captions((text,))
     return join_captions(texts)
 

@@ -75,6 +75,7 @@ def make_triplets(
     count: int,
     rng: np.random.Generator,
     two: float = 0.3,  # share of triplets with two changes
+    wording: str = "train",  # the split whose families of phrasing are used
 ) -> list[Triplet]:
     "Triplets of pictures that differ in one or two attributes; raises `ErnError` for too many."
     names = list(pictures)
@@ -91,7 +92,7 @@ def make_triplets(
     triplets = []
     for number, i in enumerate(rng.permutation(len(chosen))):
         reference, target = (names[j] for j in chosen[i])
-        captions = sentences(pictures[reference], pictures[target], rng)
+        captions = sentences(pictures[reference], pictures[target], rng, wording)
         category = pictures[reference].category
         triplets.append(Triplet(reference, (target,), captions, category, f"{category}-{number}"))
     return triplets
@@ -153,7 +154,7 @@ def make_garments(
             taken.update(designs)
             named = name_pictures(designs, pictures, rng)
             garments.pictures[split][category] = named
-            garments.triplets[split][category] = make_triplets(named, triplets[split], rng)
+            garments.triplets[split][category] = make_triplets(named, triplets[split], rng, wording=split)
     return garments
 
 # %% ../../../nbs/data/drawn/02_garments.ipynb #838f8a03
