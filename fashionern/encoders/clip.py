@@ -172,8 +172,8 @@ def create_clip(
         _load(encoder.model, state, path)
     elif source.kind == "laptop" and weights:
         load_towers(encoder.model)
-    cfg = source.preprocess
-    encoder.preprocess = choose_preprocess(encoder.model, source.name, preprocess, cfg, source.tag, path)
+    chosen = (preprocess, source.preprocess, source.tag, path, source.config)
+    encoder.preprocess = choose_preprocess(encoder.model, source.name, *chosen)
     return encoder.to(device)
 
 

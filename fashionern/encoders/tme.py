@@ -311,9 +311,11 @@ def load_encoders(
     if not any(k.startswith("clip.") for k in state):
         return Encoders(create_clip(name, pretrained, path, device, preprocess=preprocess))
     header = read_header(path)
-    check_size(find_encoder(name, weights=False).config, state, path)
+    source = find_encoder(name, weights=False)
+    check_size(source.config, state, path)
     clip = create_clip(name, device=device, quick_gelu=header.get("quick_gelu") == "True", weights=False)
-    clip.preprocess = choose_preprocess(clip.model, clip.name, preprocess, path=path)
+    chosen = (preprocess, source.preprocess, None, path, source.config)
+    clip.preprocess = choose_preprocess(clip.model, clip.name, *chosen)
     encoders = Encoders(clip)
     _load_part(clip.model, "clip.", state, path)
     if any(k.startswith("tme.") for k in state):
