@@ -85,7 +85,17 @@ class ClipEncoder(nn.Module):
         "open_clip's name of the architecture, else a digest of its configuration, wherever its folder is."
         if self.name in (*open_clip.list_models(), LAPTOP):
             return self.name
-        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.public_config, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def public_config(self) -> dict[str, Any]:
+        "The configuration without this machine's paths to a text tower or a tokenizer."
+        config = json.loads(json.dumps(self.config))
+        text = (config or {}).get("text_cfg", {})
+        for key in ("hf_model_name", "hf_tokenizer_name"):
+            if Path(text.get(key) or "").is_absolute():
+                text[key] = Path(text[key]).name
+        return config
 
     @property
     def public_name(self) -> str:
@@ -199,9 +209,9 @@ def build_clip(
 def _create_model(source: EncoderSource, quick_gelu: bool) -> nn.Module:
     "open_clip's model with random weights, without its warning about them."
     config = json.loads(json.dumps(source.config))
-    if source.folder and config["text_cfg"].get("hf_model_name") and (source.folder / "config.json").is_file():
-        config["text_cfg"]["hf_model_name"] = str(source.folder)
     with tempfile.TemporaryDirectory() as d, warnings.catch_warnings():
+        if config["text_cfg"].get("hf_model_name"):
+            config["text_cfg"]["hf_model_name"] = _text_model(source, Path(d) / "text")
         listing = {"model_cfg": config, "preprocess_cfg": source.preprocess or {}}
         (Path(d) / "open_clip_config.json").write_text(json.dumps(listing), encoding="utf-8")
         warnings.simplefilter("ignore")
@@ -216,6 +226,21 @@ def _create_model(source: EncoderSource, quick_gelu: bool) -> nn.Module:
             ) from None
         finally:
             logging.disable(logging.NOTSET)
+
+
+def _text_model(
+    source: EncoderSource,
+    empty: Path,  # a folder to create
+) -> str:
+    "Where transformers finds the configuration of a Hugging Face text tower: a folder or a name."
+    if source.text_config is not None:
+        empty.mkdir()
+        (empty / "config.json").write_text(json.dumps(source.text_config), encoding="utf-8")
+        return str(empty)
+    if source.folder and (source.folder / "config.json").is_file():
+        return str(source.folder)
+    return source.config["text_cfg"]["hf_model_name"]
+
 
 # %% ../../nbs/encoders/04_clip.ipynb #2c970332
 _TOKENIZER_OPTIONS = {"clean", "strip_sep_token", "language"}  # of open_clip's configurations

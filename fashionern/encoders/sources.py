@@ -55,6 +55,7 @@ class EncoderSource:
     preprocess: Optional[dict[str, Any]] = None  # open_clip's; None: not specified
     weights: Optional[Path] = None  # None: random, or not asked for
     tokenizer: Optional[Path] = None  # a folder for transformers; None: open_clip's
+    text_config: Optional[dict[str, Any]] = None  # transformers' of a text tower; None: the folder's or the name's
     quick_gelu: Optional[bool] = None  # the activation of the weights; None: not specified
 
 # %% ../../nbs/encoders/01_sources.ipynb #3c33bf97
