@@ -25,7 +25,7 @@ import fashionern
 from ..data.transforms import Preprocess
 from ..encoders.clip import ClipEncoder, build_clip, check_size
 from ..encoders.laptop import LAPTOP
-from ..encoders.sources import TOKENIZER_FILES, EncoderSource, find_encoder
+from ..encoders.sources import TOKENIZER_FILES, EncoderSource, find_encoder, read_origin
 from ..encoders.tme import TME, Encoders, tme_settings
 from ..errors import ErnError
 from ..files import read_json, write_json
@@ -72,6 +72,7 @@ class Retriever(Embedder, ModelHubMixin):
             "quick_gelu": clip.quick_gelu,
             "clip_config": clip.public_config,
             **_recorded_text_config(clip),
+            "encoder_weights": None if clip.origin is None else asdict(clip.origin),
             "preprocess": clip.preprocess.as_dict(),
             "tme": None if tme is None else asdict(tme.settings),
             **recorded_lengths(self.model),
@@ -280,6 +281,7 @@ def _build_clip(config: dict, path: Path) -> ClipEncoder:
             f"D = {clip.dim} and {clip.preprocess.size} pixels. {_SAVE_AGAIN}"
         )
     clip.preprocess = Preprocess.from_dict(config["preprocess"])
+    clip.origin = read_origin(config.get("encoder_weights"))
     return clip
 
 
