@@ -25,7 +25,7 @@ from tqdm import tqdm
 import fashionern
 from .formats.transformers_clip import clip_config, clip_preprocess
 from .laptop import LAPTOP, LAPTOP_CONFIG, WEIGHTS, text_folder
-from ..errors import ErnError, unknown_name
+from ..errors import ErnError, escape_markup, unknown_name
 from ..files import read_json
 
 # %% ../../nbs/encoders/01_sources.ipynb #9e08a499
@@ -513,12 +513,12 @@ def encoder_tables() -> list[Table]:
     forms.add_column("form", no_wrap=True)
     forms.add_column("meaning")
     for form, meaning in FORMS.items():
-        forms.add_row(form, meaning)
+        forms.add_row(form, escape_markup(meaning))
     cached = Table(title="in this machine's caches, usable offline")
     cached.add_column("--clip-model-name", overflow="fold")
     cached.add_column("place", overflow="fold")
     for name, place in cached_encoders():
-        cached.add_row(name, place)
+        cached.add_row(escape_markup(name), escape_markup(place))
     if not cached.row_count:
         cached.add_row("none", f"{constants.HF_HUB_CACHE}, {_OPENAI_CACHE}")
     return [forms, cached, _architectures_table()]

@@ -316,10 +316,8 @@ def train(
     _check_data(run)
     open_run(cfg, world, *run.data)
     if world.main:
-        triplets, queries = (_count(data) for data in run.data)
         folder = escape(str(cfg.run_dir))
-        sizes = f"{triplets} training triplets, {queries} validation queries"
-        run.say(f"{cfg.dataset}: {sizes}; captions {cfg.captions or 'stripped'}; run folder {folder}")
+        run.say(f"{cfg.dataset}: {_sizes(*run.data)}; captions {cfg.captions or 'stripped'}; run folder {folder}")
     encoders = load_or_train_encoders(run)
     store = run.features(encoders)
     results = []
@@ -381,9 +379,14 @@ def _check_data(run: Run) -> None:
         run.world.share(getattr(cfg, flag), f"--{flag.replace('_', '-')}")
 
 
-def _count(data: TripletDataset) -> str:
-    "The number of triplets as text, with the expected number if images are missing."
-    expected = data.found.get("queries_expected", len(data))
-    if len(data) == expected:
-        return f"{len(data):,}"
-    return f"{len(data):,} of {expected:,} (the others have missing images)"
+def _sizes(train: TripletDataset, val: TripletDataset) -> str:
+    "The numbers of triplets and queries as text, with the expected numbers if images are missing."
+    parts = []
+    is_complete = True
+    for data, what in ((train, "training triplets"), (val, "validation queries")):
+        expected = data.found.get("queries_expected", len(data))
+        is_complete = is_complete and len(data) == expected
+        count = f"{len(data):,}" if len(data) == expected else f"{len(data):,} of {expected:,}"
+        parts.append(f"{count} {what}")
+    return ", ".join(parts) + ("" if is_complete else " (the others have missing images)")
+
