@@ -40,7 +40,7 @@ OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --skip_file_re '^[_.]|^$(SLOW)
 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 endef
 
-test: $(VENV)/.installed-dev  ## install the development extras and run all checks: export, lint, types, notebooks, tests (pytest's summary comes last)
+test: $(VENV)/.installed-dev  ## install the development extras and check export, lint, types, notebooks and tests, without the slow tutorials (pytest's summary comes last)
 	$(BIN)/python tests/check_in_step.py
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -174,7 +174,7 @@ def catalogue() -> str:
     summary = (
         f"{ranked(made)} FashionERN with `mask_padding`, `by_place` and `gate_noise=0.3` "
         f"is {points(ours, named(rows, 'combiner'))} CLIP4Cir's Combiner in R@10 and "
-        f"{points(ours, best)} the best peer, `{best['model']}`{more}. "
+        f"{points(ours, best)} the best other method, `{best['model']}`{more}. "
         f"The same model without TME is {points(without, ours)} it; "
         f"without TME and with the published gates it is {points(plain, ours)} it."
     )

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LAPTOP', 'IMAGE_PACKAGE', 'TEXT_PACKAGE', 'WEIGHTS', 'LAPTOP_CONFIG', 'WeightsPackage', 'package_file',
-           'check_packages', 'text_folder', 'load_towers']
+           'check_packages', 'text_folder', 'timm_names', 'load_towers']
 
 # %% ../../nbs/encoders/00_laptop.ipynb #e41aeec7
 import hashlib
@@ -122,9 +122,44 @@ LAPTOP_CONFIG: dict[str, Any] = {  # for open_clip, which needs `text_folder` in
     },
 }
 
+# %% ../../nbs/encoders/00_laptop.ipynb #a24c0031
+_AROUND = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_OTHER_BLOCKS = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks of each stage of EfficientNet-Lite0
+_LEFT_OUT = ("_fc.weight", "_fc.bias")  # the classifier
+
+
+def timm_names(
+    state: dict[str, Tensor],  # under the image package's names
+    path: Path,  # of the file, for the error
+) -> dict[str, Tensor]:
+    "The tensors under timm's names, without the classifier; raises `ErnError` for an unknown name."
+    blocks = [f"blocks.{stage}.{i}" for stage, count in enumerate(_STAGES) for i in range(count)]
+    places = dict(_AROUND)
+    for number, block in enumerate(blocks):
+        for old, new in (_OTHER_BLOCKS if number else _FIRST_BLOCK).items():
+            places[f"_blocks.{number}.{old}"] = f"{block}.{new}"
+    renamed = {}
+    for name, tensor in state.items():
+        place, _, kind = name.rpartition(".")
+        if name not in _LEFT_OUT and kind != "num_batches_tracked":
+            if place not in places:
+                raise ErnError(f"{path} has an unexpected tensor {name}. Install {IMAGE_PACKAGE.source} again.")
+            renamed[f"{places[place]}.{kind}"] = tensor
+    return renamed
+
+
 # %% ../../nbs/encoders/00_laptop.ipynb #681d75c8
 def load_towers(model: nn.Module) -> None:
-    "Load both packages' weights into an `ern-laptop` model; raises `ErnError` if a shape differs."
+    "Load both packages' weights into an `ern-laptop` model; raises `ErnError` for one that does not fit."
     model.visual.trunk.load_state_dict(_image_state(model.visual.trunk), strict=False)
     model.text.transformer.load_state_dict(_text_state(model.text.transformer))
 
@@ -132,9 +167,7 @@ def load_towers(model: nn.Module) -> None:
 def _image_state(trunk: nn.Module) -> dict[str, Tensor]:
     "The image package's tensors under timm's names, without its classifier."
     path = package_file(IMAGE_PACKAGE)
-    given = [v for k, v in read_weights(path).items() if not k.endswith("num_batches_tracked")]
-    names = [k for k in trunk.state_dict() if not k.endswith("num_batches_tracked")]
-    state = dict(zip(names, given))
+    state = timm_names(read_weights(path), path)
     _check_shapes(trunk, state, path)
     return state
 
@@ -151,11 +184,12 @@ def _text_state(transformer: nn.Module) -> dict[str, Tensor]:
 
 
 def _check_shapes(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    "Raise `ErnError` unless every weight of the module has a tensor of its shape."
-    for name, own in module.state_dict().items():
-        fits = name in state and state[name].shape == own.shape
-        if not fits and not name.endswith("num_batches_tracked"):
+    "Raise `ErnError` unless the module's weights and the tensors have the same names and shapes."
+    own = {k: v.shape for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
+    for name in {**own, **state}:
+        if name not in own or name not in state or state[name].shape != own[name]:
             raise ErnError(
-                f"{path} does not fit this version of timm or transformers: {name} has another shape or is missing. "
+                f"{path} does not fit this version of timm or transformers: {name} is missing, unexpected or of "
+                "another shape. "
                 'Run pip install --upgrade "fashionern[laptop]".'
             )

@@ -11,7 +11,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 import open_clip
 from torch import nn
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ..data.transforms import Preprocess, encoder_preprocess, square_side
 from .laptop import LAPTOP
 from .sources import find_encoder
-from ..errors import ErnError, unknown_name
+from ..errors import ErnError, plural, unknown_name
 from ..weights import read_header
 
 # %% ../../nbs/encoders/03_preprocessing.ipynb #8b33eb5f
@@ -70,28 +70,76 @@ def _tag_preprocess(name: str, tag: str) -> dict[str, Any]:
     return {k: known[k] for k in _CFG_KEYS if known.get(k) is not None}
 
 
+def _relatives(
+    config: dict[str, Any],  # open_clip's
+) -> list[str]:
+    "open_clip's models with published weights that are most like this one; empty if none is."
+    trunk = config["vision_cfg"].get("timm_model_name")
+    rules = (
+        lambda other: _towers(other) == _towers(config),
+        lambda other: trunk is not None and other["vision_cfg"].get("timm_model_name") == trunk,
+        lambda other: _has_bias(other) and _has_bias(config),
+    )
+    published = dict.fromkeys(name for name, _ in open_clip.list_pretrained())
+    known = {name: open_clip.get_model_config(name) for name in published}
+    for is_like in rules:
+        names = [name for name, other in known.items() if other and is_like(other)]
+        if names:
+            return names
+    return []
+
+
+def _towers(config: dict[str, Any]) -> list[dict[str, Any]]:
+    "Both towers' settings, without those that say where weights come from."
+    sections = (config["vision_cfg"], config["text_cfg"])
+    return [{k: v for k, v in section.items() if not k.endswith("_pretrained")} for section in sections]
+
+
+def _has_bias(config: dict[str, Any]) -> bool:
+    return config.get("init_logit_bias") is not None
+
+
+# %% ../../nbs/encoders/03_preprocessing.ipynb #a24c0011
 def find_preprocess(
-    name: str,  # open_clip's model name
+    name: str,  # the encoder's: open_clip's, 'hf-hub:…' or 'local-dir:…'
     tag: Optional[str] = None,  # open_clip's tag of the weights
     clip_path: Optional[str | Path] = None,  # of the weights, for the line; None: no line
+    config: Optional[dict[str, Any]] = None,  # open_clip's model configuration; None: the one of that name
 ) -> dict[str, Any]:
-    "open_clip's preprocess_cfg of these weights: the tag's, else the architecture's, else CLIP's (empty)."
+    "open_clip's preprocess_cfg of these weights: the tag's, else the family's, else CLIP's (empty)."
     of_tag = _tag_preprocess(name, tag) if tag else {}
     if of_tag or name in _OWN_VIEWS:
         return of_tag
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    known = [_tag_preprocess(name, each) for each in tags]
+    config = config or open_clip.get_model_config(name)
+    names = [name]
+    if not open_clip.list_pretrained_tags_by_model(name):
+        names = _relatives(config) if config else []
+    known = []
+    for model in names:
+        known += [_tag_preprocess(model, each) for each in open_clip.list_pretrained_tags_by_model(model)]
     agree = bool(known) and all(cfg == known[0] for cfg in known)
     cfg = known[0] if agree else {}
     if clip_path is not None:
-        source = f"that of all published weights for {name}" if agree else "CLIP's"
-        own = encoder_preprocess(cfg, 1)
-        tqdm.write(
-            f"{clip_path} does not say how images are prepared. Using {source}: mean {own.mean}, std {own.std}. "
-            "If that is wrong, give --clip-pretrained TAG, or preprocess_cfg in a folder's open_clip_config.json.",
-            file=sys.stderr,
-        )
+        _report_choice(clip_path, cfg, names if agree else [])
     return cfg
+
+
+def _report_choice(
+    path: str | Path,  # of the weights
+    cfg: dict[str, Any],  # the chosen preprocess_cfg
+    names: Sequence[str],  # the models whose weights it is from; empty: CLIP
+) -> None:
+    "One line about the preprocessing that was chosen for weights that do not say it."
+    others = f" and {plural(len(names) - 1, 'similar model')}" if len(names) > 1 else ""
+    source = f"that of all published weights for {names[0]}{others}" if names else "CLIP's"
+    own = encoder_preprocess(cfg, 1)
+    values = f"mean {own.mean}, std {own.std}, {own.interpolation}, {own.resize_mode}"
+    tqdm.write(
+        f"{path} does not say how images are prepared. Using {source}: {values}. "
+        "If that is wrong, give --clip-pretrained TAG, or preprocess_cfg in a folder's open_clip_config.json.",
+        file=sys.stderr,
+    )
+
 
 # %% ../../nbs/encoders/03_preprocessing.ipynb #c2664b0d
 def recorded_preprocess(
@@ -127,14 +175,15 @@ def choose_preprocess(
     cfg: Optional[dict[str, Any]] = None,  # open_clip's preprocess_cfg, if known
     tag: Optional[str] = None,  # open_clip's tag of the weights
     path: Optional[str | Path] = None,  # of a file of weights
+    config: Optional[dict[str, Any]] = None,  # open_clip's model configuration; None: the one of that name
 ) -> Preprocess:
     "The file's transform, else the one asked for; a line says so if they differ."
     recorded = recorded_preprocess(path, model, name) if path else None
     if recorded is None:
-        cfg = cfg or find_preprocess(name, tag, path)
+        cfg = cfg or find_preprocess(name, tag, path, config)
         return make_preprocess(model, name, preprocess or "targetpad", cfg)
     if preprocess is not None:
-        asked = make_preprocess(model, name, preprocess, cfg or find_preprocess(name, tag))
+        asked = make_preprocess(model, name, preprocess, cfg or find_preprocess(name, tag, None, config))
         if (asked.pad, asked.resize_mode, asked.rounding) != (recorded.pad, recorded.resize_mode, recorded.rounding):
             line = f"{path} was saved with other preprocessing than {preprocess!r}"
             tqdm.write(f"{line}. Using the file's: {recorded.summary()}.", file=sys.stderr)
@@ -146,7 +195,7 @@ def describe_encoder(
 ) -> str:
     "One line: the encoder's own preprocessing, and how many tokens its text tower reads."
     source = find_encoder(name, weights=False)
-    cfg = source.preprocess or find_preprocess(source.name, source.tag)
+    cfg = source.preprocess or find_preprocess(source.name, source.tag, None, source.config)
     own = encoder_preprocess(cfg, source.config["vision_cfg"].get("image_size", 224))
     context = source.config["text_cfg"].get("context_length", 77)
     return f"{name}: context length {context} tokens; {_own_views(source.name, own).summary()}"

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .clip import ClipEncoder, check_size, create_clip
+from .clip import ClipEncoder, check_size, create_clip, recorded_origin
 from .preprocessing import choose_preprocess
 from .sources import find_encoder
 from .towers import PRE_NORM_PARTS, TextTower
@@ -291,6 +291,8 @@ class Encoders(nn.Module):
         state = {f"clip.{k}": v for k, v in self.clip.model.state_dict().items()}
         header = {"clip_model_name": self.clip.name, "quick_gelu": str(self.clip.quick_gelu)}
         header["preprocess"] = json.dumps(self.clip.preprocess.as_dict())
+        if self.clip.origin is not None:
+            header["origin"] = json.dumps(asdict(self.clip.origin))
         if self.tme:
             state |= {f"tme.{k}": v for k, v in self.tme.state_dict().items()}
             header["tme"] = json.dumps(asdict(self.tme.settings))
@@ -311,9 +313,12 @@ def load_encoders(
     if not any(k.startswith("clip.") for k in state):
         return Encoders(create_clip(name, pretrained, path, device, preprocess=preprocess))
     header = read_header(path)
-    check_size(find_encoder(name, weights=False).config, state, path)
+    source = find_encoder(name, weights=False)
+    check_size(source.config, state, path)
     clip = create_clip(name, device=device, quick_gelu=header.get("quick_gelu") == "True", weights=False)
-    clip.preprocess = choose_preprocess(clip.model, clip.name, preprocess, path=path)
+    chosen = (preprocess, source.preprocess, None, path, source.config)
+    clip.preprocess = choose_preprocess(clip.model, clip.name, *chosen)
+    clip.origin = recorded_origin(header)
     encoders = Encoders(clip)
     _load_part(clip.model, "clip.", state, path)
     if any(k.startswith("tme.") for k in state):

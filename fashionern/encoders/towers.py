@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .laptop import LAPTOP
 from ..errors import ErnError
 from ..records import TextFeatures
 
@@ -445,5 +446,5 @@ def check_transformers(
     if parts and importlib.util.find_spec("transformers") is None:
         raise ErnError(
             f"{name} needs the package transformers for its {' and '.join(parts)}. "
-            'Run: pip install "fashionern[hf]"'
+            f'Run: pip install "fashionern[{"laptop" if name == LAPTOP else "hf"}]"'
         )

@@ -7,11 +7,12 @@ __all__ = ['check_about', 'model_card']
 
 # %% ../../nbs/models/03_card.ipynb #21c3f206
 import json
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 import fashionern
+from ..encoders.sources import RANDOM_ORIGIN, WeightsOrigin
 from ..errors import ErnError
 from .embedder import Embedder
 
@@ -85,12 +86,28 @@ def _parts_table(embedder: Embedder) -> str:
         "target head": type(model.target).__name__,
         "settings": settings or "–",
         "encoder": clip.public_name,
+        "encoder started from": "not recorded" if clip.origin is None else clip.origin.weights,
         "context length": f"{clip.context} tokens",
         **clip.preprocess.describe(),
         "embedding width D": str(clip.dim),
         "parameters": f"{sum(p.numel() for p in embedder.parameters()):,}",
     }
     return _table(["part", "value"], list(rows.items()))
+
+# %% ../../nbs/models/03_card.ipynb #a24c0064
+def _origin_line(origin: Optional[WeightsOrigin]) -> str:
+    "What the encoder started from, and the licence of those weights."
+    if origin is None:
+        return "The weights that the encoder started from were not recorded, so their licence is not known."
+    if origin == RANDOM_ORIGIN:
+        return "The encoder started from random weights, so no other weights' licence applies."
+    start = f"The encoder started from other weights ({_one_line(origin.weights)})"
+    if origin.license:
+        return f"{start}. Their licence: {_one_line(origin.license)}."
+    if origin.url:
+        return f"{start}. {_one_line(origin.url)} may state their licence."
+    return f"{start}. Their licence is not known."
+
 
 # %% ../../nbs/models/03_card.ipynb #b9210a88
 def _recall_table(result: dict) -> str:
@@ -158,7 +175,8 @@ def model_card(
     if more:
         items = "\n".join(f"- {_one_line(k)}: {_one_line(v)}" for k, v in more.items())
         sections += ["## Also recorded", items]
-    sections += ["## License", _LICENSE.format(front.license)]
+    origin = _origin_line(embedder.encoders.clip.origin)
+    sections += ["## License", _LICENSE.format(front.license), origin]
     return ModelCard(f"---\n{front.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
 
 # %% ../../nbs/models/03_card.ipynb #31a7afd1

@@ -7,6 +7,7 @@ __all__ = ['CONFIG_FILE', 'WEIGHTS_FILE', 'TOKENIZER_FOLDER', 'MODEL_TYPE', 'FOR
            'read_config']
 
 # %% ../../nbs/models/04_hub.ipynb #16d4fced
+import json
 import re
 import shutil
 import tempfile
@@ -18,13 +19,13 @@ import open_clip
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin, get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.utils import HfHubHTTPError
-from torch import nn
+from torch import Tensor, nn
 
 import fashionern
 from ..data.transforms import Preprocess
 from ..encoders.clip import ClipEncoder, build_clip, check_size
 from ..encoders.laptop import LAPTOP
-from ..encoders.sources import TOKENIZER_FILES, EncoderSource, find_encoder
+from ..encoders.sources import TOKENIZER_FILES, EncoderSource, find_encoder, read_origin
 from ..encoders.tme import TME, Encoders, tme_settings
 from ..errors import ErnError
 from ..files import read_json, write_json
@@ -69,7 +70,9 @@ class Retriever(Embedder, ModelHubMixin):
             "settings": self.settings,
             "clip_model_name": clip.public_name,
             "quick_gelu": clip.quick_gelu,
-            "clip_config": clip.config,
+            "clip_config": clip.public_config,
+            **_recorded_text_config(clip),
+            "encoder_weights": None if clip.origin is None else asdict(clip.origin),
             "preprocess": clip.preprocess.as_dict(),
             "tme": None if tme is None else asdict(tme.settings),
             **recorded_lengths(self.model),
@@ -86,9 +89,11 @@ class Retriever(Embedder, ModelHubMixin):
         record = self.record()
         _check_rebuildable(self.model, record)
         record["tokenizer"] = _save_tokenizer(self.encoders.clip.tokenizer, save_directory / TOKENIZER_FOLDER)
+        state = self.parts().state_dict()
+        _check_text_config(record, state, save_directory / CONFIG_FILE)
         if record["clip_model_name"] not in open_clip.list_models():
             _check_clip(record, save_directory / CONFIG_FILE)
-        save_weights(save_directory / WEIGHTS_FILE, self.parts().state_dict(), format="pt")
+        save_weights(save_directory / WEIGHTS_FILE, state, format="pt")
         (save_directory / "README.md").unlink(missing_ok=True)  # so that the mixin writes the card
         write_json(save_directory / CONFIG_FILE, record)
 
@@ -145,6 +150,42 @@ def _save_tokenizer(tokenizer: Any, folder: Path) -> list[str]:
         return []
     tokenizer.save_pretrained(str(folder))
     return sorted(path.name for path in folder.iterdir() if path.name in TOKENIZER_FILES)
+
+# %% ../../nbs/models/04_hub.ipynb #a24c0021
+_TEXT_MODELS = open_clip.hf_configs.arch_dict  # model_type of transformers → the names of its settings
+_MACHINES_OWN = ("_name_or_path", "name_or_path", "transformers_version")
+
+
+def _recorded_text_config(clip: ClipEncoder) -> dict[str, Any]:
+    "The entry of `config.json` that describes a Hugging Face text tower; empty for other towers."
+    tower = getattr(clip.model, "text", None)
+    if clip.name == LAPTOP or not isinstance(tower, open_clip.hf_model.HFTextEncoder):
+        return {}
+    config = json.loads(tower.config.to_json_string(use_diff=False))
+    return {"text_config": {k: v for k, v in config.items() if k not in _MACHINES_OWN}}
+
+
+def _check_text_config(
+    config: dict,
+    state: dict[str, Tensor],  # the tensors of the file
+    path: Path,  # of `config.json`, for the error
+) -> None:
+    "Raise an `ErnError` for a Hugging Face text tower of another kind, or one larger than the weights."
+    text = config.get("text_config")
+    if text is None:
+        return
+    kind = text.get("model_type") if isinstance(text, dict) else None
+    if kind not in _TEXT_MODELS or "auto_map" in text:
+        supported = ", ".join(_TEXT_MODELS)
+        raise ErnError(f"{path} has a text tower of type {kind!r:.60}. A saved folder can hold these: {supported}.")
+    width = text.get(_TEXT_MODELS[kind]["config_names"]["width"])
+    layers = text.get(_TEXT_MODELS[kind]["config_names"]["layers"])
+    numbers = [v for k, v in text.items() if type(v) is int and not k.endswith("_id")]
+    available = sum(v.numel() for v in state.values())
+    is_sound = type(width) is int and type(layers) is int
+    if not is_sound or 4 * width**2 * layers > available or any(abs(v) * width > available for v in numbers):
+        raise ErnError(f"{path} has a text tower that is larger than the {available:,} weights. {_SAVE_AGAIN}")
+
 
 # %% ../../nbs/models/04_hub.ipynb #8032e2ae
 _SAVE_AGAIN = "Download or save it again."
@@ -203,6 +244,7 @@ def _load(cls: type[Retriever], folder: Path) -> Retriever:
     name = config["clip_model_name"]
     known = open_clip.get_model_config(name) if name in open_clip.list_models() else None
     check_size(known or config["clip_config"], state, weights)
+    _check_text_config(config, state, folder / CONFIG_FILE)
     numbers = [v for v in config["settings"].values() if isinstance(v, (int, float))]
     if any(abs(v) > MAX_SETTING for v in numbers):
         raise ErnError(f"{folder / CONFIG_FILE} has a setting above {MAX_SETTING:,}. {_SAVE_AGAIN}")
@@ -239,6 +281,7 @@ def _build_clip(config: dict, path: Path) -> ClipEncoder:
             f"D = {clip.dim} and {clip.preprocess.size} pixels. {_SAVE_AGAIN}"
         )
     clip.preprocess = Preprocess.from_dict(config["preprocess"])
+    clip.origin = read_origin(config.get("encoder_weights"))
     return clip
 
 
@@ -254,8 +297,10 @@ def _clip_source(config: dict, path: Path) -> EncoderSource:
         if not re.match(_FROM_ELSEWHERE, name):
             _register_clip(name, config["clip_config"])
     if name in open_clip.list_models():
-        return replace(find_encoder(name, weights=False), tokenizer=tokenizer)
-    return EncoderSource(name, name, "local-dir", config["clip_config"], folder=folder, tokenizer=tokenizer)
+        source = find_encoder(name, weights=False)
+    else:
+        source = EncoderSource(name, name, "local-dir", config["clip_config"], folder=folder)
+    return replace(source, tokenizer=tokenizer, text_config=config.get("text_config"))
 
 
 _FROM_ELSEWHERE = r"hf-hub:[\w-][\w.-]*/|local-dir:"
@@ -273,14 +318,10 @@ def _check_clip(config: dict, path: Path) -> None:
         "whose configuration is incomplete": not {"embed_dim", "vision_cfg", "text_cfg"} <= set(clip_config)
         or not isinstance(text, dict),
     }
-    if isinstance(text, dict):
-        problems |= {
-            f"whose text tower is Hugging Face's {text.get('hf_model_name')!r:.60}": bool(text.get("hf_model_name")),
-            f"whose tokenizer {text.get('hf_tokenizer_name')!r:.60} is not in the folder": bool(
-                text.get("hf_tokenizer_name")
-            )
-            and not config.get("tokenizer"),
-        }
+    parts = {"hf_model_name": ("text tower", "text_config"), "hf_tokenizer_name": ("tokenizer", "tokenizer")}
+    for key, (part, entry) in parts.items():
+        named = text.get(key) if isinstance(text, dict) else None
+        problems[f"whose {part} {named!r:.60} is not in the folder"] = bool(named) and not config.get(entry)
     for problem, is_problem in problems.items():
         if is_problem:
             raise ErnError(

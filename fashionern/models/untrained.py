@@ -67,14 +67,14 @@ def encoder_spec(
     preprocess: Optional[str] = None,
 ) -> EncoderSpec:
     "The encoder with absolute paths. Raises an `ErnError` for an unknown name or a missing file."
-    from fashionern.encoders.sources import find_encoder
+    from fashionern.encoders.sources import find_encoder, random_part
 
     path = None
     if clip_path is not None:
         check_path("clip_path", clip_path)
         path = str(Path(clip_path).resolve())
     source = find_encoder(name, pretrained, weights=False)
-    is_random = source.kind in ("architecture", "laptop") and not (pretrained or path)
+    is_random = random_part(name, pretrained, path) != ""
     is_folder = source.folder is not None and not name.startswith("hf-hub:")
     return EncoderSpec(source.name if is_folder else name, pretrained, path, preprocess, is_random)
 

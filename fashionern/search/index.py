@@ -29,9 +29,12 @@ from .stores.base import Photo, Store, batched
 from ..training.trained import load_retriever
 
 # %% ../../nbs/search/02_index.ipynb #1d630006
+_NOT_OF_THE_MODEL = ("about", "version", "text_config", "encoder_weights")  # of a record
+
+
 def model_identity(retriever: Retriever) -> str:
     "16 hex digits that identify all weights and the image transform."
-    record = {k: v for k, v in retriever.record().items() if k not in ("about", "version")}
+    record = {k: v for k, v in retriever.record().items() if k not in _NOT_OF_THE_MODEL}
     record["clip_model_name"] = retriever.encoders.clip.architecture  # without the path of a folder, which may move
     digest = hashlib.sha256(repr(sorted(record.items())).encode())
     for key, value in sorted(retriever.parts().state_dict().items()):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Optional
 
 from ..distributed import World, world
+from ..encoders.sources import random_part, random_warning
 from ..errors import ErnError, escape_markup, plural, such_as
 from ..models.hub import Retriever
 from ..models.untrained import EncoderSpec, encoder_spec, untrained_retriever
@@ -112,10 +113,10 @@ def _index_folder(cfg: BuildConfig | AddConfig, ranks: World) -> int:
     return 1 if unreadable else 0
 
 # %% ../../nbs/search/05_indexing.ipynb #386e13dd
-_RANDOM = (
-    "has no trained weights here, so the results will mean nothing. "
-    "Give the tag of its weights with --clip-pretrained, or a file with --clip-path."
-)
+_HOW_TO_TRAIN = {  # what is random → how to get trained weights
+    "weights": "Give the tag of its weights with --clip-pretrained",
+    "projections": "Train them with the stage warmup of ern_train",
+}
 
 
 def _load_model(
@@ -126,7 +127,9 @@ def _load_model(
     if cfg.encoder is not None:
         spec = encoder_spec(cfg.encoder, cfg.clip_pretrained, cfg.clip_path, cfg.preprocess)
         if spec.random and ranks.main:
-            console.print(f"[yellow]{escape_markup(cfg.encoder)} {_RANDOM}[/]")
+            part = random_part(cfg.encoder, cfg.clip_pretrained, cfg.clip_path)
+            line = random_warning(cfg.encoder, part, _HOW_TO_TRAIN[part])
+            console.print(f"[yellow]{escape_markup(line)}[/]")
         return spec, untrained_retriever(spec, device)
     about = ranks.broadcast(None if store is None else store.about)
     if about is not None:

@@ -20,6 +20,7 @@ from ..data.triplets import TripletDataset
 from ..distributed import World, set_seed, world
 from ..encoders.clip import PooledTrunk
 from ..encoders.feature_store import FeatureStore, extract_features
+from ..encoders.sources import random_part, random_warning
 from ..encoders.tme import Encoders, UnsupportedTowerError, load_encoders
 from ..evaluation.evaluate import Result, evaluate
 from ..evaluation.protocols import protocols_for
@@ -137,6 +138,7 @@ def _load_or_warm_up(run: Run, file: Path) -> Encoders:
     if "warmup" in cfg.stages and run.is_finished(file):
         return load_encoders(cfg.clip_model_name, file, cfg.clip_pretrained, device)
     source = (cfg.clip_model_name, cfg.clip_path, cfg.clip_pretrained)
+    _warn_if_random(run)
     encoders = load_encoders(*source, device, cfg.preprocess)
     if "warmup" in cfg.stages:
         run.say(f"[bold]warm-up[/]: {cfg.clip_model_name} on descriptions of single images")
@@ -145,6 +147,17 @@ def _load_or_warm_up(run: Run, file: Path) -> Encoders:
         warm_up(encoders.clip, run.data[0], cfg, run.world, folder, run.log, features)
         _save_encoders(run, encoders, file)
     return encoders
+
+
+def _warn_if_random(run: Run) -> None:
+    "Report encoder weights that are random and that no warm-up trains."
+    cfg = run.cfg
+    if "warmup" in cfg.stages:
+        return
+    part = random_part(cfg.clip_model_name, cfg.clip_pretrained, cfg.clip_path)
+    if part:
+        line = random_warning(cfg.clip_model_name, part, "Add warmup to --stages")
+        run.say(f"[yellow]{escape(line)}[/]")
 
 
 def _save_encoders(run: Run, encoders: Encoders, path: Path) -> None:
@@ -303,10 +316,8 @@ def train(
     _check_data(run)
     open_run(cfg, world, *run.data)
     if world.main:
-        triplets, queries = (_count(data) for data in run.data)
         folder = escape(str(cfg.run_dir))
-        sizes = f"{triplets} training triplets, {queries} validation queries"
-        run.say(f"{cfg.dataset}: {sizes}; captions {cfg.captions or 'stripped'}; run folder {folder}")
+        run.say(f"{cfg.dataset}: {_sizes(*run.data)}; captions {cfg.captions or 'stripped'}; run folder {folder}")
     encoders = load_or_train_encoders(run)
     store = run.features(encoders)
     results = []
@@ -368,9 +379,14 @@ def _check_data(run: Run) -> None:
         run.world.share(getattr(cfg, flag), f"--{flag.replace('_', '-')}")
 
 
-def _count(data: TripletDataset) -> str:
-    "The number of triplets as text, with the expected number if images are missing."
-    expected = data.found.get("queries_expected", len(data))
-    if len(data) == expected:
-        return f"{len(data):,}"
-    return f"{len(data):,} of {expected:,} (the others have missing images)"
+def _sizes(train: TripletDataset, val: TripletDataset) -> str:
+    "The numbers of triplets and queries as text, with the expected numbers if images are missing."
+    parts = []
+    is_complete = True
+    for data, what in ((train, "training triplets"), (val, "validation queries")):
+        expected = data.found.get("queries_expected", len(data))
+        is_complete = is_complete and len(data) == expected
+        count = f"{len(data):,}" if len(data) == expected else f"{len(data):,} of {expected:,}"
+        parts.append(f"{count} {what}")
+    return ", ".join(parts) + ("" if is_complete else " (the others have missing images)")
+

@@ -7,6 +7,7 @@ __all__ = ['png', 'SearchWidget']
 
 # %% ../../nbs/web/05_widgets.ipynb #68bb0003
 import io
+from dataclasses import replace
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -45,23 +46,48 @@ def png(image: Image.Image | Figure, max_side: int = 150) -> bytes:
 class _Layout:
     "The parts of a `SearchWidget`, top to bottom."
 
-    def __init__(self, text: str):
+    def __init__(
+        self,
+        text: str,
+        text_weight: Optional[float],  # the slider's first value, 0 to 1; None: no slider
+    ):
         w = self.widgets = _import_ipywidgets()
         self.upload = w.FileUpload(accept="image/*", multiple=False, description="reference")
         self.text = self._text_field(text, "what should be different?", flex="1")
         self.where = self._text_field("", "filter, such as colour = 'red'", width="14em")
         self.search = w.Button(description="search", button_style="primary")
         self.back = w.Button(description="back", disabled=True)
+        self.weight: Any = None if text_weight is None else self._weight_slider(text_weight)
         self.reference = w.HBox()
         self.status = w.HTML()
         self.grid = w.HBox(layout=w.Layout(flex_flow="row wrap"))
         self.explanation = w.VBox()
         inputs = w.HBox([self.upload, self.text, self.where, self.search, self.back])
-        self.box = w.VBox([inputs, self.reference, self.status, self.grid, self.explanation])
+        slider = [] if self.weight is None else [self.weight]
+        self.box = w.VBox([inputs, *slider, self.reference, self.status, self.grid, self.explanation])
 
     def _text_field(self, text: str, hint: str, **layout: str) -> Any:
         w = self.widgets
         return w.Text(text, placeholder=hint, continuous_update=False, layout=w.Layout(**layout))
+
+    def _weight_slider(self, value: float) -> Any:
+        w = self.widgets
+        return w.FloatSlider(
+            value,
+            min=0,
+            max=1,
+            step=0.05,
+            description="photo to text",
+            continuous_update=False,
+            style={"description_width": "initial"},
+            layout=w.Layout(width="22em", display="none"),
+        )
+
+    def show_weight(self, value: Optional[float]) -> None:
+        "Show the slider with the weight of the current query; hide it for None."
+        if self.weight is not None:
+            self.weight.layout.display = "none" if value is None else ""
+            self.weight.value = self.weight.value if value is None else value
 
     def image(self, image: Image.Image | Figure) -> Any:
         return self.widgets.Image(value=png(image), format="png")
@@ -96,9 +122,11 @@ class SearchWidget:
         self.query: Optional[Query] = None
         self.hits: list[Hit] = []
         self.history: list[Query] = []  # earlier queries, oldest first
-        self.layout = _Layout(text)
+        self.layout = _Layout(text, searcher.text_weight)
         self.layout.upload.observe(lambda change: self._use_upload(), "value")
         self.layout.search.on_click(lambda _: self.search())
+        if self.layout.weight is not None:
+            self.layout.weight.observe(lambda change: self._use_weight(), "value")
         self.layout.back.on_click(lambda _: self.step_back())
         self._reference: dict[str, Any] = {"image": image, "name": None}  # of the next query
         if image is not None or text:
@@ -110,15 +138,33 @@ class SearchWidget:
     def search(self) -> None:
         "Run the query in the input fields; an error is shown as one message."
         try:
-            text = self.layout.text.value
-            query = Query(**self._reference, text=text, k=self.k, where=self.layout.where.value)
+            query = self._query()
             hits = self.searcher.search_many([query])[0]
         except ErnError as e:
             self.layout.show_error(e)
             return
-        if self.query is not None:
+        if self.query is not None and not self._moved_slider(query):
             self.history.append(self.query)
         self._show(query, hits)
+
+    def _query(self) -> Query:
+        "The query in the input fields, with the slider's weight if it has an image and a text."
+        text = self.layout.text.value
+        has_both = bool(text.strip()) and any(value is not None for value in self._reference.values())
+        slider = self.layout.weight
+        weight = slider.value if slider is not None and has_both else None
+        return Query(**self._reference, text=text, k=self.k, where=self.layout.where.value, text_weight=weight)
+
+    def _moved_slider(self, query: Query) -> bool:
+        "Whether the query differs from the current one in its weight alone: that is no step to go back."
+        current = self.query
+        return current is not None and current != query and replace(current, text_weight=query.text_weight) == query
+
+    def _use_weight(self) -> None:
+        "Search again when the user has moved the slider, not when `show_weight` has."
+        shown = None if self.query is None else self.query.text_weight
+        if shown is not None and shown != self.layout.weight.value:
+            self.search()
 
     def follow(self, name: str) -> None:
         "Search with a photo of the index as the reference and an empty modification text."
@@ -158,6 +204,7 @@ class SearchWidget:
         layout.reference.children = [] if reference is None else [layout.image(reference)]
         found = f"{len(hits)} of {len(self.searcher):,} photos"
         layout.status.value = found if hits else "no matching photos"
+        layout.show_weight(query.text_weight)
         layout.back.disabled = not self.history
         layout.explanation.children = []
         layout.grid.children = [

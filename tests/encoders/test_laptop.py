@@ -1,19 +1,23 @@
 "`ern-laptop`: pretrained towers from two packages, which are optional."
 
+import copy
+import csv
 import io
 import zipfile
 
 import pytest
 import torch
 from PIL import Image
+from torchvision.models._meta import _IMAGENET_CATEGORIES
 
 from fashionern.encoders import laptop
 from fashionern.encoders.clip import create_clip
-from fashionern.encoders.laptop import LAPTOP, TEXT_PACKAGE, check_packages, package_file
+from fashionern.encoders.laptop import IMAGE_PACKAGE, LAPTOP, TEXT_PACKAGE, check_packages, package_file
 from fashionern.encoders.tme import Encoders, load_encoders
 from fashionern.errors import ErnError
 from fashionern.models.hub import Retriever
 from fashionern.models.registry import create_model
+from fashionern.weights import read_weights
 
 
 def test_missing_packages_are_named(monkeypatch):
@@ -55,6 +59,52 @@ def test_the_image_tower_is_pretrained(clip):
     features = trunk.forward_features(torch.zeros(1, 3, 192, 192))
     assert features.shape == (1, 1280, 6, 6)
     assert 0 < features.mean() < 6
+
+
+def test_image_weights_are_matched_by_name(clip, monkeypatch):
+    "The order in the file does not matter; another name is refused."
+    path = package_file(IMAGE_PACKAGE)
+    published = read_weights(path)
+    trunk = copy.deepcopy(clip.model.visual.trunk)
+    monkeypatch.setattr(laptop, "read_weights", lambda _: dict(reversed(published.items())))
+    reordered = laptop._image_state(trunk)
+    assert all(torch.equal(tensor, clip.model.visual.trunk.state_dict()[name]) for name, tensor in reordered.items())
+    assert len(reordered) == 245  # without the classifier
+    for changes, words in (
+        ({"_bn0.weight": None}, "bn1.weight is missing"),
+        ({"_bn9.weight": torch.zeros(32)}, "unexpected tensor _bn9.weight"),
+        ({"_bn0.scale": torch.zeros(32)}, "bn1.scale is missing, unexpected or of another shape"),
+        ({"_bn0.weight": torch.zeros(31)}, "bn1.weight is missing, unexpected or of another shape"),
+    ):
+        state = {name: tensor for name, tensor in {**published, **changes}.items() if tensor is not None}
+        monkeypatch.setattr(laptop, "read_weights", lambda _, state=state: state)
+        with pytest.raises(ErnError, match=words) as error:
+            laptop._image_state(trunk)
+        assert str(path) in str(error.value)
+
+
+@torch.inference_mode()
+def test_the_image_tower_recognises_products(clip, shared):
+    "With its classifier, which only weights in their right places do: a random guess is right once in a thousand."
+    archive = shared / "catalogue" / "images.zip"
+    if not archive.is_file():
+        pytest.skip(f"the shared files contain no product photos: no file {archive}")
+    published = read_weights(package_file(IMAGE_PACKAGE))
+    trunk = clip.model.visual.trunk
+    types = {}
+    with (shared / "catalogue" / "styles.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            types.setdefault(row["articleType"], []).append(f"images/{row['id']}.jpg")
+    with zipfile.ZipFile(archive) as z:
+        present = set(z.namelist())
+        for kind, label, top, least in (("Sunglasses", "sunglass", 1, 0.75), ("Sports Shoes", "running shoe", 5, 0.6)):
+            names = [name for name in types[kind] if name in present][:40]
+            photos = [Image.open(io.BytesIO(z.read(name))).convert("RGB") for name in names]
+            views = torch.stack([clip.preprocess.global_view(photo) for photo in photos])
+            pooled = trunk(clip.preprocess.normalise(views))
+            logits = pooled @ published["_fc.weight"].T + published["_fc.bias"]
+            best = logits.topk(top).indices == _IMAGENET_CATEGORIES.index(label)
+            assert best.any(1).float().mean() > least, kind
 
 
 @torch.inference_mode()

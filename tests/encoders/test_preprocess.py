@@ -1,6 +1,7 @@
 "Preprocessing belongs to the encoder: where it comes from, and what earlier versions wrote."
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import open_clip
@@ -115,6 +116,69 @@ def test_a_file_that_says_nothing_gets_its_familys_values_and_a_line(small, tmp_
     assert capsys.readouterr().err == "", "random weights have no preprocessing"
     assert create_clip(small, clip_path=tmp_path / "own.pt").preprocess.mean == CLIP_MEAN
     assert "own.pt does not say" in capsys.readouterr().err
+
+
+def folder_of(path: Path, config: dict, preprocess: dict | None = None) -> str:
+    "A folder in open_clip's format with random weights, and with a preprocess_cfg if one is given."
+    path.mkdir()
+    config = json.loads(json.dumps(config))
+    kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
+    model = kind(**{key: value for key, value in config.items() if key != "custom_text"})
+    listing = {"model_cfg": config} | ({} if preprocess is None else {"preprocess_cfg": preprocess})
+    (path / "open_clip_config.json").write_text(json.dumps(listing))
+    torch.save(model.state_dict(), path / "open_clip_pytorch_model.bin")
+    return f"local-dir:{path}"
+
+
+OWN_TEXT = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+VIT = {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 1}
+MOBILE = {"timm_model_name": "fastvit_mci1", "timm_pool": "avg", "timm_proj": None, "image_size": 64}
+FOLDERS = {  # configuration → mean, std, interpolation, resize mode, and words of the line
+    "CLIP": ({"vision_cfg": VIT}, (CLIP_MEAN, CLIP_STD, "bicubic", "shortest"), "Using CLIP's"),
+    "SigLIP": (
+        {"vision_cfg": VIT, "init_logit_bias": -10, "custom_text": True},
+        ((0.5,) * 3, (0.5,) * 3, "bicubic", "squash"),
+        "all published weights for ViT-B-16-SigLIP and ",
+    ),
+    "MobileCLIP": (
+        {"vision_cfg": MOBILE, "custom_text": True, "embed_dim": 1024},
+        ((0.0,) * 3, (1.0,) * 3, "bilinear", "shortest"),
+        "all published weights for MobileCLIP-S1:",
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FOLDERS)
+def test_a_folder_that_says_nothing_gets_its_familys_values_and_a_line(family, tmp_path, capsys):
+    config, expected, words = FOLDERS[family]
+    config = {"embed_dim": 32, "text_cfg": OWN_TEXT, **config}
+    name = folder_of(tmp_path / "silent", config)
+    pre = create_clip(name, preprocess="encoder").preprocess
+    assert (pre.mean, pre.std, pre.interpolation, pre.resize_mode) == expected
+    line = capsys.readouterr().err
+    assert "open_clip_pytorch_model.bin does not say how images are prepared" in line and words in line
+    assert f"{expected[2]}, {expected[3]}" in line and len(line.splitlines()) == 1
+    assert f"mean {expected[0][0]:g}, " in describe_encoder(name)
+    stated = folder_of(tmp_path / "stated", config, {"mean": [0.2] * 3, "std": [0.3] * 3, "resize_mode": "longest"})
+    assert create_clip(stated, preprocess="encoder").preprocess.mean == (0.2,) * 3, "what it says goes first"
+    assert capsys.readouterr().err == ""
+
+
+def test_a_saved_folders_encoder_is_compared_with_the_folders_preprocessing(tmp_path, capsys):
+    config = {"embed_dim": 32, "text_cfg": OWN_TEXT, **FOLDERS["SigLIP"][0]}
+    name = folder_of(tmp_path / "silent", config)
+    Encoders(create_clip(name, preprocess="encoder")).save(tmp_path / "encoders.safetensors")
+    capsys.readouterr()
+    load_encoders(name, tmp_path / "encoders.safetensors", preprocess="encoder")
+    assert capsys.readouterr().err == "", "both squash"
+
+
+def test_a_folder_of_an_architecture_is_prepared_as_its_published_weights(capsys):
+    "CLIPA has OpenAI's image tower in a model that was trained with other values."
+    config = open_clip.get_model_config("ViT-L-14-CLIPA")
+    assert find_preprocess("local-dir:clipa", None, "clipa.pt", config) == find_preprocess("ViT-L-14-CLIPA")
+    assert "ViT-L-14-CLIPA" in capsys.readouterr().err
+    assert find_preprocess("local-dir:clipa", None, None, config)["mean"] != CLIP_MEAN
 
 
 def test_a_given_configuration_goes_before_the_name(small, capsys):

@@ -210,7 +210,8 @@ def test_weights_on_every_kind_of_tower_are_saved_and_loaded(tiny, tmp_path, mon
         parameter.zero_()
     monkeypatch.setattr("fashionern.encoders.tme.create_clip", lambda *args, **kwargs: other)
     monkeypatch.setattr("fashionern.encoders.tme.check_size", lambda *args: None)
-    monkeypatch.setattr("fashionern.encoders.tme.find_encoder", lambda *args, **kwargs: SimpleNamespace(config={}))
+    source = SimpleNamespace(config={}, preprocess=None)
+    monkeypatch.setattr("fashionern.encoders.tme.find_encoder", lambda *args, **kwargs: source)
     loaded = load_encoders("tiny", tmp_path / "encoders.safetensors")
     assert loaded.tme is not None and loaded.tme.settings == tme.settings
     tokens = token_ids(tiny)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from tiny_towers import CONTEXT, HF_TOWERS, TOWERS, VOCABULARY, WITHOUT_TME, tiny_encoder, token_ids
 
 from fashionern.encoders.clip import ClipEncoder, create_clip
+from fashionern.encoders.laptop import LAPTOP, LAPTOP_CONFIG
 from fashionern.encoders.towers import BertTower, check_transformers, text_tower
 from fashionern.errors import ErnError
 
@@ -204,3 +205,5 @@ def test_without_transformers_the_error_names_the_extra(name, part, monkeypatch)
         create_clip(name)
     assert part in str(error.value) and 'pip install "fashionern[hf]"' in str(error.value)
     check_transformers("RN50x4", open_clip.get_model_config("RN50x4"))
+    with pytest.raises(ErnError, match=r'ern-laptop needs .* pip install "fashionern\[laptop\]"'):
+        check_transformers(LAPTOP, LAPTOP_CONFIG)
