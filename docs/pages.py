@@ -15,7 +15,7 @@ NOTEBOOKS = ROOT / "nbs"
 SECTIONS = {  # title → the folders of its notebooks, in reading order
     "Tutorials": ("tutorials",),
     "Foundations": ("",),
-    "Data": ("data", "data/drawn", "data/datasets", "data/download", "data/catalogue"),
+    "Data": ("data", "data/language", "data/drawn", "data/datasets", "data/download", "data/catalogue"),
     "Encoders": ("encoders/formats", "encoders"),
     "Composers": ("models/composers",),
     "Models": ("models",),

@@ -81,8 +81,8 @@ def change_in(attribute: str, old: Design, new: Design) -> Change:
     new_value = getattr(new, attribute)
     longer = values.index(new_value) > values.index(old_value)
     more = ("longer" if longer else "shorter") if attribute in ("sleeve", "length") else ""
-    forms = [value_forms(attribute, value) for value in (old_value, new_value)]
-    return Change(attribute, _PARTS.get(attribute, attribute), *forms, more)
+    part = _PARTS.get(attribute, attribute)
+    return Change(attribute, part, value_forms(attribute, old_value), value_forms(attribute, new_value), more)
 
 # %% ../../../nbs/data/drawn/01_wording.ipynb #d53a69a1
 def changes(old: Design, new: Design) -> tuple[str, ...]:

@@ -25,13 +25,10 @@ _CLAUSES = ("is", "has", "instead", "rather", "not", "make", "change", "want", "
 
 def joined_value(first: Value, second: Value, connector: str) -> Value:
     "One value that names two; a form exists if both values have it."
-    forms = {}
-    for form in ("be", "like", "have"):
-        a = getattr(first, form)
-        b = getattr(second, form)
-        forms[form] = f"{a}{connector}{b}" if a and b else ""
+    both = lambda a, b: f"{a}{connector}{b}" if a and b else ""
     plain = first.one.startswith(("a ", "an ")) and second.like.startswith(("with", "for"))
-    return Value("", one=f"{first.one} {second.like}" if plain else "", **forms)
+    one = f"{first.one} {second.like}" if plain else ""
+    return Value("", both(first.be, second.be), both(first.have, second.have), both(first.like, second.like), one)
 
 
 def _both_changes(first: Change, second: Change, connector: str) -> Optional[Change]:
@@ -158,7 +155,8 @@ def phrase(
     "A modification text for one change, or for two in random order."
     for _ in range(20):
         ordered = rng.sample(list(changes), len(changes))
-        text = _draw_two(split, *ordered, rng) if len(ordered) == 2 else _draw(split, ordered[0], rng)
+        two = len(ordered) == 2
+        text = _draw_two(split, ordered[0], ordered[1], rng) if two else _draw(split, ordered[0], rng)
         text = _with_noise(text or _bare(ordered), split, rng, noise)
         if len(text.split()) <= MAX_WORDS:
             return text
