@@ -15,6 +15,7 @@ import re
 import sys
 import tempfile
 import warnings
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Optional
@@ -31,7 +32,7 @@ from tqdm import tqdm
 from ..data.transforms import Preprocess
 from .formats.architectures import describe_architecture
 from .formats.transformers_clip import clip_state, is_transformers_clip
-from .laptop import LAPTOP, load_towers
+from .laptop import LAPTOP, EarlyStageTower, laptop_config, load_towers, region_means, use_early_stages  # noqa: E501
 from .preprocessing import TINY as TINY
 from .preprocessing import choose_preprocess, make_preprocess
 from .sources import CLIP_VOCABULARY, FILE_ORIGIN, EncoderSource, WeightsOrigin, find_encoder, read_origin, weights_origin  # noqa: E501
@@ -175,6 +176,8 @@ def create_clip(
     source = find_encoder(name, pretrained, weights=weights and clip_path is None)
     path = clip_path or source.weights
     state = read_clip_weights(path) if path else {}
+    if source.kind == "laptop":
+        source = replace(source, config=laptop_config(state))
     if path and source.folder:
         check_size(source.config, state, path)
     if quick_gelu is None:
@@ -230,6 +233,7 @@ def build_clip(
 def _create_model(source: EncoderSource, quick_gelu: bool) -> nn.Module:
     "open_clip's model with random weights, without its warning about them."
     config = json.loads(json.dumps(source.config))
+    early = config["vision_cfg"].pop("early_stages", None) if isinstance(config.get("vision_cfg"), dict) else None
     with tempfile.TemporaryDirectory() as d, warnings.catch_warnings():
         if config["text_cfg"].get("hf_model_name"):
             config["text_cfg"]["hf_model_name"] = _text_model(source, Path(d) / "text")
@@ -238,9 +242,12 @@ def _create_model(source: EncoderSource, quick_gelu: bool) -> nn.Module:
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         try:
-            return open_clip.create_model(
+            model = open_clip.create_model(
                 f"local-dir:{d}", load_weights=False, pretrained_text=False, force_quick_gelu=quick_gelu
             )
+            if early is not None:
+                use_early_stages(model, source.config)
+            return model
         except Exception as e:  # a value of the wrong type can raise almost anything
             raise ErnError(
                 f"open_clip cannot build {source.given} from its configuration ({type(e).__name__}: {e})."
@@ -418,14 +425,17 @@ def pooled_regions(
     views: Tensor,  # (B, 3, S, S) bytes
 ) -> Tensor:
     "(B, 1 + P, H) averages of the feature map, before the projection: the whole map, then its 13 parts."
-    trunk = getattr(clip.model.visual, "trunk", None)
+    tower = clip.model.visual
+    trunk = getattr(tower, "trunk", None)
     if trunk is None:
         raise ErnError(f"{clip.name} has no timm image tower, so its regions cannot be pooled. Use its 13 crops.")
     pixels = clip.preprocess.normalise(views).contiguous(memory_format=torch.channels_last)
+    if isinstance(tower, EarlyStageTower):
+        return tower.regions(pixels)
     grid = trunk.forward_features(pixels)
     if grid.ndim != 4:
         raise ErnError(f"{clip.name}'s image tower has no feature map, so its regions cannot be pooled.")
-    return torch.cat([F.adaptive_avg_pool2d(grid, n).flatten(2).transpose(1, 2) for n in (1, 2, 3)], 1)
+    return region_means(grid)
 
 
 def project_regions(
@@ -445,7 +455,9 @@ class PooledTrunk(nn.Module):
         self.clip = clip
         self.preprocess = clip.preprocess
         self.device = clip.device
-        self.dim = clip.model.visual.trunk.num_features
+        tower = clip.model.visual
+        self.stages = tower.stages if isinstance(tower, EarlyStageTower) else []
+        self.dim = tower.width if self.stages else tower.trunk.num_features
 
     def encode_views(self, views: Tensor, canvas: Tensor) -> ImageFeatures:
         "(B, 3, S, S) bytes → global (B, H) and local (B, P, H) features, not normalised."
@@ -454,7 +466,8 @@ class PooledTrunk(nn.Module):
 
     def image_fingerprint(self) -> str:
         "16 hex digits that identify the trunk's weights and the transform."
-        return _fingerprint(f"trunk {self.preprocess.identity()}", self.clip.model.visual.trunk)
+        early = f" {self.stages}" if self.stages else ""
+        return _fingerprint(f"trunk {self.preprocess.identity()}{early}", self.clip.model.visual.trunk)
 
 # %% ../../nbs/encoders/04_clip.ipynb #33b7c63e
 def check_size(

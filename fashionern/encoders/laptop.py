@@ -4,19 +4,25 @@
 
 # %% auto #0
 __all__ = ['LAPTOP', 'IMAGE_PACKAGE', 'TEXT_PACKAGE', 'WEIGHTS', 'LAPTOP_CONFIG', 'WeightsPackage', 'package_file',
-           'check_packages', 'text_folder', 'timm_names', 'load_towers']
+           'check_packages', 'text_folder', 'InputNorm', 'region_means', 'EarlyStageTower', 'use_early_stages',
+           'laptop_config', 'timm_names', 'load_towers']
 
 # %% ../../nbs/encoders/00_laptop.ipynb #e41aeec7
 import hashlib
 import os
 import zipfile
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+from open_clip.timm_model import TimmModel
 from safetensors.torch import load as load_tensors
+from timm.layers import Mlp
 from torch import Tensor, nn
 
 from ..errors import ErnError
@@ -111,6 +117,7 @@ LAPTOP_CONFIG: dict[str, Any] = {  # for open_clip, which needs `text_folder` in
         "timm_pool": "avg",
         "timm_proj": "mlp",
         "image_size": 192,
+        "early_stages": [0, 1, 2],  # this project's own: see `EarlyStageTower`
     },
     "text_cfg": {
         "hf_model_name": "all-MiniLM-L6-v2",
@@ -121,6 +128,84 @@ LAPTOP_CONFIG: dict[str, Any] = {  # for open_clip, which needs `text_folder` in
         "context_length": 64,
     },
 }
+
+# %% ../../nbs/encoders/00_laptop.ipynb #574b35e7
+class InputNorm(nn.Module):
+    "Standardises each channel; leaves it unchanged before `fit`."
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:  # (N, H)
+        "Take mean and standard deviation from these vectors."
+        self.mean.copy_(x.mean(0))
+        self.std.copy_(x.std(0).clamp(min=1e-3))
+
+    def forward(self, x: Tensor) -> Tensor:  # (…, H)
+        return (x - self.mean) / self.std
+
+
+def region_means(
+    grid: Tensor,  # (B, C, h, w)
+    inner: bool = False,  # only the central half of each region, in both directions
+) -> Tensor:
+    "(B, 1 + P, C): means over the whole map and over its 2×2 and 3×3 parts."
+    means = []
+    for n in (1, 2, 3):
+        if inner:
+            cells = F.adaptive_avg_pool2d(grid, 4 * n).unflatten(3, (n, 4)).unflatten(2, (n, 4))
+            parts = cells[:, :, :, 1:3, :, 1:3].mean((3, 5))
+        else:
+            parts = F.adaptive_avg_pool2d(grid, n)
+        means.append(parts.flatten(2).transpose(1, 2))
+    return torch.cat(means, 1)
+
+# %% ../../nbs/encoders/00_laptop.ipynb #8470a884
+class EarlyStageTower(TimmModel):
+    "A timm tower whose projection also reads the tower's first stages."
+
+    def __init__(self, config: dict):  # open_clip's, with 'early_stages' in 'vision_cfg'
+        vision = config["vision_cfg"]
+        dim = config["embed_dim"]
+        names = {"pool": vision["timm_pool"], "proj": vision["timm_proj"], "image_size": vision["image_size"]}
+        super().__init__(vision["timm_model_name"], dim, **names)
+        self.stages = list(vision["early_stages"])
+        channels = [self.trunk.feature_info[stage]["num_chs"] for stage in self.stages]
+        self.width = self.trunk.num_features + 2 * sum(channels)
+        mlp = Mlp(self.width, 2 * dim, dim, bias=(True, False))
+        self.head = nn.Sequential(OrderedDict(norm=InputNorm(self.width), mlp=mlp))
+
+    def regions(self, pixels: Tensor) -> Tensor:
+        "(B, 1 + P, H): what the projection reads of the whole image and of its 13 parts."
+        last, early = self.trunk.forward_intermediates(pixels, indices=self.stages)
+        parts = [region_means(last)]
+        for grid in early:
+            parts += [region_means(grid), region_means(grid, inner=True)]
+        return torch.cat(parts, -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.regions(x)[:, 0])
+
+
+def use_early_stages(model: nn.Module, config: dict) -> None:
+    "Replace an open_clip model's image tower by an `EarlyStageTower` with random weights."
+    tower = EarlyStageTower(config)
+    for name in ("preprocess_cfg", "image_mean", "image_std"):
+        setattr(tower, name, getattr(model.visual, name, None))
+    model.visual = tower
+
+# %% ../../nbs/encoders/00_laptop.ipynb #df1f6d4a
+def laptop_config(
+    state: dict[str, Tensor],  # of a file, empty for the packages' weights
+) -> dict[str, Any]:
+    "The configuration that these weights need."
+    if not state or "visual.head.norm.mean" in state:
+        return LAPTOP_CONFIG
+    vision = {k: v for k, v in LAPTOP_CONFIG["vision_cfg"].items() if k != "early_stages"}
+    return LAPTOP_CONFIG | {"vision_cfg": vision}
 
 # %% ../../nbs/encoders/00_laptop.ipynb #a24c0031
 _AROUND = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
@@ -155,7 +240,6 @@ def timm_names(
                 raise ErnError(f"{path} has an unexpected tensor {name}. Install {IMAGE_PACKAGE.source} again.")
             renamed[f"{places[place]}.{kind}"] = tensor
     return renamed
-
 
 # %% ../../nbs/encoders/00_laptop.ipynb #681d75c8
 def load_towers(model: nn.Module) -> None:

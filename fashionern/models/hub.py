@@ -289,7 +289,9 @@ def _clip_source(config: dict, path: Path) -> EncoderSource:
     "What builds the encoder: open_clip's configuration of that name, else the recorded one."
     name = config["clip_model_name"]
     if name == LAPTOP:
-        return find_encoder(name)
+        source = find_encoder(name)
+        vision = (config.get("clip_config") or source.config)["vision_cfg"]
+        return replace(source, config=source.config | {"vision_cfg": vision})
     folder = path.parent
     tokenizer = folder / TOKENIZER_FOLDER if config.get("tokenizer") else None
     if name not in open_clip.list_models():

@@ -20,7 +20,7 @@ from ..data.triplets import TripletDataset
 from ..distributed import World
 from ..encoders.clip import ClipEncoder, project_regions
 from ..encoders.feature_store import FeatureStore, ImageViews, read_batches
-from ..encoders.laptop import LAPTOP
+from ..encoders.laptop import LAPTOP, EarlyStageTower
 from ..errors import ErnError
 from .config import TrainConfig
 from .loop import Batches, FitOptions, Schedule, fit
@@ -180,6 +180,9 @@ class _Stored:
     def __init__(self, images: _DescribedImages, store: FeatureStore, tunes: str):
         self.images = images
         self.stored = store[images.names].embedding
+        tower = images.clip.model.visual
+        if isinstance(tower, EarlyStageTower):
+            tower.head.norm.fit(self.stored)
         self.texts: Optional[Tensor] = None
         if tunes == "heads":
             texts = dict.fromkeys(text for name in images.names for text in images.descriptions[name])

@@ -13,7 +13,7 @@ import numpy as np
 
 from .drawing import ATTRIBUTES, Design
 from ..language.parser import ChangeParser, read_change
-from ..language.phrasing import NOISY, phrase
+from ..language.phrasing import NOISY, phrase, requests
 from ..language.values import Change, Value, with_article
 
 # %% ../../../nbs/data/drawn/01_wording.ipynb #448e06b5
@@ -133,7 +133,7 @@ def descriptions(
     rng: np.random.Generator,
     count: int = 4,
 ) -> list[str]:
-    "Captions of one garment: its colour, category, and three to five other attributes."
+    "Captions of one garment, which name its colour, category and three to five other attributes, and requests for it."
     others = [name for name in ATTRIBUTES[design.category] if name != "colour"]
     captions = []
     for _ in range(count):
@@ -143,4 +143,4 @@ def descriptions(
         nouns = [words(n, getattr(design, n))[1] for n in named if n != "pattern"]
         garment = " ".join(["a", design.colour, *adjectives, design.category])
         captions.append(f"{garment} with {' and '.join(nouns)}")
-    return captions
+    return captions + requests(captions[-1])
