@@ -508,7 +508,8 @@ def _timm_fits(tower: dict[str, Any], config: dict, available: int) -> bool:
         raise ErnError(f"timm {timm.__version__} has no model named {name!r:.60}. Install the version that has it.")
     try:
         with torch.device("meta"):
-            vision = _build_vision_tower(config["embed_dim"], {**tower, "timm_model_pretrained": False})
+            known = {key: value for key, value in tower.items() if key != "early_stages"}
+            vision = _build_vision_tower(config["embed_dim"], {**known, "timm_model_pretrained": False})
     except Exception as e:  # a value of the wrong type can raise almost anything
         raise ErnError(f"timm cannot build {name!r} from its configuration ({type(e).__name__}: {e}).") from None
     return sum(p.numel() for p in vision.parameters()) <= available
