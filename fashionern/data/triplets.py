@@ -43,6 +43,7 @@ class TripletDataset:
     complete: Optional["TripletDataset"] = None  # as annotated, if images are missing
     caption_rule: str = "stripped"  # of `CAPTION_RULES`: how published code passes its captions
     query_sets: dict[str, list[Triplet]] = field(default_factory=dict)  # further queries, by name
+    further_protocols: tuple[str, ...] = ()  # also computed at the end of a training
 
     def __len__(self) -> int:
         return len(self.triplets)

@@ -60,6 +60,7 @@ def results_table(results: Sequence[Result], title: str = "") -> Table:
     caption = [coverage_report(first)]
     heads = ["model", *first.mean]
     lines = [[r.model, *(f"{v:.2f}" for v in r.mean.values())] for r in results]
+    caption += [_wordings_line(r) for r in results if r.wordings]
     if in_caption:
         caption += [_dominance_line(r) for r in results]
     else:
@@ -85,6 +86,16 @@ def _dominance_cells(result: Result) -> list[str]:
     if not d:
         return ["–"] * 3
     return [f"{d['nearest']:.1f}", f"{d['outranks']:.1f}", f"{d['margin']:+.3f}"]
+
+
+def _wordings_line(result: Result) -> str:
+    "How much the results depend on the wording."
+    w = result.wordings
+    return (
+        f"{result.model}, over the wordings of each change: R@10 {w['R@10 best wording']:.1f} if the best counts, "
+        f"{w['R@10 worst wording']:.1f} if the worst counts; the first result differs for "
+        f"{w['first result changes']:.0f} %"
+    )
 
 
 def _dominance_line(result: Result) -> str:

@@ -221,6 +221,7 @@ def _train_row(
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         seconds=_seconds(run.cfg.run_dir),
         stage1_seconds=base.seconds,
+        further={protocol: results[-1].mean["R@10"] for protocol, results in run.further.items()},
     )
     write_json(comparison.file(seed, row), asdict(outcome))
 

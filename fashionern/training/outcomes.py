@@ -7,7 +7,7 @@ __all__ = ['Outcome', 'summary', 'markdown_table', 'methods_table', 'methods_cha
 
 # %% ../../nbs/training/11_outcomes.ipynb #57a00003
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Sequence
 
@@ -34,6 +34,7 @@ class Outcome:
     parameters: int  # trained in stage 2
     seconds: float  # of stage 2, on this machine
     stage1_seconds: float  # of the TME it uses; 0 without one
+    further: dict[str, float] = field(default_factory=dict)  # further protocol → R@10
 
 # %% ../../nbs/training/11_outcomes.ipynb #57a00008
 # metric → column
@@ -62,7 +63,8 @@ def _cells(outcomes: Sequence[Outcome]) -> list[str]:
     stage2 = statistics.fmean(o.seconds for o in outcomes)
     stage1 = statistics.fmean(o.stage1_seconds for o in outcomes)
     costs = [str(len(outcomes)), f"{first.parameters:,}", f"{stage2:.0f}", f"{stage1:.0f}"]
-    return [first.label, *recalls, *dominance, *costs]
+    further = [_spread([o.further[name] for o in outcomes], ".2f") for name in first.further]
+    return [first.label, *recalls, *further, *dominance, *costs]
 
 
 def _by_label(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
@@ -74,7 +76,8 @@ def _by_label(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
 
 def summary(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
     "Header and lines of the table: one line per row, with mean ± sample deviation over the seeds."
-    header = ["method", *outcomes[0].mean, *_DOMINANCE.values(), *_COSTS]
+    further = [f"R@10 {name}" for name in outcomes[0].further]
+    header = ["method", *outcomes[0].mean, *further, *_DOMINANCE.values(), *_COSTS]
     return header, [_cells(group) for group in _by_label(outcomes).values()]
 
 # %% ../../nbs/training/11_outcomes.ipynb #57a00012

@@ -66,6 +66,7 @@ class Run:
         self.log = MetricsLog(cfg.run_dir / "metrics.jsonl", world.main)
         self.say = Console(quiet=not world.main, highlight=False, soft_wrap=True).print
         self.data = load_splits(cfg) if data is None else data
+        self.further: dict[str, list[Result]] = {}  # further protocols → a result per finished model
 
     def features(
         self,
@@ -294,7 +295,14 @@ def train_model(
         train_composer(model, encoders, data, store, cfg, world, best, state, run.log, run.banks)
         if world.main and checkpoints is not None:
             checkpoints.save_last(best.current())
-    return best.final(cfg.num_epochs)
+    result = best.final(cfg.num_epochs)
+    further = () if cfg.protocol else run.data[1].further_protocols
+    if world.main and further:
+        if checkpoints is not None:
+            checkpoints.load()
+        for other in evaluate(model, encoders, run.data[1], store.__getitem__, further):
+            run.further.setdefault(other.protocol, []).append(other)
+    return result
 
 # %% ../../nbs/training/08_run.ipynb #4c49fbf4
 def train(
@@ -325,10 +333,20 @@ def train(
         result = train_model(run, name, encoders, store, f"{number} of {len(names)}")
         results += [] if result is None else [result]
     if world.main and results:
-        write_json(cfg.run_dir / "results.json", [result.as_dict() for result in results])
-        run.say(results_table(results, f"{cfg.dataset} val, seed {cfg.seed}"), soft_wrap=False)
+        _report(run, results)
     world.barrier()
     return results
+
+
+def _report(run: Run, results: list[Result]) -> None:
+    "Write and print the results: one file and one table per protocol."
+    folder = run.cfg.run_dir
+    write_json(folder / "results.json", [result.as_dict() for result in results])
+    for protocol, further in run.further.items():
+        write_json(folder / f"results.{protocol}.json", [result.as_dict() for result in further])
+    for of_protocol in (results, *run.further.values()):
+        table = results_table(of_protocol, f"{run.cfg.dataset} val, seed {run.cfg.seed}")
+        run.say(table, soft_wrap=False)
 
 
 def run_training(
@@ -389,4 +407,3 @@ def _sizes(train: TripletDataset, val: TripletDataset) -> str:
         count = f"{len(data):,}" if len(data) == expected else f"{len(data):,} of {expected:,}"
         parts.append(f"{count} {what}")
     return ", ".join(parts) + ("" if is_complete else " (the others have missing images)")
-

@@ -111,9 +111,18 @@ def load_folder(
         split_images = dict.fromkeys(split_images, names)
     images = root / "images"
     finder = ImageFinder(images if images.is_dir() else root)
-    protocol = "table-new-wordings" if "new-wordings" in further else "table"
+    protocols = [f"table-{name}" for name in further]
+    protocols.insert(1 if "new-wordings" in further else 0, "table")  # new wordings first
     return TripletDataset(
-        "folder", split, triplets, split_images, finder, protocol, found, query_sets=further
+        name="folder",
+        split=split,
+        triplets=triplets,
+        split_images=split_images,
+        images=finder,
+        default_protocol=protocols[0],
+        further_protocols=tuple(protocols[1:]),
+        found=found,
+        query_sets=further,
     )
 
 

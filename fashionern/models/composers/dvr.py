@@ -37,6 +37,7 @@ class DVR(Composer):
         by_place: bool = False,  # crops first pass through one linear map per position; this project's own
         gate_floor: float = 0.0,  # minimum weight of each side of a gate, e.g. 0.1; this project's own
         gate_noise: float = 0.0,  # share of training samples with random gates, e.g. 0.3; this project's own
+        mixture: bool = False,  # this project's own: a free mixture of image and text, as in the Combiner
     ):
         super().__init__()
         self.mask_padding = mask_padding
@@ -45,7 +46,7 @@ class DVR(Composer):
         self.joint = JointTransformer(dim, heads=heads, ffn=ffn, train_cls=train_cls)
         self.modifier_guided = ModifierGuided(dim, heads, ask=ask)
         self.self_guided = SelfGuided(dim, None if ask == "words" else CROPS, norm)
-        self.combine_whole = GatedCombiner(dim, gate_floor, gate_noise)
+        self.combine_whole = GatedCombiner(dim, gate_floor, gate_noise, mixture)
         self.combine_local = GatedCombiner(dim, gate_floor, gate_noise)
         self.combine = GatedCombiner(dim, gate_floor, gate_noise)
         self.by_place = ByPlace(dim) if by_place else nn.Identity()
@@ -90,12 +91,13 @@ class TargetRefinement(TargetHead):
         by_place: bool = False,  # crops first pass through one linear map per position; this project's own
         gate_floor: float = 0.0,  # minimum weight of each side of a gate, e.g. 0.1; this project's own
         gate_noise: float = 0.0,  # share of training samples with random gates, e.g. 0.3; this project's own
+        mixture: bool = False,  # this project's own: a free mixture of global and local feature
     ):
         super().__init__()
         self.lengths = parse_lengths(lengths)
         self.by_place = ByPlace(dim) if by_place else nn.Identity()
         self.self_guided = SelfGuided(dim, norm=norm)
-        self.combine = GatedCombiner(dim, gate_floor, gate_noise)
+        self.combine = GatedCombiner(dim, gate_floor, gate_noise, mixture)
 
     def forward(self, images: ImageFeatures) -> Tensor:
         scaled = self.lengths.of_image(images)

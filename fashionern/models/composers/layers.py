@@ -25,6 +25,7 @@ class GatedCombiner(nn.Module):
         dim: int,  # D
         floor: float = 0.0,  # minimum weight of each side; published: 0
         noise: float = 0.0,  # share of training samples with s drawn uniformly from (0, 1); published: 0
+        mixture: bool = False,  # add a free mixture of both inputs, as CLIP4Cir's Combiner does; published: False
     ):
         super().__init__()
         if not 0 <= floor < 0.5:
@@ -42,17 +43,28 @@ class GatedCombiner(nn.Module):
             nn.Linear(8 * dim, 1),
             nn.Sigmoid(),
         )
+        self.mixture = _free_mixture(dim) if mixture else None
 
     def forward(
         self,
         image: Tensor,  # (B, D)
         text: Tensor,  # (B, D)
     ) -> Tensor:  # (B, D), unit length
-        gate = self.gate(torch.cat([self.text(text), self.image(image)], -1))
+        both = torch.cat([self.text(text), self.image(image)], -1)
+        gate = self.gate(both)
         s = self.floor + (1 - 2 * self.floor) * gate
         if self.training and self.noise:
             s = torch.where(torch.rand_like(s) < self.noise, torch.rand_like(s), s)
-        return F.normalize(s * text + (1 - s) * image, dim=-1)
+        gated = s * text + (1 - s) * image
+        return F.normalize(gated if self.mixture is None else gated + self.mixture(both), dim=-1)
+
+
+def _free_mixture(dim: int) -> nn.Sequential:
+    "(B, 8·D) → (B, D); zero before training, so that the gate alone decides."
+    last = nn.Linear(4 * dim, dim)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(8 * dim, 4 * dim), nn.ReLU(), nn.Dropout(0.5), last)
 
 # %% ../../../nbs/models/composers/13_layers.ipynb #2bf7c8ac
 class SelfGuided(nn.Module):
