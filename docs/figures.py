@@ -3,6 +3,7 @@
 python docs/figures.py                               rewrite every marked block from the current files
 python docs/figures.py --demo runs/demo              after make demo: use its figures and its picture
 python docs/figures.py --methods runs/methods …      after ern_methods or ern_ablate: add their rows to the table
+python docs/figures.py --laptop runs/methods         after ern_methods --preset catalogue: its table
 python docs/figures.py --check                       write nothing; status 1 if a block differs from its file
 """
 
@@ -211,6 +212,44 @@ def catalogue_all() -> str:
     )
 
 
+def laptop() -> str:
+    "Methods with the pretrained encoder `ern-laptop`, best R@10 on new wordings first."
+    made = read(RESULTS / "laptop.json")
+    by_label: dict[str, list[dict]] = {}
+    for outcome in made["outcomes"]:
+        by_label.setdefault(outcome["label"], []).append(outcome)
+    further = list(made["outcomes"][0]["further"])
+    rows = []
+    for name, outcomes in by_label.items():
+        columns = [[o["mean"][k] for o in outcomes] for k in ("R@1", "R@10")]
+        columns += [[o["further"][k] for o in outcomes] for k in further]
+        columns += [[o["dominance"][k] for o in outcomes] for k in ("nearest", "outranks")]
+        cells = [spread(deviation(values)) for values in columns]
+        seconds = statistics.fmean(o["seconds"] for o in outcomes)
+        rows.append([name, *cells, str(len(outcomes)), f"{seconds:.0f}"])
+    rows.sort(key=lambda row: -float(row[2].split()[0]))
+    others = [f"R@10 `{name}`" for name in further]
+    heads = ["model", "R@1", "R@10", *others, "ref 1st %", "ref > target %", "seeds", "s"]
+    about = f"Protocol `{made['protocol']}` where no other is named. Measured {made['measured']}: `{made['command']}`."
+    return f"{about}\n\n{table(heads, rows)}"
+
+
+def deviation(values: list[float]) -> list[float]:
+    "Mean, and the sample standard deviation if there are several values."
+    return [statistics.fmean(values), *([statistics.stdev(values)] if len(values) > 1 else [])]
+
+
+def take_laptop(run: Path) -> None:
+    "Write laptop.json from a finished ern_methods with the preset `catalogue`."
+    outcomes = read(run / "methods.json")
+    methods = dict.fromkeys(o["model"] for o in outcomes)
+    seeds = dict.fromkeys(str(o["seed"]) for o in outcomes)
+    measured = time.strftime("%Y-%m-%d", time.gmtime((run / "methods.json").stat().st_mtime))
+    command = f"ern_methods --preset catalogue --methods {' '.join(methods)} --seeds {' '.join(seeds)}"
+    made = {"protocol": outcomes[0]["protocol"], "measured": measured, "command": command, "outcomes": outcomes}
+    write(RESULTS / "laptop.json", made)
+
+
 def take_methods(run: Path) -> None:
     "Add the rows of a finished ern_methods or ern_ablate to catalogue.json; each replaces the row of the same name."
     config = read(run / "config.json")
@@ -370,6 +409,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "catalogue": catalogue,
     "catalogue-short": catalogue_short,
     "catalogue-all": catalogue_all,
+    "laptop": laptop,
     "published": published,
     "speed": speed,
 }
@@ -384,12 +424,15 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, help="run folder of make demo")
     parser.add_argument("--methods", type=Path, nargs="+", default=[], help="run folders of ern_methods or ern_ablate")
+    parser.add_argument("--laptop", type=Path, help="run folder of ern_methods with the preset catalogue")
     parser.add_argument("--check", action="store_true", help="compare and write nothing")
     given = parser.parse_args(args)
     if given.demo:
         take_demo(given.demo)
     for run in given.methods:
         take_methods(run)
+    if given.laptop:
+        take_laptop(given.laptop)
     stale = [
         page
         for page in PAGES

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import dataclasses
 import io
 import zipfile
 
@@ -119,3 +120,61 @@ def test_encoders_and_retrievers_are_saved_without_a_path_of_this_machine(clip, 
     assert abs(again.encode(query) - retriever.encode(query)).max() < 1e-6
     config = (tmp_path / "saved" / "config.json").read_text(encoding="utf-8")
     assert str(laptop.text_folder().parent) not in config
+
+
+EARLY = {
+    "embed_dim": 16,
+    "vision_cfg": {
+        "timm_model_name": "test_efficientnet",
+        "timm_pool": "avg",
+        "timm_proj": "mlp",
+        "image_size": 64,
+        "early_stages": [0, 1],
+    },
+}
+
+
+@torch.inference_mode()
+def test_early_stages_are_pooled_like_the_last(tmp_path):
+    torch.manual_seed(0)
+    tower = laptop.EarlyStageTower(EARLY).eval()
+    pixels = torch.rand(2, 3, 64, 64)
+    last, early = tower.trunk.forward_intermediates(pixels, indices=[0, 1])
+    regions = tower.regions(pixels)
+    assert regions.shape == (2, 14, tower.width)
+    side = last.shape[2] // 2
+    assert torch.allclose(regions[:, 4, : last.shape[1]], last[:, :, side:, side:].mean((2, 3)), atol=1e-6)
+    height = early[0].shape[2]
+    start = last.shape[1]
+    channels = early[0].shape[1]
+    whole = early[0].mean((2, 3))
+    middle = early[0][:, :, height // 4 : -(height // 4), height // 4 : -(height // 4)].mean((2, 3))
+    assert torch.allclose(regions[:, 0, start : start + channels], whole, atol=1e-6)
+    assert torch.allclose(regions[:, 0, start + channels : start + 2 * channels], middle, atol=1e-6)
+    assert torch.equal(tower(pixels), tower.head(regions[:, 0]))
+
+
+def test_inputs_are_standardised_with_the_statistics_of_the_warm_up():
+    norm = laptop.InputNorm(3)
+    x = torch.tensor([[1.0, 10.0, 5.0], [3.0, 30.0, 5.0]])
+    assert torch.equal(norm(x), x)
+    norm.fit(x)
+    assert torch.allclose(norm(x).mean(0), torch.zeros(3)) and torch.allclose(norm(x)[:, :2].std(0), torch.ones(2))
+    assert norm(x)[:, 2].isfinite().all(), "a constant channel"
+
+
+def test_weights_of_the_version_before_keep_their_tower(clip, tmp_path):
+    "A tower without early stages is rebuilt from its file, with the same outputs."
+    from fashionern.encoders.clip import build_clip
+    from fashionern.encoders.sources import find_encoder
+    from fashionern.weights import save_weights
+
+    source = find_encoder(LAPTOP)
+    before = build_clip(dataclasses.replace(source, config=laptop.laptop_config({"visual.head.mlp.fc1.weight": 0})))
+    save_weights(tmp_path / "clip.safetensors", before.model.state_dict(), format="pt")
+    again = create_clip(LAPTOP, clip_path=tmp_path / "clip.safetensors")
+    views = torch.randint(0, 256, (2, 3, 192, 192), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.equal(before.encode_image(views), again.encode_image(views))
+    assert isinstance(clip.model.visual, laptop.EarlyStageTower)
+    assert not isinstance(again.model.visual, laptop.EarlyStageTower)
