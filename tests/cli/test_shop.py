@@ -82,7 +82,7 @@ def test_one_command_from_table_to_index_and_a_second_call_that_only_reads(shop,
     headings = [line for line in out.splitlines() if line.startswith("Step ")]
     assert [heading.split(":")[0] for heading in headings] == [f"Step {i} of 5" for i in range(1, 6)]
     assert "Columns: id sku, name title, attributes colour, pattern, sleeve. To change them, give --id-column" in out
-    assert "Of 30 queries over 30 held-out products, " in out and "(photo alone " in out
+    assert "Of 120 queries over 30 held-out products, " in out and "(photo alone " in out
     store = open_store(tmp_path / "index")
     description = describe(store)
     store.close()
@@ -99,7 +99,7 @@ def test_one_command_from_table_to_index_and_a_second_call_that_only_reads(shop,
     assert status == 0, err
     assert again.count("Already done.") == 2 and f"{PRODUCTS} unchanged" in again
     assert written(tmp_path / "data") | written(tmp_path / "run") == before
-    sentence = next(line for line in out.splitlines() if line.startswith("Of 30 queries"))
+    sentence = next(line for line in out.splitlines() if line.startswith("Of 120 queries"))
     assert sentence in again, "the same sentence about the same model"
 
     settings = ern_shop.training_settings(ern_shop.parse_shop(flags(shop, tmp_path)))

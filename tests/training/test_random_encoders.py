@@ -20,7 +20,7 @@ RANDOM = {TINY: "weights", LAPTOP: "projections"}
 def cfg(tmp_path_factory) -> TrainConfig:
     "A short stage 2 on a few drawn garments."
     root = tmp_path_factory.mktemp("garments") / "data"
-    draw_fashioniq(root, 12, 8, 8, 16, 6, 4, size=32, workers=1)
+    draw_fashioniq(root, 12, 12, 12, 16, 6, 4, size=32, workers=1)
     short = {"stages": ("dvr",), "model": "combiner", "compare": (), "num_epochs": 1, "warmup_epochs": 1}
     return replace(get_preset("demo"), root=root, device="cpu", batch_size=16, num_workers=0, **short)
 

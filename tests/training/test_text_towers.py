@@ -25,7 +25,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "is", "red", "blue", "wit
 @pytest.fixture(scope="module")
 def garments(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("garments") / "data"
-    draw_fashioniq(root, 12, 8, 8, 16, 6, 4, size=32, workers=1)
+    draw_fashioniq(root, 12, 12, 12, 16, 6, 4, size=32, workers=1)
     return root
 
 
