@@ -281,7 +281,7 @@ PRESETS = {
         _TINY_SHOP,
         clip_model_name="ern-laptop",
         stages=("warmup", "dvr"),
-        model="dvr@mask_padding,by_place",
+        model="clip+dvr+refine@mask_padding,by_place,mixture",
         compare=_TINY.compare,
         lr=1e-3,
         warmup_batch_size=256,

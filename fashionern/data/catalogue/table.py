@@ -24,10 +24,9 @@ from . import photos
 from .photos import fingerprint, near_duplicates
 from .phrases import product_descriptions
 from .queries import TRAINING, Product, draw_triplets, new_wording
-from ..datasets.folder import triplet_file
 from ..images import ImageFinder, image_name, load_image
 from ..language.phrasing import requests
-from ..triplets import QUERY_SETS
+from ..layout import QUERY_SETS, triplet_file
 from ...errors import ErnError, unknown_name
 from ...files import check_path, read_json, write_atomic, write_json
 
