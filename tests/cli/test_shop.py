@@ -1,6 +1,7 @@
 "`ern_shop` on a drawn shop: one command to an index, a second call that only reads, and errors before slow work."
 
 import csv
+import json
 import sys
 import zipfile
 from pathlib import Path
@@ -83,6 +84,11 @@ def test_one_command_from_table_to_index_and_a_second_call_that_only_reads(shop,
     assert [heading.split(":")[0] for heading in headings] == [f"Step {i} of 5" for i in range(1, 6)]
     assert "Columns: id sku, name title, attributes colour, pattern, sleeve. To change them, give --id-column" in out
     assert "Of 120 queries over 30 held-out products, " in out and "(photo alone " in out
+    results = {path.name for path in (tmp_path / "run").glob("results*.json")}
+    assert results == {"results.json", "results.table.json", "results.table-two-changes.json"}
+    first = json.loads((tmp_path / "run" / "results.json").read_text())[-1]
+    assert first["protocol"] == "table-new-wordings" and first["wordings"]["first result changes"] >= 0
+    assert set(first["by_change"]) <= {"colour", "pattern", "sleeve"}
     store = open_store(tmp_path / "index")
     description = describe(store)
     store.close()
