@@ -37,7 +37,7 @@ class DVR(Composer):
         by_place: bool = False,  # crops first pass through one linear map per position; this project's own
         gate_floor: float = 0.0,  # minimum weight of each side of a gate, e.g. 0.1; this project's own
         gate_noise: float = 0.0,  # share of training samples with random gates, e.g. 0.3; this project's own
-        mixture: bool = False,  # this project's own: a free mixture of image and text, as in the Combiner
+        mixture: bool = False,  # a free mixture of image and text, as in the Combiner; this project's own
     ):
         super().__init__()
         self.mask_padding = mask_padding
@@ -91,7 +91,7 @@ class TargetRefinement(TargetHead):
         by_place: bool = False,  # crops first pass through one linear map per position; this project's own
         gate_floor: float = 0.0,  # minimum weight of each side of a gate, e.g. 0.1; this project's own
         gate_noise: float = 0.0,  # share of training samples with random gates, e.g. 0.3; this project's own
-        mixture: bool = False,  # this project's own: a free mixture of global and local feature
+        mixture: bool = False,  # a free mixture of global and local feature; this project's own
     ):
         super().__init__()
         self.lengths = parse_lengths(lengths)
