@@ -20,6 +20,7 @@ from ..distributed import World, world
 from ..encoders.feature_store import FeatureStore
 from ..encoders.tme import Encoders, UnsupportedTowerError
 from ..errors import plural, unknown_name
+from ..evaluation.evaluate import TextMemo
 from ..files import read_json, write_json
 from ..interrupts import stop
 from ..models.composers.base import COMPOSERS, TARGET_HEADS
@@ -133,6 +134,7 @@ class _SharedEncoders:
     encoders: Encoders
     store: FeatureStore
     banks: Banks
+    texts: TextMemo
     seconds: float  # of stage 1
 
 
@@ -176,12 +178,14 @@ class _Comparison:
             self.ranks.barrier()
         return outcomes
 
-    def run(self, folder: str, banks: Optional[Banks] = None, **changes: Any) -> Run:
+    def run(
+        self, folder: str, banks: Optional[Banks] = None, texts: Optional[TextMemo] = None, **changes: Any
+    ) -> Run:
         "A run in its own folder, with the shared datasets."
         run_dir = self.cfg.run_dir / folder
         changes |= {"run_dir": run_dir, "resume": True, "eval_every": 0, "save_training": True}
         cfg = replace(self.cfg, **changes)
-        return Run(cfg, self.ranks, self.data, banks)
+        return Run(cfg, self.ranks, self.data, banks, texts=texts)
 
     def _warm_up(self) -> dict[str, Any]:
         "Warm up once for all seeds; the flags with which every seed starts."
@@ -206,7 +210,7 @@ def _train_row(
         shared[key] = _train_encoders(comparison, seed, stage1, row.needs_tme(), start)
     base = shared[key]
     own = {"seed": seed, "stages": ("dvr",), "model": row.model, "compare": ()}
-    run = comparison.run(f"seed-{seed}/{row.folder}", base.banks, **own, **row.changes, **start)
+    run = comparison.run(f"seed-{seed}/{row.folder}", base.banks, base.texts, **own, **row.changes, **start)
     result = train_model(run, row.model, base.encoders, base.store, place)
     if result is None:
         return
@@ -234,7 +238,7 @@ def _train_encoders(
     folder = f"seed-{seed}/{_stage1_folder(stage1) if tme else 'clip'}"
     run = comparison.run(folder, seed=seed, stages=stages, **stage1, **start)
     encoders = load_or_train_encoders(run)
-    return _SharedEncoders(encoders, run.features(encoders), {}, _seconds(run.cfg.run_dir))
+    return _SharedEncoders(encoders, run.features(encoders), {}, run.texts, _seconds(run.cfg.run_dir))
 
 # %% ../../nbs/training/12_comparison.ipynb #b82db6b3
 def _stage1_folder(changes: dict[str, Any]) -> str:

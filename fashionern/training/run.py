@@ -22,7 +22,7 @@ from ..encoders.clip import PooledTrunk
 from ..encoders.feature_store import FeatureStore, extract_features
 from ..encoders.sources import random_part, random_warning
 from ..encoders.tme import Encoders, UnsupportedTowerError, load_encoders
-from ..evaluation.evaluate import Result, evaluate
+from ..evaluation.evaluate import Result, TextMemo, evaluate
 from ..evaluation.protocols import protocols_for
 from ..evaluation.tables import results_table
 from ..files import read_json, write_json
@@ -58,6 +58,7 @@ class Run:
         data: Optional[Splits] = None,  # None: load them
         banks: Optional[Banks] = None,  # text features of earlier models on the same encoders
         after_warmup: Callable[[], None] = lambda: None,  # called once the encoders are warmed up
+        texts: Optional[TextMemo] = None,  # of queries that earlier models on the same encoders evaluated
     ):
         self.cfg = cfg
         self.after_warmup = after_warmup
@@ -66,6 +67,7 @@ class Run:
         self.log = MetricsLog(cfg.run_dir / "metrics.jsonl", world.main)
         self.say = Console(quiet=not world.main, highlight=False, soft_wrap=True).print
         self.data = load_splits(cfg) if data is None else data
+        self.texts = TextMemo(cfg.text_cache_gb) if texts is None else texts
         self.further: dict[str, list[Result]] = {}  # further protocols → a result per finished model
 
     def features(
@@ -286,7 +288,8 @@ def train_model(
         load_model(model, cfg.fusion_model_path)
     checkpoints = Checkpoints(model, run, folder) if cfg.save_training else None
     protocols = [cfg.protocol] if cfg.protocol else None
-    evaluate_now = lambda: evaluate(model, encoders, run.data[1], store.__getitem__, protocols)[0]
+    ranked = (model, encoders, run.data[1], store.__getitem__)
+    evaluate_now = lambda: evaluate(*ranked, protocols, texts=run.texts)[0]
     best = BestResult(evaluate_now, checkpoints, world.main)
     if "dvr" in cfg.stages and not run.is_finished(folder / "last.safetensors"):
         run.say(f"[bold]stage 2[/]: {name}{place and f', {place}'}")
@@ -300,7 +303,7 @@ def train_model(
     if world.main and further:
         if checkpoints is not None:
             checkpoints.load()
-        for other in evaluate(model, encoders, run.data[1], store.__getitem__, further):
+        for other in evaluate(*ranked, further, texts=run.texts):
             run.further.setdefault(other.protocol, []).append(other)
     return result
 

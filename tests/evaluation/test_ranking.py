@@ -11,11 +11,11 @@ import torch
 from fashionern.data.images import ImageFinder
 from fashionern.data.triplets import TripletDataset
 from fashionern.errors import ErnError
-from fashionern.evaluation.evaluate import evaluate
+from fashionern.evaluation.evaluate import TextMemo, evaluate
 from fashionern.evaluation.metrics import NOT_RANKED
 from fashionern.evaluation.protocols import PROTOCOLS
 from fashionern.evaluation.tables import coverage_report
-from fashionern.records import ImageFeatures, Triplet
+from fashionern.records import ImageFeatures, TextFeatures, Triplet
 
 # name → (gallery: all images or those named by triplets, reference masked, one query per caption, ks, subset ks,
 # recalls of the mean), written out from the protocols' descriptions, so that a wrong row of the registry is noticed
@@ -255,3 +255,35 @@ def test_more_queries_than_one_block():
     slow = by_hand(data, images, texts, RULES["shoes"])
     assert [q.rank for q in result.queries] == [r["rank"] for r in slow]
     assert result.dominance == pytest.approx(dominance_by_hand(slow))
+
+
+class Counting(Lookup):
+    "Counts the texts that it encodes."
+
+    text_encoder = "clip"
+    composer = SimpleNamespace(reads_padding=False)
+
+    def __init__(self, texts):
+        super().__init__(texts)
+        self.encoded = 0
+
+    def encode_text(self, encoders, texts, reference):
+        self.encoded += len(texts)
+        words = super().encode_text(encoders, texts, reference)
+        return TextFeatures(words, words[:, None], torch.ones(len(words), 1, dtype=torch.bool))
+
+    def encode_query(self, reference, words):
+        return words.embedding
+
+
+@pytest.mark.parametrize("limit_gb,again", [(1.0, 0), (0.0, 1)])
+def test_a_second_model_reads_the_texts_of_the_first(limit_gb, again):
+    rng = random.Random(0)
+    data, images, texts = random_dataset(rng, "table-new-wordings")
+    memo = TextMemo(limit_gb)
+    alone, first, second = Counting(texts), Counting(texts), Counting(texts)
+    inputs = (ENCODERS, data, features_of(images), ["table-new-wordings", "table"])
+    expected = evaluate(alone, *inputs)
+    assert [r.as_dict() for r in evaluate(first, *inputs, texts=memo)] == [r.as_dict() for r in expected]
+    assert [r.as_dict() for r in evaluate(second, *inputs, texts=memo)] == [r.as_dict() for r in expected]
+    assert first.encoded == alone.encoded and second.encoded == again * alone.encoded
