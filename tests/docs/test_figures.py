@@ -284,3 +284,16 @@ def test_published_figures_are_the_papers():
     of = {f["of"]: f for f in theirs if f["protocol"] == "fashioniq-original"}
     for k in ("R@10", "R@50"):
         assert sum(of[c][k] for c in ("dress", "shirt", "toptee")) / 3 == pytest.approx(of["average"][k], abs=0.01)
+
+
+def test_the_prose_about_new_wordings_is_true():
+    outcomes = {o["label"]: o for o in figures.read(figures.RESULTS / "laptop.json")["outcomes"]}
+    combiner = outcomes["combiner"]
+    ours = outcomes["clip+dvr+refine@mask_padding,by_place,mixture"]
+    two = "table-two-changes"
+    assert round(ours["mean"]["R@10"] - combiner["mean"]["R@10"], 1) == 1.8
+    assert round(ours["further"][two] - combiner["further"][two], 1) == 3.9
+    assert 8 < ours["seconds"] / combiner["seconds"] < 12
+    trained = [o for o in outcomes.values() if o["parameters"]]
+    assert all(2 < o["further"]["table"] - o["mean"]["R@10"] < 4 for o in trained)
+    assert round(combiner["mean"]["R@10"], 1) == 61.6
