@@ -212,7 +212,8 @@ def test_prose_about_the_demo_is_true():
         assert of[model]["nearest"] > of["sum"]["nearest"], (
             "README: puts the reference first more often than the plain sum"
         )
-        assert of[model]["outranks"] < of["sum"]["outranks"], "README: but lets it outrank the target less often"
+    below = [model for model in ("combiner", "fashionern") if of[model]["outranks"] < of["sum"]["outranks"]]
+    assert below == ["fashionern"], "README: above the target, only FashionERN ranks it less often"
     assert all(r["mean"]["R@1"] <= 50 for r in made["results"]), (
         "README: two images of each design, of which one is the target"
     )
