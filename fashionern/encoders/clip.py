@@ -177,7 +177,7 @@ def create_clip(
     path = clip_path or source.weights
     state = read_clip_weights(path) if path else {}
     if source.kind == "laptop":
-        source = replace(source, config=laptop_config(state))
+        source = replace(source, config=laptop_config(not state or "visual.head.norm.mean" in state))
     if path and source.folder:
         check_size(source.config, state, path)
     if quick_gelu is None:

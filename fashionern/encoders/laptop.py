@@ -199,10 +199,10 @@ def use_early_stages(model: nn.Module, config: dict) -> None:
 
 # %% ../../nbs/encoders/00_laptop.ipynb #df1f6d4a
 def laptop_config(
-    state: dict[str, Tensor],  # of a file, empty for the packages' weights
+    early: bool,  # whether the weights have a projection that reads the early stages
 ) -> dict[str, Any]:
-    "The configuration that these weights need."
-    if not state or "visual.head.norm.mean" in state:
+    "The configuration of `ern-laptop`, with or without early stages."
+    if early:
         return LAPTOP_CONFIG
     vision = {k: v for k, v in LAPTOP_CONFIG["vision_cfg"].items() if k != "early_stages"}
     return LAPTOP_CONFIG | {"vision_cfg": vision}

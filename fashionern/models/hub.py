@@ -24,7 +24,7 @@ from torch import Tensor, nn
 import fashionern
 from ..data.transforms import Preprocess
 from ..encoders.clip import ClipEncoder, build_clip, check_size
-from ..encoders.laptop import LAPTOP
+from ..encoders.laptop import LAPTOP, laptop_config
 from ..encoders.sources import TOKENIZER_FILES, EncoderSource, find_encoder, read_origin
 from ..encoders.tme import TME, Encoders, tme_settings
 from ..errors import ErnError
@@ -289,9 +289,10 @@ def _clip_source(config: dict, path: Path) -> EncoderSource:
     "What builds the encoder: open_clip's configuration of that name, else the recorded one."
     name = config["clip_model_name"]
     if name == LAPTOP:
-        source = find_encoder(name)
-        vision = (config.get("clip_config") or source.config)["vision_cfg"]
-        return replace(source, config=source.config | {"vision_cfg": vision})
+        recorded = config.get("clip_config")
+        vision = recorded.get("vision_cfg") if isinstance(recorded, dict) else None
+        early = not isinstance(vision, dict) or "early_stages" in vision  # nothing else of it is used
+        return replace(find_encoder(name), config=laptop_config(early))
     folder = path.parent
     tokenizer = folder / TOKENIZER_FOLDER if config.get("tokenizer") else None
     if name not in open_clip.list_models():

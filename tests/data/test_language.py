@@ -89,7 +89,7 @@ def test_two_changes_in_either_order_are_both_read(split):
         wanted = read_change(PARSER, text).wanted
         if wanted.get("colour") != new or wanted.get("sleeve") != after:
             wrong.append((text, wanted, new, after))
-    assert len(wrong) <= 5, wrong[:10]
+    assert not wrong, wrong[:10]
 
 
 def test_fillers_change_nothing():
@@ -134,7 +134,7 @@ def test_colours_in_real_validation_captions_are_read(shared):
                     total += 1
                     read += read_change(PARSER, caption).wanted.get("colour") == named[0]
     print(f"{read} of {total} real captions")
-    assert total > 2000 and read > 0.97 * total
+    assert total > 4000 and read > 0.99 * total
 
 
 def test_an_empty_text_reads_nothing():

@@ -170,7 +170,7 @@ def test_weights_of_the_version_before_keep_their_tower(clip, tmp_path):
     from fashionern.weights import save_weights
 
     source = find_encoder(LAPTOP)
-    before = build_clip(dataclasses.replace(source, config=laptop.laptop_config({"visual.head.mlp.fc1.weight": 0})))
+    before = build_clip(dataclasses.replace(source, config=laptop.laptop_config(early=False)))
     save_weights(tmp_path / "clip.safetensors", before.model.state_dict(), format="pt")
     again = create_clip(LAPTOP, clip_path=tmp_path / "clip.safetensors")
     views = torch.randint(0, 256, (2, 3, 192, 192), dtype=torch.uint8)
@@ -178,3 +178,14 @@ def test_weights_of_the_version_before_keep_their_tower(clip, tmp_path):
         assert torch.equal(before.encode_image(views), again.encode_image(views))
     assert isinstance(clip.model.visual, laptop.EarlyStageTower)
     assert not isinstance(again.model.visual, laptop.EarlyStageTower)
+
+
+@pytest.mark.parametrize("vision", [{"timm_model_name": "hf-hub:someone/else"}, {"early_stages": [9]}, "x", None])
+def test_a_folder_decides_only_whether_there_are_early_stages(clip, vision, tmp_path):
+    from fashionern.models.hub import _clip_source
+
+    config = {"clip_model_name": LAPTOP, "clip_config": {"vision_cfg": vision}}
+    source = _clip_source(config, tmp_path / "config.json")
+    expected = laptop.laptop_config(early=not isinstance(vision, dict) or "early_stages" in vision)
+    assert source.config == expected
+    assert source.config["vision_cfg"]["timm_model_name"] == "tf_efficientnet_lite0"

@@ -142,8 +142,11 @@ def _draw_two(split: str, first: Change, second: Change, rng: random.Random) -> 
     if text:
         return text
     families = _CLAUSES if split == "train" else ()
-    parts = [_draw(split, change, rng, families) or _draw(split, change, rng) for change in (first, second)]
-    return connector.join(part.rstrip("?") for part in parts if part)
+    parts = []
+    for change in (first, second):
+        part = _draw(split, change, rng, families) or _draw(split, change, rng) or _bare((change,))
+        parts.append(part.rstrip("?"))
+    return connector.join(parts)
 
 # %% ../../../nbs/data/language/02_phrasing.ipynb #11f2548b
 def phrase(
