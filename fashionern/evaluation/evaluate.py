@@ -57,16 +57,23 @@ def embed(
         batch = images(names[start : start + batch_size])
         targets.append(model.encode_target(batch.to(encoders.clip.device)))
         bar.update(len(targets[-1]))
-    for start in range(0, len(data), batch_size):
-        triplets = data.triplets[start : start + batch_size]
+    order = _by_length(data.triplets)
+    for rows in order.split(batch_size):
+        triplets = [data.triplets[i] for i in rows]
         queries.append(_embed_queries(model, encoders, triplets, images, texts))
         bar.update(len(queries[-1]))
     bar.close()
     model.train(was_training)
-    embedded = Embedded(names, torch.cat(targets), torch.cat(queries))
+    embedded = Embedded(names, torch.cat(targets), torch.cat(queries)[order.argsort()])
     _check_vectors(model.name, "image", embedded.targets, names)
     _check_vectors(model.name, "query", embedded.queries, [t.id for t in data.triplets])
     return embedded
+
+
+def _by_length(triplets: Sequence[Triplet]) -> Tensor:
+    "(Q,) numbers of the triplets by the length of their texts: a batch of like texts has little padding."
+    lengths = [sum(len(caption) for caption in t.captions) for t in triplets]
+    return torch.tensor(lengths).argsort(stable=True)
 
 # %% ../../nbs/evaluation/02_evaluate.ipynb #ca99fd67
 class TextMemo:

@@ -97,7 +97,7 @@ class TextBank:
         store: FeatureStore,
         limit_gb: float = 4.0,  # max size of the cache; 0: no cache
         progress: bool = False,
-        amp: Optional[torch.dtype] = None,  # autocast type for features that are computed at each step
+        amp: Optional[torch.dtype] = None,  # autocast type of the encoder; None: full precision
     ):
         self.model = model
         self.encoders = encoders
@@ -110,17 +110,17 @@ class TextBank:
             self._cache_if_small(limit_gb, progress)
 
     def __call__(self, index: Tensor, join: Tensor) -> TextFeatures:
-        if self.cached is not None:
-            return self.cached[self.row[index, join]]
-        device = self.encoders.clip.device
-        with torch.autocast(device.type, dtype=self.amp, enabled=self.amp is not None):
+        if self.cached is None:
             return self._encode(self.captions.tokens[index, join], self.references[index])
+        features = self.cached[self.row[index, join]]
+        return features if self.model.composer.reads_padding else features.trim()
 
     @torch.no_grad()
     def _encode(self, tokens: Tensor, references: Tensor) -> TextFeatures:
         device = self.encoders.clip.device
         tokens = self.model.trim(self.encoders, tokens).to(device)
-        return self.model.encode_text(self.encoders, tokens, self.store.at(references).to(device))
+        with torch.autocast(device.type, dtype=self.amp, enabled=self.amp is not None):
+            return self.model.encode_text(self.encoders, tokens, self.store.at(references).to(device))
 
     def _cache_if_small(self, limit_gb: float, progress: bool) -> None:
         n, J, L = self.captions.tokens.shape
@@ -140,9 +140,11 @@ class TextBank:
         D = self.encoders.clip.dim
         mask = torch.zeros(N, length, dtype=torch.bool)
         features = TextFeatures(torch.empty(N, D), torch.zeros(N, length, D), mask)
-        for at in tqdm(range(0, N, 512), desc="text features", unit="batch", disable=not progress):
-            rows = slice(at, at + 512)
-            part = self._encode(keys[rows, :-1], keys[rows, -1])
+        tokens = keys[:, :-1]
+        used = (tokens != tokens[:, -1:]).sum(1)  # a row ends with padding, unless the text fills it
+        by_length = used.argsort(stable=True).split(128)  # texts of one length have no padding between them
+        for rows in tqdm(by_length, desc="text features", unit="batch", disable=not progress):
+            part = self._encode(tokens[rows], keys[rows, -1])
             width = part.tokens.shape[1]
             features.embedding[rows] = part.embedding.cpu()
             features.tokens[rows, :width] = part.tokens.cpu()
