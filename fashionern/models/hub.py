@@ -31,7 +31,7 @@ from ..errors import ErnError
 from ..files import read_json, write_json
 from .card import check_about, model_card
 from .embedder import Embedder
-from .registry import create_model, recorded_lengths, restore_lengths
+from .registry import create_model, earlier_settings, recorded_lengths, restore_lengths
 from .retriever import ComposedRetriever
 from ..weights import check_state, read_weights, save_weights
 
@@ -260,7 +260,8 @@ def _build(cls: type[Retriever], config: dict, path: Path) -> Retriever:
     try:
         clip = _build_clip(config, path)
         tme = None if config["tme"] is None else TME(clip, tme_settings(config["tme"]))
-        model = create_model(config["model_name"], clip.dim, **config["settings"])
+        settings = earlier_settings(config["model_name"], config["settings"])
+        model = create_model(config["model_name"], clip.dim, **settings)
         restore_lengths(model, config.get("lengths"), path)
         return cls(Encoders(clip, tme), model, config["about"])
     except ErnError as e:

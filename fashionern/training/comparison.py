@@ -25,7 +25,7 @@ from ..files import read_json, write_json
 from ..interrupts import stop
 from ..models.composers.base import COMPOSERS, TARGET_HEADS
 from ..models.cost import check_tme
-from ..models.registry import create_model, list_models, parse_model, settings_of
+from ..models.registry import create_model, list_models, parse_model, settings_in, settings_of
 from .config import Stage, TrainConfig
 from .flags import AblateConfig, MethodsConfig
 from .losses import LOSSES
@@ -64,16 +64,14 @@ def method_rows(
     return rows
 
 # %% ../../nbs/training/12_comparison.ipynb #22418295
-_REMOVED: dict[str, tuple[str, dict[str, Any]]] = {  # label → model, flags
-    "fashionern": ("fashionern", {}),
-    "less TME": ("clip+dvr+refine", {}),
-    "less DVR (Combiner)": ("tme+combiner+refine", {}),
-    "less DVR (sum)": ("tme+sum+refine", {}),
-    "less target refinement": ("tme+dvr+identity", {}),
-    "less inject branch": ("fashionern", {"tme_branches": ("align",)}),
-    "less align branch": ("fashionern", {"tme_branches": ("inject",)}),
+_REMOVED = {  # label → model
+    "less TME": "clip+dvr+refine",
+    "less DVR (Combiner)": "tme+combiner+refine",
+    "less DVR (sum)": "tme+sum+refine",
+    "less target refinement": "tme+dvr+identity",
 }
-_OPTIONS = ("mask_padding", "ask=words", "ask=image", "train_cls", "norm=layer", "lengths=published",
+_BRANCHES = {"less inject branch": ("align",), "less align branch": ("inject",)}  # label → remaining branch
+_OPTIONS = ("mask_padding", "mixture", "ask=words", "ask=image", "train_cls", "norm=layer", "lengths=published",
             "by_place", "gate_floor=0.1", "gate_noise=0.3")  # fmt: skip
 
 
@@ -82,29 +80,28 @@ def ablation_rows(
     clip_lr: float = 1e-4,  # of the text tower that is tuned instead of TME
 ) -> list[Row]:
     "FashionERN, with one part removed at a time, with each option added, and with each other loss."
-    settings = [setting for setting in base.partition("@")[2].split(",") if setting]
-    model = _with_settings("fashionern", settings)
-    rows = []
-    for label, (name, changes) in _REMOVED.items():
-        rows.append(Row(label, _with_settings(name, settings), changes))
+    settings = settings_in(base)
+    rows = [Row(base.partition("@")[0], base)]
+    for label, name in _REMOVED.items():
+        rows.append(Row(label, _with_settings(name, settings)))
+    for label, branches in _BRANCHES.items():
+        rows.append(Row(label, base, {"tme_branches": branches}))
     tuned = {"tme_branches": (), "tme_tunes": "text", "tme_clip_lr": clip_lr}
-    rows.append(Row("less both branches, text tower tuned", model, tuned))
+    rows.append(Row("less both branches, text tower tuned", base, tuned))
     for option in _OPTIONS:
         if option not in settings:
-            rows.append(Row(f"plus {option}", _with_settings("fashionern", settings, option)))
+            rows.append(Row(f"plus {option}", f"{base}{',' if '@' in base else '@'}{option}"))
     for loss in LOSSES:
         if loss != TrainConfig.loss:
-            rows.append(Row(f"loss {loss}", model, {"loss": loss}))
+            rows.append(Row(f"loss {loss}", base, {"loss": loss}))
     return rows
 
 
-def _with_settings(model: str, settings: Sequence[str], option: str = "") -> str:
-    "The model's name with those settings that its parts have, and the option."
+def _with_settings(model: str, settings: Sequence[str]) -> str:
+    "The model's name with those settings that its parts have."
     _, composer, head = parse_model(model)[0]
     known = settings_of(COMPOSERS.get(composer)) | settings_of(TARGET_HEADS.get(head))
-    named = {s: s.partition("=")[0].replace("-", "_") for s in settings if s != option}
-    fitting = [setting for setting, name in named.items() if name in known]
-    fitting += [option] if option else []
+    fitting = [s for s in settings if s.partition("=")[0].replace("-", "_") in known]
     return f"{model}@{','.join(fitting)}" if fitting else model
 
 # %% ../../nbs/training/12_comparison.ipynb #d00a20cf

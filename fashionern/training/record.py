@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONFIG', 'MAX_FFN', 'dataset_fingerprint', 'launch', 'changed_plugins', 'warn_changed_plugins', 'record_start',
            'is_restart', 'best_weights', 'encoder_weights', 'RunRecord', 'open_run', 'keep_preprocess',
-           'settle_captions']
+           'keeps_early_models', 'settle_captions']
 
 # %% ../../nbs/training/05_record.ipynb #c5400003
 import hashlib
@@ -45,7 +45,7 @@ def dataset_fingerprint(*splits: TripletDataset) -> str:
 
 # %% ../../nbs/training/05_record.ipynb #c5400009
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm",
-             "numpy", "pillow", "safetensors", "fashionern")  # fmt: skip
+             "numpy", "pillow", "safetensors")  # fmt: skip
 
 
 def _version(package: str) -> str:
@@ -84,7 +84,7 @@ def _start(world: World, launched: str, resumed: bool) -> dict[str, Any]:
         device = torch.cuda.get_device_name(world.device)
     else:
         device = platform.processor() or platform.machine()
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "fashionern": fashionern.__version__}
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "resumed": resumed,
@@ -307,6 +307,17 @@ def keep_preprocess(cfg: TrainConfig, world: World) -> TrainConfig:
         line = f"{cfg.run_dir} was started with the preprocessing of an earlier version"
         tqdm.write(f"{line}. It continues with --preprocess {_PREPROCESS_BEFORE}.", file=sys.stderr)
     return replace(cfg, preprocess=_PREPROCESS_BEFORE)
+
+
+def keeps_early_models(cfg: TrainConfig) -> bool:
+    "Whether the flags resume a run of a version before 0.2, in which `fashionern` was the paper's model."
+    if not cfg.resume or not (cfg.run_dir / CONFIG).exists():
+        return False
+    try:
+        version = read_json(cfg.run_dir / "record.json")["starts"][0]["versions"]["fashionern"]
+        return tuple(int(number) for number in version.split(".")[:2]) < (0, 2)
+    except (ErnError, OSError, LookupError, TypeError, AttributeError, ValueError):  # no complete record
+        return True
 
 
 def _check_resumable(cfg: TrainConfig) -> None:

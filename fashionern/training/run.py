@@ -27,13 +27,15 @@ from ..evaluation.protocols import protocols_for
 from ..evaluation.tables import results_table
 from ..files import read_json, write_json
 from ..interrupts import stop
+from ..models import registry
 from ..models.cost import check_tme
 from ..models.registry import create_model, load_model, save_model, try_model, use_earlier_lengths, without_tme
 from ..models.retriever import ComposedRetriever
+from . import record
 from .config import TrainConfig
 from .loop import MetricsLog, amp_dtype, gpu_amp
 from .losses import create_loss
-from .record import encoder_weights, is_restart, keep_preprocess, open_run, settle_captions
+from .record import encoder_weights, is_restart, open_run, settle_captions
 from .stages import Banks, tme_settings_of, train_composer, train_tme
 from .warmup import warm_up
 from ..weights import DamagedFileError, read_weights
@@ -265,7 +267,8 @@ class BestResult:
 # %% ../../nbs/training/08_run.ipynb #1f847ac6
 def _create(cfg: TrainConfig, name: str, dim: int) -> ComposedRetriever:
     "The model before training. Without a caption rule, the run began in an early version, whose rules it keeps."
-    model = create_model(name, dim, captions=cfg.captions, ffn=cfg.ffn)
+    own = registry.earlier_settings(name, {}) if record.keeps_early_models(cfg) else {}
+    model = create_model(name, dim, captions=cfg.captions, ffn=cfg.ffn, **own)
     if cfg.captions is None:
         use_earlier_lengths(model, cfg.run_dir)
     return model
@@ -318,7 +321,7 @@ def train(
     names = list(dict.fromkeys([*cfg.compare, cfg.model]))
     check_models(cfg, names)
     cfg = replace(cfg, resume=cfg.resume or is_restart(cfg.run_dir, world))
-    cfg = keep_preprocess(cfg, world)
+    cfg = record.keep_preprocess(cfg, world)
     data = load_splits(cfg)
     cfg = settle_captions(cfg, data[0])
     run = Run(cfg, world, data, after_warmup=after_warmup)

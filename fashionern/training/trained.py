@@ -17,7 +17,7 @@ from ..encoders.tme import Encoders, load_encoders
 from ..errors import ErnError, unknown_name
 from ..files import read_json
 from ..models.hub import MODEL_TYPE, Retriever
-from ..models.registry import create_model, load_model, parse_model
+from ..models.registry import create_model, load_model, own_settings, parse_model
 from ..models.retriever import ComposedRetriever
 from .record import CONFIG, RunRecord, best_weights, encoder_weights
 
@@ -51,7 +51,8 @@ def load_trained_model(
     dataset_captions: str = "stripped",  # the rule for weights that record none, and without weights
 ) -> ComposedRetriever:
     "The model of that name with its weights, in eval mode; an `ErnError` if it needs weights."
-    model = create_model(name, encoders.clip.dim, captions, ffn=ffn).to(encoders.clip.device)
+    own = {} if path is None else own_settings(name, path)
+    model = create_model(name, encoders.clip.dim, captions, ffn=ffn, **own).to(encoders.clip.device)
     header: dict[str, str] = {}
     if next(model.parameters(), None) is not None:
         if path is None:
