@@ -256,7 +256,7 @@ def _seconds(folder: Path) -> float:
 
 # %% ../../nbs/training/12_comparison.ipynb #eb7d4edf
 def compare_methods(
-    cfg: TrainConfig,  # shared by all rows
+    cfg: MethodsConfig | AblateConfig,  # shared by all rows
     rows: Sequence[Row],
     seeds: Sequence[int],
     ranks: World = World(),
@@ -267,7 +267,7 @@ def compare_methods(
         check_models(replace(plain_config(cfg), stages=stages, **row.changes), [row.model])
     cfg = replace(cfg, resume=cfg.resume or is_restart(cfg.run_dir, ranks))
     cfg = keep_preprocess(cfg, ranks)
-    data = load_splits(cfg)
+    data = load_splits(cfg, cfg.split)
     cfg = settle_captions(cfg, data[0])
     comparison = _Comparison(cfg, ranks, rows, seeds, data)
     open_run(cfg, ranks, *data)
@@ -275,7 +275,7 @@ def compare_methods(
     for seed in seeds:
         outcomes += comparison.train_seed(seed)
         if ranks.main:
-            title = f"{cfg.dataset}, {plural(cfg.num_epochs, 'epoch')}; "
+            title = f"{cfg.dataset}, split {cfg.split}, {plural(cfg.num_epochs, 'epoch')}; "
             write_outcomes(outcomes, cfg.run_dir, title)
     return outcomes
 
@@ -318,6 +318,6 @@ def _run_comparison(cfg: MethodsConfig | AblateConfig, rows: list[Row]) -> list[
             rows = _possible_rows(cfg, rows, say)
         outcomes = compare_methods(cfg, rows, cfg.seeds, ranks)
     if ranks.main:
-        say(methods_table(outcomes, cfg.dataset))
+        say(methods_table(outcomes, f"{cfg.dataset}, split {cfg.split}"))
         say(f"written: {cfg.run_dir}/methods.json, .csv, .md and .png", markup=False)
     return outcomes

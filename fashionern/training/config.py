@@ -54,7 +54,7 @@ class TrainConfig:
 
     model: str = "fashionern"
     """Model that stage 2 trains: a name from ern_models, or three slots such as tme+combiner+refine.
-    Model settings follow an @, as in fashionern@mask_padding,ask=words."""
+    Model settings follow an @, as in fashionern@ask=words."""
     compare: tuple[str, ...] = ()
     "More models to train and evaluate on the same encoders with the same stage-2 settings."
     ffn: int = 3072
@@ -215,7 +215,12 @@ def _paper_run(name: str, **changes: Any) -> TrainConfig:
     "The preset of one of the paper's runs, with the run folder runs/NAME."
     run_dir = Path("runs") / name
     return TrainConfig(
-        num_epochs=300, cosine_epochs=100, local_negatives=True, run_dir=run_dir, **changes
+        model="fashionern-published",
+        num_epochs=300,
+        cosine_epochs=100,
+        local_negatives=True,
+        run_dir=run_dir,
+        **changes,
     )
 
 
@@ -236,8 +241,6 @@ _TINY_SHOP = replace(
     dataset="folder",
     root=Path("data/catalogue"),
     run_dir=Path("runs/catalogue"),
-    model="fashionern@mask_padding,by_place,gate_noise=0.3",
-    compare=(*_TINY.compare, "dvr@mask_padding,by_place"),
     lr=3e-3,
     batch_size=256,
     num_epochs=2,

@@ -277,7 +277,7 @@ def _is_usable(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool) and printable
 
 # %% ../../nbs/training/05_record.ipynb #b68e6da4
-_BEFORE = {"preprocess": _PREPROCESS_BEFORE, "warmup_tunes": "auto"}  # what a record without them means
+_BEFORE = {"preprocess": _PREPROCESS_BEFORE, "warmup_tunes": "auto", "split": "val"}  # what a record without them means
 _MAY_DIFFER = {
     "root", "run_dir", "features_dir", "device", "num_workers", "compile_encoder", "tme_chunk",
     "grad_checkpointing", "text_cache_gb", "save_every", "resume", "plugin",

@@ -41,13 +41,13 @@ from .warmup import warm_up
 from ..weights import DamagedFileError, read_weights
 
 # %% ../../nbs/training/08_run.ipynb #ede0dcca
-Splits = tuple[TripletDataset, TripletDataset]  # training and validation
+Splits = tuple[TripletDataset, TripletDataset]  # trained on and ranked
 
 
-def load_splits(cfg: TrainConfig) -> Splits:
-    "The training and the validation split of the run's dataset."
+def load_splits(cfg: TrainConfig, ranked: str = "val") -> Splits:
+    "The training split of the run's dataset and the split that is ranked."
     train = create_dataset(cfg.dataset, cfg.root, "train", cfg.missing)
-    return train, create_dataset(cfg.dataset, cfg.root, "val", cfg.missing)
+    return train, create_dataset(cfg.dataset, cfg.root, ranked, cfg.missing)
 
 # %% ../../nbs/training/08_run.ipynb #ed15216d
 class Run:
