@@ -2,8 +2,9 @@
 
 python docs/figures.py                               rewrite every marked block from the current files
 python docs/figures.py --demo runs/demo              after make demo: use its figures and its picture
-python docs/figures.py --methods runs/methods …      after ern_methods or ern_ablate: add their rows to the table
 python docs/figures.py --laptop runs/methods         after ern_methods --preset catalogue: its table
+python docs/figures.py --tiny runs/methods           after ern_methods --preset catalogue-tiny: its table
+python docs/figures.py --garments runs/methods       after ern_methods --preset demo: its table
 python docs/figures.py --check                       write nothing; status 1 if a block differs from its file
 """
 
@@ -14,6 +15,7 @@ import shlex
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -23,28 +25,11 @@ GUIDES = ("04_shop", "05_reproducing", "06_catalogue_results", "07_speed")
 PAGES = ("README.md", *(f"docs/guides/{name}.md" for name in GUIDES))
 BLOCK = re.compile(r"(<!-- figures: (\S+) -->\n).*?(<!-- end of figures -->)", re.S)
 DOMINANCE = {"nearest": "ref 1st %", "outranks": "ref > target %", "margin": "Δcos"}
-PEERS = (
-    "tirg",
-    "val",
-    "artemis",
-    "attention-pooling",
-    "combiner",
-    "vtf",
-    "amc",
-    "fame-vil",
-    "compodiff",
-    "cala",
-    "dqu-cir",
-)
 LABELS = {"published": "reference"}  # implementation in benchmark.json → its label in the table
-OURS = "fashionern@mask_padding,by_place,gate_noise=0.3"
-SHORT = (
-    OURS,
-    "dvr@mask_padding,by_place,gate_noise=0.3",
-    "dvr@mask_padding,by_place",
-    "tme+combiner+refine@by_place,gate_noise=0.3",
-    "vtf", "combiner", "sum", "image-only", "text-only",
-)  # fmt: skip
+TABLES = {"laptop": "catalogue", "tiny": "catalogue-tiny", "garments": "demo"}  # file in nbs/results → preset
+EARLIER = "fashionern-published@mask_padding,by_place,gate_noise=0.3"  # the model of the preset until version 0.2
+WORST = "R@10 worst wording"  # key of `metrics.wording_spread`
+SHORT = ("fashionern", "vtf", "combiner", "sum", "text-only")  # rows of the README
 
 
 def read(file: Path) -> Any:
@@ -127,12 +112,8 @@ def take_demo(run: Path) -> None:
 
 
 def label(row: dict) -> str:
-    name = f"**{row['model']}**" if row["model"] == OURS and not row["variant"] else row["model"]
+    name = f"**{row['model']}**" if row["model"] == EARLIER and not row["variant"] else row["model"]
     return name + (f", {row['variant']}" if row["variant"] else "") + (f": {row['about']}" if row["about"] else "")
-
-
-def named(rows: list[dict], model: str, variant: str = "") -> dict:
-    return next(r for r in rows if (r["model"], r["variant"]) == (model, variant))
 
 
 def catalogue_rows(rows: list[dict]) -> str:
@@ -154,48 +135,6 @@ def catalogue_rows(rows: list[dict]) -> str:
     return table(heads, body)
 
 
-def points(first: dict, second: dict, recall: str = "R@10") -> str:
-    "The difference between two rows, such as '1.2 points above'."
-    by = first["figures"][recall][0] - second["figures"][recall][0]
-    return f"{abs(by):.1f} points {'above' if by >= 0 else 'below'}"
-
-
-def catalogue() -> str:
-    "The most important rows, below a summary of what they show."
-    made = read(RESULTS / "catalogue.json")
-    rows = made["rows"]
-    ours = named(rows, OURS)
-    best = max((named(rows, peer) for peer in PEERS), key=lambda row: row["figures"]["R@10"][0])
-    without, plain = (named(rows, model) for model in SHORT[1:3])
-    longer = next((row for row in rows if (row["model"], row["variant"]) == (best["model"], "4 epochs")), None)
-    more = ""
-    if longer:
-        same_work = f"`{best['model']}` trained on as many triplets as both stages of FashionERN"
-        more = f" ({points(ours, longer)} {same_work})"
-    summary = (
-        f"{ranked(made)} FashionERN with `mask_padding`, `by_place` and `gate_noise=0.3` "
-        f"is {points(ours, named(rows, 'combiner'))} CLIP4Cir's Combiner in R@10 and "
-        f"{points(ours, best)} the best other method, `{best['model']}`{more}. "
-        f"The same model without TME is {points(without, ours)} it; "
-        f"without TME and with the published gates it is {points(plain, ours)} it."
-    )
-    return f"{summary}\n\n{catalogue_rows([named(rows, model) for model in SHORT])}"
-
-
-def catalogue_short() -> str:
-    "Four rows for the README: recalls and dominance only."
-    made = read(RESULTS / "catalogue.json")
-    columns = ("R@1", "R@10", "R@50")
-    names = ("nearest", "outranks")
-    body = []
-    for model in (OURS, "dvr@mask_padding,by_place", "vtf", "combiner", "sum"):
-        row = named(made["rows"], model)
-        name = f"**{model}**" if model == OURS else model
-        body.append([name, *(spread(row["figures"][key]) for key in (*columns, *names))])
-    heads = ["model", *columns, *(DOMINANCE[name] for name in names)]
-    return f"{ranked(made)}\n\n{table(heads, body)}"
-
-
 def ranked(made: dict) -> str:
     "What the catalogue's table ranked, as a sentence."
     return f"Protocol `{made['protocol']}`, {made['queries']:,} queries over {made['gallery']:,} products."
@@ -212,26 +151,51 @@ def catalogue_all() -> str:
     )
 
 
-def laptop() -> str:
-    "Methods with the pretrained encoder `ern-laptop`, best R@10 on new wordings first."
-    made = read(RESULTS / "laptop.json")
-    by_label: dict[str, list[dict]] = {}
-    for outcome in made["outcomes"]:
-        by_label.setdefault(outcome["label"], []).append(outcome)
+def methods(
+    name: str,  # one of `TABLES`
+    only: tuple[str, ...] = (),  # labels of the rows; empty: all
+    short: bool = False,  # recalls at 10 alone
+) -> str:
+    "The rows of an ern_methods, best R@10 first, below a line that says what was ranked and by which command."
+    made = read(RESULTS / f"{name}.json")
     further = list(made["outcomes"][0]["further"])
     rows = []
-    for name, outcomes in by_label.items():
-        columns = [[o["mean"][k] for o in outcomes] for k in ("R@1", "R@10")]
+    for label, outcomes in by_label(made["outcomes"]).items():
+        if only and label not in only:
+            continue
+        columns = [[o["mean"]["R@10"] for o in outcomes]]
         columns += [[o["further"][k] for o in outcomes] for k in further]
-        columns += [[o["dominance"][k] for o in outcomes] for k in ("nearest", "outranks")]
+        if not short:
+            columns += [[o["wordings"][WORST] for o in outcomes]] if made["outcomes"][0]["wordings"] else []
+            columns += [[o["mean"][k] for o in outcomes] for k in ("R@1", "R@50")]
+            columns += [[o["dominance"][k] for o in outcomes] for k in ("nearest", "outranks")]
         cells = [spread(deviation(values)) for values in columns]
-        seconds = statistics.fmean(o["seconds"] for o in outcomes)
-        rows.append([name, *cells, str(len(outcomes)), f"{seconds:.0f}"])
-    rows.sort(key=lambda row: -float(row[2].split()[0]))
-    others = [f"R@10 `{name}`" for name in further]
-    heads = ["model", "R@1", "R@10", *others, "ref 1st %", "ref > target %", "seeds", "s"]
-    about = f"Protocol `{made['protocol']}` where no other is named. Measured {made['measured']}: `{made['command']}`."
+        shown = f"**{label}**" if label == "fashionern" else label
+        rows.append([shown, *cells, *([] if short else cost(outcomes))])
+    rows.sort(key=lambda row: -float(row[1].split()[0]))
+    heads = ["model", f"R@10 `{made['protocol']}`", *(f"R@10 `{k}`" for k in further)]
+    if not short:
+        heads += ["worst wording"] if made["outcomes"][0]["wordings"] else []
+        heads += ["R@1", "R@50", DOMINANCE["nearest"], DOMINANCE["outranks"], "seeds", "parameters", "seconds"]
+    about = f"Split `{made['split']}`, {made['queries']:,} queries over {made['gallery']:,} images."
+    if not short:
+        about += f" Measured {made['measured']}: `{made['command']}`."
     return f"{about}\n\n{table(heads, rows)}"
+
+
+def by_label(outcomes: list[dict]) -> dict[str, list[dict]]:
+    "Outcomes of all seeds, by the label of their row."
+    rows: dict[str, list[dict]] = {}
+    for outcome in outcomes:
+        rows.setdefault(outcome["label"], []).append(outcome)
+    return rows
+
+
+def cost(outcomes: list[dict]) -> list[str]:
+    "Seeds, parameters of stage 2, and seconds of stage 1 + stage 2 for the fastest seed."
+    first, second = (min(round(o[stage]) for o in outcomes) for stage in ("stage1_seconds", "seconds"))
+    took = f"{first:,} + {second:,}" if first else f"{second:,}"
+    return [str(len(outcomes)), f"{outcomes[0]['parameters']:,}", took]
 
 
 def deviation(values: list[float]) -> list[float]:
@@ -239,116 +203,48 @@ def deviation(values: list[float]) -> list[float]:
     return [statistics.fmean(values), *([statistics.stdev(values)] if len(values) > 1 else [])]
 
 
-def take_laptop(run: Path) -> None:
-    "Write laptop.json from a finished ern_methods with the preset `catalogue`."
-    outcomes = read(run / "methods.json")
-    methods = dict.fromkeys(o["model"] for o in outcomes)
-    seeds = dict.fromkeys(str(o["seed"]) for o in outcomes)
-    measured = time.strftime("%Y-%m-%d", time.gmtime((run / "methods.json").stat().st_mtime))
-    command = f"ern_methods --preset catalogue --methods {' '.join(methods)} --seeds {' '.join(seeds)}"
-    made = {"protocol": outcomes[0]["protocol"], "measured": measured, "command": command, "outcomes": outcomes}
-    write(RESULTS / "laptop.json", made)
-
-
-def take_methods(run: Path) -> None:
-    "Add the rows of a finished ern_methods or ern_ablate to catalogue.json; each replaces the row of the same name."
+def take_methods(name: str, run: Path) -> None:
+    "Write NAME.json from a finished ern_methods with the preset that belongs to this table."
+    sys.path.insert(0, str(ROOT))
     config = read(run / "config.json")
     outcomes = read(run / "methods.json")
-    made = read(RESULTS / "catalogue.json")
-    if other := {o["protocol"] for o in outcomes} - {made["protocol"]}:
-        sys.exit(
-            f"{run} was ranked under {', '.join(sorted(other))}, but the table under {made['protocol']}. "
-            "One table cannot hold two protocols."
-        )
-    rows = {(r["model"], r["variant"]): r for r in made["rows"]}
-    measured = time.strftime("%Y-%m-%d", time.gmtime((run / "methods.json").stat().st_mtime))
-    for name in dict.fromkeys(o["label"] for o in outcomes):
-        new = row_of([o for o in outcomes if o["label"] == name], config) | {"measured": measured}
-        key = new["model"], new["variant"]
-        rows[key] = {**new, "about": new["about"] or rows.get(key, new)["about"]}
-    dates = {r["measured"] for r in rows.values()}
-    write(
-        RESULTS / "catalogue.json",
-        {**made, "notes": {k: v for k, v in made["notes"].items() if k in dates}, "rows": list(rows.values())},
-    )
-
-
-def row_of(
-    outcomes: list[dict],  # of one row, one per seed
-    config: dict,  # of the run
-) -> dict:
-    "Mean and sample standard deviation over the seeds, the shortest time, and the command for this row."
-    sys.path.insert(0, str(ROOT))
-    from fashionern.models.registry import MODELS, parse_model
-    from fashionern.training.comparison import ablation_rows
-
-    name, model = outcomes[0]["label"], outcomes[0]["model"]
-    base, at, settings = model.partition("@")
-    slots = parse_model(model)[0]
-    known = next((n for n, s in MODELS.items() if s == slots), base) + at + settings
-    variant = name.removeprefix(f"{model}, ") if name.startswith(f"{model}, ") else ""
-    about, wanted = "", ["--methods", model, *(["--longer", model] if variant else [])]
-    if "rows" in config:
-        changed = {r.label for r in ablation_rows(config["model"], config["ablate_clip_lr"]) if r.changes}
-        variant, about = (name, "") if name in changed else ("", "" if name == "fashionern" else name)
-        wanted = ["--model", config["model"], "--rows", name]
-    seeds = [o["seed"] for o in outcomes]
-    program = "ern_ablate" if "rows" in config else "ern_methods"
-    line = [
-        program,
-        "--preset",
-        "catalogue-tiny",
-        "--root",
-        "data/catalogue",
-        *wanted,
-        "--seeds",
-        *map(str, seeds),
-        *flags(config),
-    ]
-    numbers = [o["mean"] | o["dominance"] for o in outcomes]
-    figures = {
-        k: [round(f([n[k] for n in numbers]), 4) for f in (statistics.fmean, statistics.stdev)[: len(seeds)]]
-        for k in ("R@1", "R@10", "R@50", *DOMINANCE)
+    labels = list(by_label(outcomes))
+    seeds = [str(seed) for seed in dict.fromkeys(o["seed"] for o in outcomes)]
+    line = ["ern_methods", "--preset", TABLES[name], "--split", config["split"], *flags(config, TABLES[name])]
+    counts = outcomes[0]["counts"].values()
+    made = {
+        "protocol": outcomes[0]["protocol"],
+        "split": config["split"],
+        "queries": sum(count["queries"] for count in counts),
+        "gallery": sum(count["gallery"] for count in counts),
+        "measured": time.strftime("%Y-%m-%d", time.gmtime((run / "methods.json").stat().st_mtime)),
+        "command": shlex.join([*line, "--methods", *labels, "--seeds", *seeds]),
+        "outcomes": outcomes,
     }
-    took = [
-        round(min(o[stage] for o in outcomes)) for stage in ("stage1_seconds", "seconds")
-    ]  # of the seed that other jobs disturbed least
-    row = {
-        "model": known,
-        "variant": variant,
-        "about": about,
-        "seeds": seeds,
-        "figures": figures,
-        "parameters": outcomes[0]["parameters"],
-    }
-    return row | {"seconds": took, "command": shlex.join(line)}
+    write(RESULTS / f"{name}.json", made)
 
 
-def flags(config: dict) -> list[str]:
+_NOT_IN_COMMANDS = {
+    "model", "compare", "seed", "root", "run_dir", "features_dir", "resume", "device", "num_workers", "save_every",
+    "eval_every",
+}  # fmt: skip
+
+
+def flags(config: dict, preset: str) -> list[str]:
     "Flags whose values differ from the preset's."
     from fashionern.training.config import get_preset
 
-    preset, found = json.loads(json.dumps(get_preset("catalogue-tiny").as_dict())), []
-    for key in preset.keys() - {
-        "model",
-        "compare",
-        "seed",
-        "root",
-        "run_dir",
-        "features_dir",
-        "resume",
-        "device",
-        "num_workers",
-        "save_every",
-        "eval_every",
-    }:
-        if config[key] != preset[key]:
-            flag, value = key.replace("_", "-"), config[key]
-            found += (
-                [f"--{flag}" if value else f"--no-{flag}"]
-                if isinstance(value, bool)
-                else [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
-            )
+    usual = json.loads(json.dumps(get_preset(preset).as_dict()))
+    found: list[str] = []
+    for key in sorted(usual.keys() - _NOT_IN_COMMANDS):
+        value = config[key]
+        if value == usual[key]:
+            continue
+        flag = f"--{key.replace('_', '-')}"
+        if isinstance(value, bool):
+            found.append(flag if value else f"--no-{flag.removeprefix('--')}")
+        else:
+            found += [flag, *map(str, value if isinstance(value, list) else [value])]
     return found
 
 
@@ -406,10 +302,11 @@ def speed() -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "demo": demo,
-    "catalogue": catalogue,
-    "catalogue-short": catalogue_short,
+    "laptop": partial(methods, "laptop"),
+    "laptop-short": partial(methods, "laptop", SHORT, True),
     "catalogue-all": catalogue_all,
-    "laptop": laptop,
+    "tiny": partial(methods, "tiny"),
+    "garments": partial(methods, "garments"),
     "published": published,
     "speed": speed,
 }
@@ -423,16 +320,15 @@ def filled(text: str) -> str:
 def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, help="run folder of make demo")
-    parser.add_argument("--methods", type=Path, nargs="+", default=[], help="run folders of ern_methods or ern_ablate")
-    parser.add_argument("--laptop", type=Path, help="run folder of ern_methods with the preset catalogue")
+    for name, preset in TABLES.items():
+        parser.add_argument(f"--{name}", type=Path, help=f"run folder of ern_methods with the preset {preset}")
     parser.add_argument("--check", action="store_true", help="compare and write nothing")
     given = parser.parse_args(args)
     if given.demo:
         take_demo(given.demo)
-    for run in given.methods:
-        take_methods(run)
-    if given.laptop:
-        take_laptop(given.laptop)
+    for name in TABLES:
+        if run := getattr(given, name):
+            take_methods(name, run)
     stale = [
         page
         for page in PAGES

@@ -223,6 +223,9 @@ def _train_row(
         seconds=_seconds(run.cfg.run_dir),
         stage1_seconds=base.seconds,
         further={protocol: results[-1].mean["R@10"] for protocol, results in run.further.items()},
+        counts=result.counts,
+        wordings=result.wordings,
+        by_change=result.by_change,
     )
     write_json(comparison.file(seed, row), asdict(outcome))
 

@@ -35,6 +35,9 @@ class Outcome:
     seconds: float  # of stage 2, on this machine
     stage1_seconds: float  # of the TME it uses; 0 without one
     further: dict[str, float] = field(default_factory=dict)  # further protocol → R@10
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)  # category → counts of queries and gallery
+    wordings: dict[str, float] = field(default_factory=dict)  # spread of recall over wordings
+    by_change: dict[str, dict[str, float]] = field(default_factory=dict)  # changed attribute → queries, R@10
 
 # %% ../../nbs/training/11_outcomes.ipynb #57a00008
 # metric → column

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
 import figures  # noqa: E402  it is in docs/
 
-MODEL = "fashionern@mask_padding,by_place"
+MODEL = "fashionern-published@mask_padding,by_place"
 PAGES = {page: (ROOT / page).read_text(encoding="utf-8") for page in figures.PAGES}
 
 
@@ -44,15 +44,8 @@ def outcome(label: str, model: str, seed: int, recall: float, protocol: str = "t
         7,
         1.0,
         2.0,
+        counts={"all": {"queries": 5, "gallery": 8}},
     )
-
-
-def take(folder: Path, cfg, outcomes: list[Outcome]) -> dict[tuple[str, str], dict]:
-    "What a comparison left in a folder, taken into the table; its rows by model and variant."
-    write_json(folder / "config.json", cfg.as_dict())
-    write_outcomes(outcomes, folder)
-    figures.take_methods(folder)
-    return {(r["model"], r["variant"]): r for r in figures.read(figures.RESULTS / "catalogue.json")["rows"]}
 
 
 @pytest.mark.parametrize("page", figures.PAGES)
@@ -66,7 +59,7 @@ def test_every_block_is_on_a_page():
     assert {name for text in PAGES.values() for _, name, _ in figures.BLOCK.findall(text)} == set(figures.BLOCKS)
 
 
-@pytest.mark.parametrize("file", ["demo", "catalogue", "published"])
+@pytest.mark.parametrize("file", ["demo", "catalogue", "published", "laptop"])
 def test_a_changed_file_changes_a_page(results, file):
     text = (results / f"{file}.json").read_text(encoding="utf-8")
     figure = re.search(r'"R@10": \[?(\d+\.\d+)', text)
@@ -83,54 +76,23 @@ def test_a_changed_figure_on_a_page_is_corrected(name):
     assert changed != page and figures.filled(changed) == page
 
 
-def test_rows_of_methods_replace_the_rows_of_their_name(results, tmp_path):
-    before = figures.read(results / "catalogue.json")["rows"]
-    cfg = parse_methods(
-        ["--preset", "catalogue-tiny", "--methods", "combiner", "--longer", "combiner", "--seeds", "1", "2"]
-        + ["--lr", "0.001"]
-    )
-    rows = take(
-        tmp_path,
-        cfg,
-        [
-            outcome(label, "combiner", seed, recall)
-            for label in ("combiner", "combiner, 4 epochs")
-            for seed, recall in ((1, 40.0), (2, 42.0))
-        ],
-    )
-    assert len(rows) == len(before)
-    for variant in ("", "4 epochs"):
-        row = rows["combiner", variant]
-        assert (
-            row["figures"]["R@10"] == [41.0, 1.4142]
-            and row["seeds"] == [1, 2]
-            and row["parameters"] == 7
-            and row["seconds"] == [2, 1]
-        )
-        again = parse_methods(shlex.split(row["command"])[1:])
-        assert (again.methods, again.longer, again.seeds, again.lr) == (
-            ("combiner",),
-            ("combiner",) if variant else (),
-            (1, 2),
-            0.001,
-        )
-    assert rows["tirg", ""] == next(r for r in before if r["model"] == "tirg" and not r["variant"])
-
-
-def test_rows_of_an_ablation_are_labelled(results, tmp_path):
-    cfg = parse_ablate(["--preset", "catalogue-tiny", "--model", MODEL, "--seeds", "42"])
-    labels = {
-        "fashionern": MODEL,
-        "less TME": "clip+dvr+refine@mask_padding,by_place",
-        "less align branch": MODEL,
-        "loss triplet": MODEL,
-    }
-    rows = take(tmp_path, cfg, [outcome(label, model, 42, 41.0) for label, model in labels.items()])
-    assert rows["dvr@mask_padding,by_place", ""]["about"] == "less TME" and rows[MODEL, ""]["figures"]["R@10"] == [41.0]
-    new = rows[MODEL, "less align branch"]
-    assert (
-        parse_ablate(shlex.split(new["command"])[1:]).rows == ("less align branch",) and (MODEL, "loss triplet") in rows
-    )
+def test_a_comparison_becomes_a_table(results, tmp_path):
+    cfg = parse_methods(["--preset", "catalogue", "--split", "test", "--lr", "0.002"])
+    measured = [outcome(name, name, seed, recall) for name, seed, recall in (("sum", 1, 20.0), ("sum", 2, 22.0))]
+    measured.append(outcome("fashionern", "fashionern", 1, 41.5))
+    write_json(tmp_path / "config.json", cfg.as_dict())
+    write_outcomes(measured, tmp_path)
+    figures.take_methods("laptop", tmp_path)
+    made = figures.read(results / "laptop.json")
+    again = parse_methods(shlex.split(made["command"])[1:])
+    assert (again.split, again.lr, again.methods, again.seeds) == ("test", 0.002, ("sum", "fashionern"), (1, 2))
+    said = figures.methods("laptop")
+    assert "Split `test`, 5 queries over 8 images." in said
+    lines = [line for line in said.splitlines() if line.startswith("|")][2:]
+    assert [line.split(" | ")[:2] for line in lines] == [["| **fashionern**", "41.5"], ["| sum", "21.0 ± 1.4"]]
+    assert lines[0].endswith("| 1 | 7 | 2 + 1 |"), "seeds, parameters, seconds of both stages"
+    short = figures.methods("laptop", ("sum",), short=True)
+    assert "fashionern" not in short and "seconds" not in short
 
 
 def test_the_csv_of_a_comparison_holds_plain_numbers(tmp_path):
@@ -152,24 +114,6 @@ def test_the_csv_of_a_comparison_holds_plain_numbers(tmp_path):
         made.loc["combiner", "R@10"] == 41
         and abs(made.loc["combiner", "R@10 sd"] - 2**0.5) < 1e-3
         and made.loc["combiner", "stage 2 s"] == 1
-    )
-
-
-def test_one_table_cannot_hold_two_protocols(results, tmp_path):
-    unmasked = outcome("sum", "sum", 42, 20.0, "table-unmasked")
-    with pytest.raises(SystemExit, match="table-unmasked.*cannot hold two protocols"):
-        take(tmp_path, parse_methods(["--preset", "catalogue-tiny"]), [unmasked])
-
-
-def test_a_note_is_dropped_with_the_last_row_of_its_date(results, tmp_path):
-    made = figures.read(results / "catalogue.json")
-    figures.write(results / "catalogue.json", {**made, "rows": [r for r in made["rows"] if r["model"] == "sum"]})
-    take(tmp_path, parse_methods(["--preset", "catalogue-tiny"]), [outcome("sum", "sum", 42, 20.0)])
-    now = figures.read(results / "catalogue.json")
-    assert (
-        "2026-11-24" in made["notes"]
-        and "2026-11-24" not in now["notes"]
-        and set(now["notes"]) <= {r["measured"] for r in now["rows"]}
     )
 
 
@@ -225,10 +169,10 @@ def test_prose_about_the_catalogue_is_true():
     noisy = f"{MODEL},gate_noise=0.3"
     ours, without, less_dvr = (
         rows[noisy, ""],
-        f"dvr{noisy.removeprefix('fashionern')}",
+        f"dvr{noisy.removeprefix('fashionern-published')}",
         "tme+combiner+refine@by_place,gate_noise=0.3",
     )
-    less = (without, less_dvr, f"tme+dvr+identity{noisy.removeprefix('fashionern')}")
+    less = (without, less_dvr, f"tme+dvr+identity{noisy.removeprefix('fashionern-published')}")
     assert all(r10[noisy, ""] - r10[m, ""] > 1 for m in less), (
         "catalogue guide: at equal settings each part contributes"
     )
