@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
-import open_clip
 import pytest
+import torch
 
 from fashionern.data.drawn.garments import draw_fashioniq
 from fashionern.encoders.clip import TINY, ClipEncoder, create_clip, recorded_tokens
+from fashionern.encoders.laptop import LAPTOP, check_packages
 from fashionern.encoders.tme import Encoders, load_encoders
 from fashionern.encoders.words import learn_words, read_part, unknown_words, what_is_ignored
+from fashionern.errors import ErnError
 from fashionern.models.hub import Retriever
 from fashionern.models.registry import create_model
 from fashionern.models.untrained import encoder_spec, untrained_retriever
@@ -73,20 +75,25 @@ def test_a_cut_in_the_first_word(clip):
     assert what_is_ignored(clip, "red " + "🧵" * 200) == ['The text is too long: everything after "red" is ignored.']
 
 
-@pytest.mark.parametrize(("name", "words"), [("RN50", 75), ("coca_ViT-B-32", 74)])
-def test_a_pretrained_encoder_reports_only_cuts(name, words):
-    config = open_clip.get_model_config(name)
-    config["text_cfg"] |= {"width": 64, "heads": 2, "layers": 1}
-    config["vision_cfg"] |= {"width": 64, "layers": [1, 1, 1, 1] if name == "RN50" else 1, "image_size": 64}
-    config["embed_dim"] = 64
-    if "multimodal_cfg" in config:
-        config["multimodal_cfg"] |= {"width": 64, "heads": 2, "layers": 1}
-    model = open_clip.model.CLIP if name == "RN50" else open_clip.CoCa
-    tiny = create_clip(TINY)
-    clip = ClipEncoder(model(**{k: v for k, v in config.items() if k != "custom_text"}), tiny.tokenizer, name, tiny.preprocess, config=config)
+def test_pretrained_weights_report_only_cuts(clip, tmp_path):
+    torch.save(clip.model.state_dict(), tmp_path / "pretrained.pt")
+    pretrained = create_clip(TINY, clip_path=tmp_path / "pretrained.pt")
+    learn_words(pretrained, ["is red"])
+    assert pretrained.known_tokens is None and what_is_ignored(pretrained, "is maxi") == []
+    assert what_is_ignored(pretrained, "maxi " * 27)[0].startswith("The text is too long: everything after")
+
+
+def test_the_laptop_encoder_reports_only_cuts():
+    pytest.importorskip("transformers")
+    try:
+        check_packages()
+    except ErnError as e:
+        pytest.skip(str(e))
+    clip = create_clip(LAPTOP)
     learn_words(clip, ["is red"])
-    assert clip.known_tokens is None and what_is_ignored(clip, "maxi " * words) == []
-    assert what_is_ignored(clip, "maxi " * words + "boho")[0].startswith("The text is too long: everything after")
+    assert clip.context == 64 and what_is_ignored(clip, "maxi " + "red " * 61) == []
+    expected = 'The text is too long: everything after "… red red red" is ignored.'
+    assert what_is_ignored(clip, "maxi " + "red " * 62) == [expected]
 
 
 def test_the_record_is_saved_and_loaded(clip, tmp_path):
@@ -130,7 +137,8 @@ def test_a_run_records_the_words_of_its_stages(tmp_path):
     draw_fashioniq(tmp_path / "data", 12, 12, 12, 16, 6, 4, size=32, workers=1)
     short = {"model": "combiner", "compare": (), "num_epochs": 1, "warmup_epochs": 1, "num_workers": 0}
     short |= {"device": "cpu", "batch_size": 16, "warmup_batch_size": 16}
-    cfg = replace(get_preset("demo"), root=tmp_path / "data", stages=("warmup", "dvr"), run_dir=tmp_path / "run", **short)
+    short |= {"stages": ("warmup", "dvr"), "root": tmp_path / "data", "run_dir": tmp_path / "run"}
+    cfg = replace(get_preset("demo"), **short)
     train(cfg)
     warmed_up = load_encoders(TINY, cfg.run_dir / "clip.safetensors").clip
     trained = load_retriever(cfg.run_dir).encoders.clip
