@@ -9,11 +9,14 @@ from fashionern.data.drawn.drawing import draw_file
 from fashionern.data.drawn.garments import sample_designs
 from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.tme import Encoders
+from fashionern.encoders.words import learn_words
 from fashionern.models.hub import Retriever
 from fashionern.models.registry import create_model
 from fashionern.models.untrained import encoder_spec, untrained_retriever
 from fashionern.search.index import begin_store, encode_into, plan_update
 from fashionern.search.searcher import Searcher
+
+WORDS = ["is red and blue", "has long or short sleeves", "longer dotted dress"]  # as if it had been trained on these
 
 
 def tiny_searcher(
@@ -42,7 +45,9 @@ def tiny_searcher(
         retriever = untrained_retriever(source)
     else:
         source = "a model of this test"
-        retriever = Retriever(Encoders(create_clip(TINY)), create_model("dvr@mask_padding", 128, ffn=64)).eval()
+        clip = create_clip(TINY)
+        learn_words(clip, WORDS)
+        retriever = Retriever(Encoders(clip), create_model("dvr@mask_padding", 128, ffn=64)).eval()
     store = begin_store(folder / "index", retriever, source)
     encode_into(store, retriever, plan_update(store, photos, rows).to_encode)
     return Searcher(retriever, store)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .clip import ClipEncoder, check_size, create_clip, recorded_origin
+from .clip import ClipEncoder, check_size, create_clip, recorded_origin, recorded_tokens, tokens_header  # noqa: E501
 from .preprocessing import choose_preprocess
 from .sources import find_encoder
 from .towers import PRE_NORM_PARTS, TextTower
@@ -296,7 +296,7 @@ class Encoders(nn.Module):
         if self.tme:
             state |= {f"tme.{k}": v for k, v in self.tme.state_dict().items()}
             header["tme"] = json.dumps(asdict(self.tme.settings))
-        save_weights(path, state, **header)
+        save_weights(path, state, **header, **tokens_header(self.clip))
 
 # %% ../../nbs/encoders/05_tme.ipynb #d832e9de
 def load_encoders(
@@ -319,6 +319,7 @@ def load_encoders(
     chosen = (preprocess, source.preprocess, None, path, source.config)
     clip.preprocess = choose_preprocess(clip.model, clip.name, *chosen)
     clip.origin = recorded_origin(header)
+    clip.known_tokens = recorded_tokens(header)
     encoders = Encoders(clip)
     _load_part(clip.model, "clip.", state, path)
     if any(k.startswith("tme.") for k in state):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import fashionern
 from ..data.transforms import Preprocess
-from ..encoders.clip import ClipEncoder, build_clip, check_size
+from ..encoders.clip import ClipEncoder, build_clip, check_size, recorded_tokens, tokens_header
 from ..encoders.laptop import LAPTOP, laptop_config
 from ..encoders.sources import TOKENIZER_FILES, EncoderSource, find_encoder, read_origin
 from ..encoders.tme import TME, Encoders, tme_settings
@@ -33,7 +33,7 @@ from .card import check_about, model_card
 from .embedder import Embedder
 from .registry import create_model, earlier_settings, recorded_lengths, restore_lengths
 from .retriever import ComposedRetriever
-from ..weights import check_state, read_weights, save_weights
+from ..weights import check_state, read_header, read_weights, save_weights
 
 # %% ../../nbs/models/04_hub.ipynb #e4456ef9
 CONFIG_FILE = "config.json"
@@ -93,7 +93,7 @@ class Retriever(Embedder, ModelHubMixin):
         _check_text_config(record, state, save_directory / CONFIG_FILE)
         if record["clip_model_name"] not in open_clip.list_models():
             _check_clip(record, save_directory / CONFIG_FILE)
-        save_weights(save_directory / WEIGHTS_FILE, state, format="pt")
+        save_weights(save_directory / WEIGHTS_FILE, state, format="pt", **tokens_header(self.encoders.clip))
         (save_directory / "README.md").unlink(missing_ok=True)  # so that the mixin writes the card
         write_json(save_directory / CONFIG_FILE, record)
 
@@ -252,6 +252,7 @@ def _load(cls: type[Retriever], folder: Path) -> Retriever:
     parts = retriever.parts()
     check_state(parts, state, weights)
     parts.load_state_dict(state, strict=False)
+    retriever.encoders.clip.known_tokens = recorded_tokens(read_header(weights))
     return retriever
 
 # %% ../../nbs/models/04_hub.ipynb #0984190f

@@ -22,7 +22,7 @@ from ..evaluation.plots import Retrieved, check_picture, retrieval_grid, save_fi
 from .config import SearchConfig, index_location
 from .explain import explain_result, explanation_figure
 from .inventory import check_labels, console
-from .searcher import Hit, Query, Searcher, plain, read_queries
+from .searcher import Hit, Hits, Query, Searcher, plain, read_queries
 
 # %% ../../nbs/search/06_results.ipynb #1b33f52c
 _NO_MATCH_HINT = (
@@ -70,8 +70,8 @@ def _columns_text(hit: Hit, labels: Sequence[str]) -> str:
     return "; ".join(f"{c} {plain(hit.columns[c])}" for c in shown)
 
 # %% ../../nbs/search/06_results.ipynb #2ded8df8
-def _as_json(query: Query, hits: Sequence[Hit]) -> dict[str, Any]:
-    "The query and its hits as one JSON object."
+def _as_json(query: Query, hits: Hits) -> dict[str, Any]:
+    "The query, its hits and what of its text is ignored as one JSON object."
     given = {
         "image": None if query.image is None else str(query.image),
         "name": query.name,
@@ -84,7 +84,7 @@ def _as_json(query: Query, hits: Sequence[Hit]) -> dict[str, Any]:
     for rank, hit in enumerate(hits, 1):
         columns = {c: plain(v) for c, v in hit.columns.items()}
         objects.append({"rank": rank, **asdict(hit), "columns": columns})
-    return {"query": given, "hits": objects}
+    return {"query": given, "hits": objects, "ignored": hits.ignored}
 
 # %% ../../nbs/search/06_results.ipynb #69aa0009
 _NO_REFERENCE = Image.new("RGB", (96, 96), "white")
@@ -118,7 +118,7 @@ def explain_hit(searcher: Searcher, query: Query, hit: Hit) -> Figure:
     return explanation_figure(explanation, reference, query.text, result)
 
 # %% ../../nbs/search/06_results.ipynb #69aa0008
-def run_search(cfg: SearchConfig) -> list[list[Hit]]:
+def run_search(cfg: SearchConfig) -> list[Hits]:
     "Run `ern_search`: search, print and draw; returns the hits of each query."
     for path in (cfg.grid, cfg.explain):
         if path is not None:
@@ -134,6 +134,8 @@ def run_search(cfg: SearchConfig) -> list[list[Hit]]:
             print(json.dumps(_as_json(query, hits), ensure_ascii=False))
         else:
             console.print(hits_table(query, hits, cfg.labels))
+            for sentence in hits.ignored:
+                console.print(f"[yellow]{escape_markup(sentence)}[/]")
     if cfg.grid and any(results):
         _write(search_grid(searcher, queries, results), cfg.grid)
     if cfg.explain and results[0]:

@@ -8,8 +8,9 @@ __all__ = ['Splits', 'load_splits', 'Run', 'load_or_train_encoders', 'Checkpoint
 
 # %% ../../nbs/training/08_run.ipynb #7afe6383
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Callable, Optional, Sequence
+from typing import Callable, Iterator, Optional, Sequence
 
 import torch
 from rich.console import Console
@@ -22,6 +23,7 @@ from ..encoders.clip import PooledTrunk
 from ..encoders.feature_store import FeatureStore, extract_features
 from ..encoders.sources import random_part, random_warning
 from ..encoders.tme import Encoders, UnsupportedTowerError, load_encoders
+from ..encoders.words import learn_words
 from ..evaluation.evaluate import Result, TextMemo, evaluate
 from ..evaluation.protocols import protocols_for
 from ..evaluation.tables import results_table
@@ -131,8 +133,18 @@ def load_or_train_encoders(run: Run) -> Encoders:
         set_seed(cfg.seed)
         store = run.features(encoders)
         train_tme(encoders, train, store, cfg, run.world, run.state_folder("stage1"), run.log)
+    if {"tme", "dvr"} & set(cfg.stages):
+        learn_words(encoders.clip, _captions(run.data[0]))
     _save_encoders(run, encoders, file)
     return encoders
+
+
+def _captions(data: TripletDataset) -> Iterator[str]:
+    "The modification texts of training; with a sampler, the descriptions that each epoch's are made from as well."
+    for triplet in data.triplets:
+        yield from triplet.captions
+    if data.sampler is not None:
+        yield from chain.from_iterable(data.descriptions.values())
 
 
 def _load_or_warm_up(run: Run, file: Path) -> Encoders:

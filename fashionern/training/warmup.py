@@ -21,6 +21,7 @@ from ..distributed import World
 from ..encoders.clip import ClipEncoder, project_regions
 from ..encoders.feature_store import FeatureStore, ImageViews, read_batches
 from ..encoders.laptop import LAPTOP, EarlyStageTower
+from ..encoders.words import learn_words
 from ..errors import ErnError
 from .config import TrainConfig
 from .loop import Batches, FitOptions, Schedule, fit
@@ -237,4 +238,5 @@ def warm_up(
     _select_tuned(clip, tunes)
     clip.freeze_unused()
     fit(_WarmUp(clip, tunes), batches.epoch, loss_of, options, world)
+    learn_words(clip, (text for name in images.names for text in data.descriptions[name]))
     clip.requires_grad_(False).eval()

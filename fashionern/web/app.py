@@ -345,7 +345,7 @@ class Endpoints:
         hits = await self.photos.result(self.batcher.submit(query), query.name)
         for hit in hits:
             self.photos.paths.put(hit.name, hit.path)
-        return JSONResponse({"hits": [hit_as_json(hit) for hit in hits]})
+        return JSONResponse({"hits": [hit_as_json(hit) for hit in hits], "ignored": hits.ignored})
 
     async def explain(self, request: Request) -> Response:
         "Why one photo is a result of a query."

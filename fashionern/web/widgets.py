@@ -19,7 +19,7 @@ from PIL import Image
 from ..data.images import load_image
 from ..errors import ErnError
 from ..search.results import explain_hit
-from ..search.searcher import Hit, Query, Searcher
+from ..search.searcher import Hit, Hits, Query, Searcher
 from .uploads import decode_image
 
 # %% ../../nbs/web/05_widgets.ipynb #68bb0006
@@ -120,7 +120,7 @@ class SearchWidget:
         self.searcher = searcher
         self.k = k
         self.query: Optional[Query] = None
-        self.hits: list[Hit] = []
+        self.hits = Hits()
         self.history: list[Query] = []  # earlier queries, oldest first
         self.layout = _Layout(text, searcher.text_weight)
         self.layout.upload.observe(lambda change: self._use_upload(), "value")
@@ -196,14 +196,14 @@ class SearchWidget:
                 return
             self.search()
 
-    def _show(self, query: Query, hits: list[Hit]) -> None:
+    def _show(self, query: Query, hits: Hits) -> None:
         self.query = query
         self.hits = hits
         layout = self.layout
         reference = self.searcher.reference(query)
         layout.reference.children = [] if reference is None else [layout.image(reference)]
         found = f"{len(hits)} of {len(self.searcher):,} photos"
-        layout.status.value = found if hits else "no matching photos"
+        layout.status.value = "<br>".join([found if hits else "no matching photos", *map(escape, hits.ignored)])
         layout.show_weight(query.text_weight)
         layout.back.disabled = not self.history
         layout.explanation.children = []

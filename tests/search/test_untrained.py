@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from fashionern.data.drawn.garments import draw_pictures, sample_designs
 from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.tme import Encoders
+from fashionern.encoders.words import learn_words
 from fashionern.errors import ErnError
 from fashionern.models.embedder import query_vectors
 from fashionern.models.hub import Retriever
@@ -88,6 +89,24 @@ def test_an_encoder_searches_by_photo_text_and_both(shop, weights, tmp_path, cap
     index("info", shop, tmp_path, "--json")
     about = json.loads(capsys.readouterr().out)
     assert about["answered_by"] == searcher.describe() and about["encoder"]["name"] == TINY
+
+
+def test_the_command_says_what_of_a_text_is_ignored(shop, tmp_path, capsys):
+    clip = create_clip(TINY, clip_path=shop / "clip0.safetensors")
+    learn_words(clip, ["is red"])
+    Encoders(clip).save(tmp_path / "trained.safetensors")
+    index("build", shop, tmp_path, "--encoder", TINY, "--clip-path", str(tmp_path / "trained.safetensors"))
+    photo = ("--image", str(shop / "photos" / "3.png"), "-k", "2")
+    capsys.readouterr()
+    hits = search(tmp_path, *photo, "--text", "is maxi")[0]
+    sentence = "I don't know the word 'maxi', so the results follow the photo alone."
+    assert hits.ignored == [sentence] and capsys.readouterr().out.splitlines()[-1] == sentence
+    search(tmp_path, *photo, "--text", "is maxi", "--json")
+    assert json.loads(capsys.readouterr().out)["ignored"] == [sentence]
+    assert "arbitrary" in search(tmp_path, *photo, "--text", "maxi", "--text-weight", "1")[0].ignored[0]
+    capsys.readouterr()
+    search(tmp_path, *photo, "--text", "is red")
+    assert "know" not in capsys.readouterr().out
 
 
 def test_updates_find_the_encoder_in_the_index(shop, weights, tmp_path):

@@ -19,7 +19,7 @@ TestClient = pytest.importorskip(
 ).TestClient
 
 from fashionern.errors import ErnError  # noqa: E402
-from fashionern.search.searcher import Query  # noqa: E402
+from fashionern.search.searcher import Hits, Query  # noqa: E402
 from fashionern.web.app import MAX_UPLOAD_BYTES, create_app, listen, photo_id  # noqa: E402  they need the extra too
 
 
@@ -325,7 +325,7 @@ def test_a_batch_is_one_call_and_a_full_queue_refuses(searcher, monkeypatch):
     def search_many(self, queries):
         sizes.append(len(queries))
         go.wait(20)
-        return [[] for _ in queries]
+        return [Hits() for _ in queries]
 
     monkeypatch.setattr(type(searcher), "search_many", search_many)
     app = create_app(searcher)
@@ -337,6 +337,23 @@ def test_a_batch_is_one_call_and_a_full_queue_refuses(searcher, monkeypatch):
         responses = [request.result() for request in requests]
     assert {response.status_code for response in responses} == {200, 503}
     assert max(sizes) == 32
+
+
+def test_what_of_a_text_is_ignored(client, untrained):
+    def ignored(server, **query):
+        return server.post("/api/search", json=query).json()["ignored"]
+
+    photo = "women/01.png"
+    assert ignored(client, name=photo, text="is red or dotted") == ignored(client, name=photo) == []
+    assert ignored(client, name=photo, text="red maxi") == ["I don't know the word 'maxi'."]
+    assert ignored(client, name=photo, text="maxi") == [
+        "I don't know the word 'maxi', so the results follow the photo alone."
+    ]
+    assert ignored(client, text="maxi") == ["I don't know the word 'maxi', so the results are arbitrary."]
+    assert ignored(client, name=photo, text="red " * 30) == [
+        'The text is too long: everything after "… red red red" is ignored.'
+    ]
+    assert ignored(untrained, name=photo, text="maxi") == [], "no training, so no words are recorded"
 
 
 def test_an_unexpected_error_is_logged_and_not_shown(searcher, monkeypatch, caplog):

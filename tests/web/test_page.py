@@ -201,6 +201,27 @@ def test_errors_are_shown(page, tmp_path):
     see(page, "#problem", "The server does not respond")
 
 
+def test_what_of_a_text_is_ignored_is_above_the_results(page):
+    line = page.locator("#ignored[aria-live=polite]")
+    assert line.bounding_box()["height"] == 0, "an empty line takes no room"
+    page.locator(".tile .pick").first.click()
+    search(page, "is maxi")
+    see(page, "#ignored", "I don't know the word 'maxi', so the results follow the photo alone.")
+    assert line.bounding_box()["y"] < page.locator(".tile").first.bounding_box()["y"]
+    search(page, "is red")
+    see(page, "#title", "Like this, but: is red")
+    assert line.inner_text() == ""
+    page.go_back()
+    see(page, "#ignored", "'maxi'")
+    search(page, "is red and long" + ", red" * 30)
+    see(page, "#ignored", "The text is too long: everything after")
+    page.click("#clear")
+    page.fill("#text", "")
+    page.press("#text", "Enter")
+    see(page, "#title", "Start from a photo")
+    assert line.inner_text() == ""
+
+
 def test_keyboard_only(page):
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.id") == "text"

@@ -139,14 +139,17 @@ async function show() {
   pending?.abort();
   const mine = (pending = new AbortController());
   showProblem();
+  $("ignored").textContent = "";
   showForm();
   showTrail();
   if (!isQuery(state)) return showGallery();
   $("title").textContent = titleOf(state);
   $("shuffle").hidden = true;
   try {
-    const hits = await resultsOf(queryOf(state), mine.signal);
-    if (mine === pending) showHits(hits);
+    const { hits, ignored } = await resultsOf(queryOf(state), mine.signal);
+    if (mine !== pending) return;
+    showHits(hits);
+    $("ignored").textContent = ignored.join(" ");
   } catch (error) {
     if (error.name !== "AbortError" && mine === pending) {
       fillGrid([]);
@@ -165,9 +168,9 @@ async function resultsOf(query, signal) {
     setBusy(true);
     $("status").textContent = "Searching…";
     if (!$("grid").children.length) showPlaceholders();
-    const { hits } = await post("/api/search", query, signal);
+    const results = await post("/api/search", query, signal);
     if (cache.size > MAX_CACHED) cache.delete(cache.keys().next().value);
-    cache.set(key, hits);
+    cache.set(key, results);
   }
   return cache.get(key);
 }
