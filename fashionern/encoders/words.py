@@ -8,8 +8,10 @@ __all__ = ['words_in', 'learn_words', 'unknown_words', 'has_known_content', 'rea
 # %% ../../nbs/encoders/07_words.ipynb #30ad486b
 import re
 from bisect import bisect_right
+from functools import cache
 from typing import Iterable
 
+from ..data.language.frames import SPLITS, frames
 from .clip import ClipEncoder
 
 # %% ../../nbs/encoders/07_words.ipynb #19a4a269
@@ -33,24 +35,31 @@ def learn_words(clip: ClipEncoder, texts: Iterable[str]) -> None:
         clip.known_tokens = clip.known_tokens.union(*_token_ids(clip, list(words)))
 
 # %% ../../nbs/encoders/07_words.ipynb #3fb34904
-_SMALL_WORDS = frozenset(
+_FUNCTION_WORDS = frozenset(
     "a an and are as at be but by do for from has have i in is it its just like make me more my of on one or please "
     "something than that the them this to too want was with you i'd i'm it's that's".split()
 )
 _NEGATIONS = frozenset(["no", "not", "never", "without", "don't"])
 
 
+@cache
+def _small_words() -> frozenset[str]:
+    "Words that frame a change without naming a value, such as 'please' or 'swap'."
+    general = [frame.text for split in SPLITS for frame in frames(split) if not frame.kind]
+    return _FUNCTION_WORDS.union(*(words_in(re.sub(r"{\w+}", " ", text)) for text in general))
+
+
 def unknown_words(clip: ClipEncoder, text: str) -> list[str]:
     "The words of the text that never occurred in training; none if the encoder records no training."
     if not clip.known_tokens:
         return []
-    words = [word for word in words_in(text.replace("’", "'")) if word not in _SMALL_WORDS]
+    words = [word for word in words_in(text.replace("’", "'")) if word not in _small_words()]
     return [word for word, ids in zip(words, _token_ids(clip, words)) if not ids <= clip.known_tokens]
 
 
 def has_known_content(text: str, unknown: list[str]) -> bool:
     "Whether the text has a word that is known and says something about a garment."
-    return bool(set(words_in(text)) - set(unknown) - _SMALL_WORDS - _NEGATIONS)
+    return bool(set(words_in(text)) - set(unknown) - _small_words() - _NEGATIONS)
 
 # %% ../../nbs/encoders/07_words.ipynb #67fd0ba8
 def _is_cut(clip: ClipEncoder, text: str) -> bool:
