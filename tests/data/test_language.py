@@ -1,7 +1,9 @@
 "Wordings are split like products, and each sentence keeps its meaning."
 
+import importlib.util
 import json
 import random
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from fashionern.data.language.parser import ChangeParser, Reading, read_change
 from fashionern.data.language.phrasing import NOISY, phrase
 from fashionern.data.language.values import change_of, value_of
 
+ROOT = Path(__file__).resolve().parents[2]
 COLOURS = ("black", "white", "blue", "grey", "brown", "red", "green", "navy", "pink", "purple", "yellow", "orange")
 SLEEVES = ("long", "short", "sleeveless")
 KNOWN = {
@@ -135,6 +138,20 @@ def test_colours_in_real_validation_captions_are_read(shared):
                     read += read_change(PARSER, caption).wanted.get("colour") == named[0]
     print(f"{read} of {total} real captions")
     assert total > 4000 and read > 0.99 * total
+
+
+def test_frames_are_mined_from_training_captions_only(tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("mine_frames", ROOT / "data_scripts" / "language" / "mine_frames.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    captions = ["Looks rather red.", "looks rather blue", "is red", "is red and blue", "is red with dots"]
+    for split, texts in (("train", captions), ("val", ["is awfully red"] * 9)):
+        (tmp_path / f"cap.dress.{split}.json").write_text(json.dumps([{"captions": texts}]))
+    script.main(["--captions", str(tmp_path), "--min-count", "1"])
+    assert capsys.readouterr().out.split() == ["2", "looks", "rather", "{word}"], "'is red' is in the grammar"
+    with pytest.raises(SystemExit):
+        script.main(["--captions", str(tmp_path / "nowhere")])
+    assert "cap.*.train.json" in capsys.readouterr().err
 
 
 def test_an_empty_text_reads_nothing():

@@ -102,6 +102,8 @@ _TRAIN |= {
     "only": ("only {be}", "only {like}", "all i ask: {be}", "nothing but {one}"),
     "else": ("what else {like}", "anything {like}", "something {like}", "something like this {like}"),
     "where": ("where is {one}", "where can i find it {like}?", "where do you keep {one}?"),
+    "desired": ("desired item is {be}", "desired item has {have}", "the desired one {like}"),
+    "seems": ("seems to be {be}", "it is more {adj}", "is a bit more {adj}", "is much more {adj}"),
 }
 
 # %% ../../../nbs/data/language/01_frames.ipynb #640d634e
@@ -152,7 +154,12 @@ _TEST = {
 # %% ../../../nbs/data/language/01_frames.ipynb #8e4bac60
 _KINDS = {
     "train": {
-        "colour": ("{word} in colour", "is {word} colored", "a {word} color", "coloured {word}", "all {word}"),
+        "colour": (
+            *("{word} in colour", "is {word} colored", "a {word} color", "coloured {word}", "all {word}"),
+            *("is {word} in colour", "is more {word} in colour", "is a {word} colour", "is in {word} colour"),
+            *("has more {word}", "has more {word} in it", "has more {word} to it", "has more {word} colour to it"),
+            *("has a {word} colour to it", "is more of a {word} colour", "is pure {word}", "comes in {word}"),
+        ),
         "gender": ("made for {word}", "the same for {word}", "a style for {word}", "{word}'s", "for {word} to wear"),
         "season": ("made for {word}", "for {word} days", "something for {word}"),
         "usage": ("for {word} wear", "{word} wear", "something {be}", "for {word} occasions", "more of a {word} thing"),
@@ -160,7 +167,10 @@ _KINDS = {
         "sleeve": ("{word} sleeves", "sleeves are {word}", "sleeves should be {word}", "{more} sleeves, {be}"),
         "neck": ("{word} neck", "a {word} collar line", "the neck is {word}"),
         "neckline": ("{word} neckline", "the neckline is {word}", "{word} neck"),
-        "pattern": ("{word} print", "{word} fabric", "the fabric is {word}", "patterned: {word}"),
+        "pattern": (
+            *("{word} print", "{word} fabric", "the fabric is {word}", "patterned: {word}", "{word} pattern"),
+            *("has a {word} pattern", "has a {word} print", "has a {word} design", "is in {word} design"),
+        ),
         "length": ("is {more}, {be}", "a {more} cut, {be}", "{more} please, {be}", "the length is {word}"),
         "material": ("{word} material", "{word}", "cut from {word}", "the {word} kind"),
         "logo": ("{have} on the chest", "{have} in front", "{have} printed on it", "the print is {word}"),
