@@ -92,8 +92,8 @@ class TextMemo:
         names: list[str],  # of the references
     ) -> TextFeatures:
         "Features of these texts, kept or newly encoded."
-        rule = (model.text_encoder, model.composer.reads_padding)
-        key = (*rule, *texts, *(names if model.text_encoder == "tme" else ()))
+        uses_tme = model.uses_tme(encoders)
+        key = (uses_tme, model.composer.reads_padding, *texts, *(names if uses_tme else ()))
         if key not in self.kept:
             features = model.encode_text(encoders, texts, reference)
             size = sum(t.nbytes for t in vars(features).values() if t is not None)

@@ -66,7 +66,7 @@ class _Query(nn.Module):
         super().__init__()
         self.retriever = _copy(retriever)
         self.retriever.model.target = TargetHead()
-        if retriever.model.text_encoder == "clip":
+        if not retriever.model.uses_tme(retriever.encoders):
             self.retriever.encoders.tme = None
 
     def forward(self, views: Tensor, tokens: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ MODELS = {  # name → slots; every other composer's name means ('clip', compose
     "tme-sum": ("tme", "sum", "identity"),
     "dvr": ("clip", "dvr", "refine"),
     "fashionern-published": ("tme", "dvr", "refine"),
-    "fashionern": ("tme", "dvr", "refine"),
+    "fashionern": ("auto", "dvr", "refine"),
 }
 SETTINGS: dict[str, dict[str, Any]] = {  # name → settings that differ from the defaults of its parts
     "fashionern": {"mask_padding": True, "by_place": True, "mixture": True},
@@ -123,9 +123,8 @@ def without_tme(name: str) -> str:
         return name
     slots = ("clip", composer, head)
     names = (*MODELS, composer, "+".join(slots))  # short names first
-    plain = next(k for k in names if k not in SETTINGS and _parse_slots(k) == slots)
-    settings = ",".join(settings_in(name))
-    return f"{plain}@{settings}" if settings else plain
+    _, sign, settings = name.partition("@")
+    return next(k for k in names if _parse_slots(k) == slots) + sign + settings
 
 
 def settings_in(name: str) -> list[str]:

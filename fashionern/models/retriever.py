@@ -17,7 +17,7 @@ from .composers.base import Composer, TargetHead
 from ..records import ImageFeatures, TextFeatures
 
 # %% ../../nbs/models/00_retriever.ipynb #87434a91
-TEXT_ENCODERS = ("clip", "tme")
+TEXT_ENCODERS = ("clip", "tme", "auto")
 
 # %% ../../nbs/models/00_retriever.ipynb #00de9642
 class ComposedRetriever(nn.Module):
@@ -27,7 +27,7 @@ class ComposedRetriever(nn.Module):
         self,
         composer: Composer,  # (ImageFeatures, TextFeatures) → (B, D)
         target: TargetHead,  # ImageFeatures → (B, D)
-        text_encoder: str = "clip",  # which of the encoders reads the text: 'clip' or 'tme'
+        text_encoder: str = "clip",  # what reads the text: 'clip', 'tme', or 'auto' (TME if there is one)
         name: str = "",  # for tables and checkpoints
         settings: Optional[dict[str, Any]] = None,  # 'dim' and the parts' settings, as JSON
         captions: str = "stripped",  # the rule of `join_captions` that the model was trained with
@@ -50,7 +50,7 @@ class ComposedRetriever(nn.Module):
         tokens = texts
         if not isinstance(tokens, Tensor):
             tokens = self.trim(encoders, encoders.clip.tokenize(list(texts)))
-        if self.text_encoder == "clip":
+        if not self.uses_tme(encoders):
             return encoders.clip.encode_text(tokens)
         if encoders.tme is None:
             raise ErnError(
@@ -62,6 +62,10 @@ class ComposedRetriever(nn.Module):
                 f"Model {self.name!r} encodes a text together with its reference. Pass the reference's features too."
             )
         return encoders.text(tokens, reference.local)
+
+    def uses_tme(self, encoders: Encoders) -> bool:
+        "Whether TME reads a text, together with the reference."
+        return self.text_encoder == "tme" or (self.text_encoder == "auto" and encoders.tme is not None)
 
     def trim(self, encoders: Encoders, tokens: Tensor) -> Tensor:
         "(B, L) → (B, L'): without unused padding, unless the composer reads it (published DVR)."
@@ -81,7 +85,7 @@ class ComposedRetriever(nn.Module):
     @property
     def reads_crops(self) -> bool:
         "Whether a query depends on the local features of its reference."
-        return self.composer.reads_crops or self.text_encoder == "tme"
+        return self.composer.reads_crops or self.text_encoder != "clip"
 
     def encode_target(self, images: ImageFeatures) -> Tensor:
         "(B, D) gallery embeddings of unit length."

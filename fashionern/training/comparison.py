@@ -26,7 +26,7 @@ from ..interrupts import stop
 from ..models.composers.base import COMPOSERS, TARGET_HEADS
 from ..models.cost import check_tme
 from ..models.registry import create_model, list_models, parse_model, settings_in, settings_of
-from .config import Stage, TrainConfig
+from .config import STAGES, Stage, TrainConfig
 from .flags import AblateConfig, MethodsConfig
 from .losses import LOSSES
 from .outcomes import Outcome, methods_table, write_outcomes
@@ -48,8 +48,10 @@ class Row:
         "The label as the name of a folder."
         return "".join(c if c.isalnum() or c in "+-@=,_." else "_" for c in self.label)
 
-    def needs_tme(self) -> bool:
-        return create_model(self.model, 8, ffn=8).text_encoder == "tme"
+    def needs_tme(self, stages: Sequence[Stage] = STAGES) -> bool:
+        "Whether TME is trained for this row; for a model that can do without, whether stage 1 is among the stages."
+        kind = parse_model(self.model)[0][0]
+        return kind == "tme" or (kind == "auto" and "tme" in stages)
 
 
 def method_rows(
@@ -202,9 +204,10 @@ def _train_row(
 ) -> None:
     "Train and evaluate one row, and write its outcome."
     stage1 = {name: value for name, value in row.changes.items() if name.startswith("tme_")}
-    key = json.dumps([stage1, row.needs_tme()], sort_keys=True)
+    tme = row.needs_tme(comparison.cfg.stages)
+    key = json.dumps([stage1, tme], sort_keys=True)
     if key not in shared:
-        shared[key] = _train_encoders(comparison, seed, stage1, row.needs_tme(), start)
+        shared[key] = _train_encoders(comparison, seed, stage1, tme, start)
     base = shared[key]
     own = {"seed": seed, "stages": ("dvr",), "model": row.model, "compare": ()}
     run = comparison.run(f"seed-{seed}/{row.folder}", base.banks, base.texts, **own, **row.changes, **start)
@@ -266,7 +269,7 @@ def compare_methods(
 ) -> list[Outcome]:
     "Train and evaluate every row with every seed; finished ones are read from the run folder."
     for row in rows:
-        stages: tuple[Stage, ...] = ("tme", "dvr") if row.needs_tme() else ("dvr",)
+        stages: tuple[Stage, ...] = ("tme", "dvr") if row.needs_tme(cfg.stages) else ("dvr",)
         check_models(replace(plain_config(cfg), stages=stages, **row.changes), [row.model])
     cfg = replace(cfg, resume=cfg.resume or is_restart(cfg.run_dir, ranks))
     cfg = keep_preprocess(cfg, ranks)
@@ -292,6 +295,8 @@ def run_methods(cfg: MethodsConfig) -> list[Outcome]:
 def run_ablation(cfg: AblateConfig) -> list[Outcome]:
     "Compare the rows of the ablation, as `ern_ablate` does; an `ErnError` for an unknown row."
     rows = {row.label: row for row in ablation_rows(cfg.model, cfg.ablate_clip_lr)}
+    if not rows[cfg.model.partition("@")[0]].needs_tme(cfg.stages):  # then there is nothing of TME to remove
+        rows = {label: row for label, row in rows.items() if label != "less TME" and "tme_branches" not in row.changes}
     for label in cfg.rows:
         if label not in rows:
             raise unknown_name("row of the ablation", label, rows)
@@ -300,7 +305,7 @@ def run_ablation(cfg: AblateConfig) -> list[Outcome]:
 
 def _possible_rows(cfg: TrainConfig, rows: list[Row], say: Callable[..., None]) -> list[Row]:
     "The rows that this encoder's text tower allows; reports those left out. An `ErnError` if none is left."
-    needing = [row for row in rows if row.needs_tme()]
+    needing = [row for row in rows if row.needs_tme(())]
     if not needing:
         return rows
     try:
@@ -310,7 +315,7 @@ def _possible_rows(cfg: TrainConfig, rows: list[Row], say: Callable[..., None]) 
             raise
         labels = ", ".join(row.label for row in needing)
         say(f"[bold]without TME[/]: {escape(e.reason)} Left out: {escape(labels)}.", soft_wrap=True)
-        return [row for row in rows if not row.needs_tme()]
+        return [row for row in rows if not row.needs_tme(())]
     return rows
 
 

@@ -284,8 +284,6 @@ PRESETS = {
         _TINY_SHOP,
         clip_model_name="ern-laptop",
         stages=("warmup", "dvr"),
-        model="clip+dvr+refine@mask_padding,by_place,mixture",
-        compare=_TINY.compare,
         lr=1e-3,
         warmup_batch_size=256,
         warmup_epochs=16,

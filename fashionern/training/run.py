@@ -186,8 +186,9 @@ def _save_encoders(run: Run, encoders: Encoders, path: Path) -> None:
 class Checkpoints:
     "A model's best and last weights on disk."
 
-    def __init__(self, model: ComposedRetriever, run: Run, folder: Path):
+    def __init__(self, model: ComposedRetriever, run: Run, folder: Path, tme: bool):
         self.model = model
+        self.tme = tme  # whether the model's texts are read by TME
         self.run = run
         self.last = folder / "last.safetensors"
         self.best = folder / "best.safetensors"
@@ -229,6 +230,7 @@ class Checkpoints:
             "torch": torch.__version__,
             "protocol": result.protocol,
             "mean": result.mean,
+            "tme": self.tme,
         }
 
 # %% ../../nbs/training/08_run.ipynb #db6d9bc2
@@ -301,7 +303,7 @@ def train_model(
     model = _create(cfg, name, encoders.clip.dim).to(world.device)
     if cfg.fusion_model_path and name == cfg.model:
         load_model(model, cfg.fusion_model_path)
-    checkpoints = Checkpoints(model, run, folder) if cfg.save_training else None
+    checkpoints = Checkpoints(model, run, folder, model.uses_tme(encoders)) if cfg.save_training else None
     protocols = [cfg.protocol] if cfg.protocol else None
     ranked = (model, encoders, run.data[1], store.__getitem__)
     evaluate_now = lambda: evaluate(*ranked, protocols, texts=run.texts)[0]

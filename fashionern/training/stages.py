@@ -125,7 +125,7 @@ class TextBank:
     def _cache_if_small(self, limit_gb: float, progress: bool) -> None:
         n, J, L = self.captions.tokens.shape
         tokens = self.captions.tokens.view(n * J, L)
-        depends = self.model.text_encoder == "tme"
+        depends = self.model.uses_tme(self.encoders)
         references = self.references if depends else torch.zeros_like(self.references)
         keys = torch.cat([tokens, references.repeat_interleave(J)[:, None]], 1)
         unique, row = keys.unique(dim=0, return_inverse=True)
@@ -362,8 +362,8 @@ class StageTwo(nn.Module):
         return loss if extra is None else loss + extra
 
 # %% ../../nbs/training/07_stages.ipynb #d09a759b
-# key: text encoder, reads padding, caption rule
-Banks = dict[tuple[str, bool, str], Callable[[int], tuple[TripletRows, TextBank]]]
+# key: uses TME, reads padding, caption rule
+Banks = dict[tuple[bool, bool, str], Callable[[int], tuple[TripletRows, TextBank]]]
 
 
 class _StageTwoBatches:
@@ -392,7 +392,7 @@ class _StageTwoBatches:
             bank = TextBank(model, encoders, captions, references, store, limit_gb, world.main, amp)
             return rows, bank
 
-        kind = (model.text_encoder, model.composer.reads_padding, model.captions)
+        kind = (model.uses_tme(encoders), model.composer.reads_padding, model.captions)
         if kind not in banks:
             banks[kind] = per_epoch(data, cfg.seed, make)
         self.parts = banks[kind]

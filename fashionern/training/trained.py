@@ -42,6 +42,14 @@ def check_known(
         ) from None
 
 
+def _check_tme(model: ComposedRetriever, encoders: Encoders, header: dict[str, str], path: Path) -> None:
+    "Raise an `ErnError` if the encoders have TME and the model was trained without it, or the other way round."
+    trained = header.get("tme", "true") == "true"  # without a record, version 0.1 trained it with TME
+    if model.text_encoder == "auto" and "model" in header and trained != model.uses_tme(encoders):
+        what = "with TME, which these encoders lack" if trained else "without TME, which these encoders have"
+        raise ErnError(f"{path} was trained {what}. Give the encoders.safetensors of the same run with --clip-path.")
+
+
 def load_trained_model(
     name: str,
     encoders: Encoders,
@@ -60,6 +68,7 @@ def load_trained_model(
                 f"Model {name!r} needs trained weights. Give --fusion-model-path or --run-dir."
             )
         header = load_model(model, path)
+        _check_tme(model, encoders, header, path)
     if captions is None and "model" not in header and dataset_captions != "stripped":
         model.captions = dataset_captions
         model.settings["captions"] = dataset_captions
