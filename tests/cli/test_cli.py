@@ -265,7 +265,7 @@ def test_brackets_in_names_are_not_markup(monkeypatch, capsys, garments, tmp_pat
         (["--loss-scale", "0"], "--loss-scale"),
         (["--stages", "warmup"], "--stages"),
         (["--tme-layers", "2"], "layer 2"),
-        (["--tme-branches", "--methods", "fashionern"], "--tme-branches"),
+        (["--tme-branches", "--methods", "fashionern-published"], "--tme-branches"),
     ],
 )
 def test_wrong_flags_of_ern_methods(error_of, garments, tmp_path, more, words):
