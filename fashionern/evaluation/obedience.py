@@ -19,7 +19,7 @@ from ..data.triplets import TripletDataset
 from ..encoders.tme import Encoders
 from .evaluate import embed, rank_category
 from .protocols import Protocol
-from .requests import KINDS, RESULTS, LabelledImages, Request
+from .requests import FIXED_TEXTS, KINDS, RESULTS, LabelledImages, Request
 from .tables import fill_table
 from ..models.retriever import ComposedRetriever
 from ..records import ImageFeatures, Triplet
@@ -134,7 +134,7 @@ class Obedience:
     gallery: dict[str, int]  # category → number of images
     overall: Figures  # over all requests that want a value; the mean of an answer's shares
     attributes: dict[str, dict[str, Any]]  # from `by_attribute`
-    named: dict[str, dict[str, Figures]]  # text of two fixed sentences or more → attribute → figures
+    named: dict[str, dict[str, Figures]]  # text → attribute → figures
     examples: list[dict[str, Any]] = field(default_factory=list)  # text, reference and share of typical answers
 
     def as_dict(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def summarise(
     model: str,
     data: TripletDataset,
     answers: Sequence[Answer],
-    named: Sequence[str] = (),  # sentences that are also listed on their own
+    named: Sequence[str] = FIXED_TEXTS,  # sentences that are also listed on their own
     k: int = RESULTS,
 ) -> Obedience:
     "The shares of all answers."
