@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Figures', 'Answer', 'check_results', 'mean_shares', 'by_attribute', 'answer_requests', 'Obedience', 'summarise',
-           'typical_answers', 'example_of', 'obedience_table']
+           'typical_answers', 'best_sentences', 'gain', 'example_of', 'obedience_table']
 
 # %% ../../nbs/evaluation/08_obedience.ipynb #a69ead60
 import math
@@ -172,28 +172,31 @@ def _pairs(answers: Sequence[Answer], attribute: Optional[str] = None) -> list[t
     return pairs
 
 # %% ../../nbs/evaluation/08_obedience.ipynb #8c404847
-_ENOUGH = 5  # references of a sentence that can be an example
+_ENOUGH = 5  # answers to a sentence that can be an example
 
 
 def typical_answers(answers: Sequence[Answer]) -> list[Answer]:
     "For each attribute the median answer to the sentence that is obeyed most, the best attribute first."
+    best: dict[str, list[Answer]] = {}
+    for same in best_sentences(answers):
+        best.setdefault(same[0].request.asked[0].attribute, same)
+    return [sorted(same, key=lambda answer: answer.share)[(len(same) - 1) // 2] for same in best.values()]
+
+
+def best_sentences(answers: Sequence[Answer]) -> list[list[Answer]]:
+    "The answers to each sentence that wants one value and beats chance, the sentence with the largest gain first."
     by_text: dict[str, list[Answer]] = {}
     for answer in answers:
         if len(answer.shares) == 1 and not answer.request.asked[0].refused:
             by_text.setdefault(answer.request.text, []).append(answer)
     most = max(map(len, by_text.values()), default=0)
-    best: dict[str, list[Answer]] = {}
-    for same in by_text.values():
-        attribute = same[0].request.asked[0].attribute
-        if len(same) >= min(_ENOUGH, most) and _gain(same) > _gain(best.get(attribute, [])):
-            best[attribute] = same
-    chosen = sorted(best.values(), key=_gain, reverse=True)
-    return [sorted(same, key=lambda answer: answer.share)[(len(same) - 1) // 2] for same in chosen]
+    sentences = [same for same in by_text.values() if len(same) >= min(_ENOUGH, most) and gain(same) > 0]
+    return sorted(sentences, key=gain, reverse=True)
 
 
-def _gain(answers: Sequence[Answer]) -> float:
-    "Mean share above chance of answers to one sentence; 0 without answers."
-    return statistics.fmean(a.shares[0] - a.chances[0] for a in answers) if answers else 0.0
+def gain(answers: Sequence[Answer]) -> float:
+    "Mean share above chance of answers to requests for one value."
+    return statistics.fmean(answer.shares[0] - answer.chances[0] for answer in answers)
 
 
 def example_of(answer: Answer, answers: Sequence[Answer]) -> dict[str, Any]:

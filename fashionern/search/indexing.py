@@ -15,6 +15,7 @@ from ..errors import ErnError, escape_markup, plural, such_as
 from ..models.hub import Retriever
 from ..models.untrained import EncoderSpec, encoder_spec, untrained_retriever
 from .config import AddConfig, BuildConfig, Indexing, UpdateConfig, index_location
+from .examples import measure_examples
 from .index import Rows, UpdatePlan, begin_store, check_same_model, encode_into, load_index_model, plan_update  # noqa: E501
 from .inventory import column_warnings, console, find_photos, open_store, read_rows, row_key, run_inventory  # noqa: E501
 from .stores.base import Store
@@ -66,6 +67,17 @@ def _check_deletions(cfg: UpdateConfig, store: Store, plan: UpdatePlan) -> None:
     )
 
 
+def _update_examples(store: Store, retriever: Retriever) -> None:
+    "Measure which example texts work in this index, store the best ones and report them."
+    examples = measure_examples(retriever, store)
+    store.set_examples(examples)
+    if examples:
+        shown = ", ".join(f"“{example['text']}” {100 * example['share']:.0f} %" for example in examples)
+        console.print(f"examples for the search page, and how many of their first results obey: {shown}", markup=False)
+    elif examples is not None:
+        console.print("no examples for the search page: of none, half of the first results obey the text")
+
+
 def _finish(store: Store, where: str | Path, unreadable: dict[str, str]) -> None:
     "Report unreadable photos, the recall and the size of the index, and close it."
     for message in list(unreadable.values())[:5]:
@@ -109,6 +121,8 @@ def _index_folder(cfg: BuildConfig | AddConfig, ranks: World) -> int:
         if isinstance(cfg, UpdateConfig) and plan.deleted:
             removed = plural(store.remove(plan.deleted), "photo")
             console.print(f"removed {removed} no longer in the folder")
+        if plan.to_encode or plan.relabelled or plan.deleted or store.examples() is None:
+            _update_examples(store, retriever)
         _finish(store, where, unreadable)
     return 1 if unreadable else 0
 
