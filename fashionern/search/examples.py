@@ -81,8 +81,10 @@ def _texts(images: LabelledImages, column: str, value: str, rng: random.Random) 
     if row is None:
         return
     change = images.say(row, column, value)
-    plain = [f"{verb} {form}" for verb, form in (("is", change.new.be), ("has", change.new.have)) if form]
-    yield rng.choice(plain or [change.new.word])
+    words = change.new
+    assert words is not None
+    plain = [f"{verb} {form}" for verb, form in (("is", words.be), ("has", words.have)) if form]
+    yield rng.choice(plain or [words.word])
     frame = draw_frame([frame for frame in fitting("test", change) if not frame.names_old], rng)
     if frame is not None:
         yield fill(frame, change)
@@ -146,7 +148,7 @@ def _answers(
         queries = model.encode_query(reference, text, weights).float().cpu().numpy()
         rankings += [[name for name, _ in hits] for hits in store.find(queries, RESULTS + 1)]
     shown = {name for ranking in rankings for name in ranking}
-    rows = images.rows | _rows(store, sorted(shown - images.rows.keys()))
+    rows = {**images.rows, **_rows(store, sorted(shown - images.rows.keys()))}
     found = LabelledImages(rows, images.galleries, images.attributes)
     return [check_results(request, ranking, found) for request, ranking in zip(requests, rankings)]
 

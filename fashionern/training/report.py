@@ -28,7 +28,7 @@ from ..evaluation.plots import Retrieved, attention_picture, query_attention, re
 from ..evaluation.predictions import PREDICTIONS, TOP_K, check_predictable, write_predictions
 from ..evaluation.protocols import protocols_for
 from ..evaluation.rankings import save_rankings
-from ..evaluation.requests import draw_requests, read_labels
+from ..evaluation.requests import REFERENCES, draw_requests, read_labels
 from ..evaluation.tables import category_table, results_table
 from ..files import check_writable, write_json
 from ..models.export import export_query, export_target
@@ -183,7 +183,8 @@ def measure_obedience(
         results.append(summarise(model.name, run.data, answers))
         say(obedience_table(results[-1]), soft_wrap=False)
     path = run.cfg.out / "obedience.json"
-    write_json(path, [result.as_dict() | {"seed": run.cfg.seed} for result in results])
+    drawing = {"drawn": run.cfg.obedience, "references": REFERENCES, "seed": run.cfg.seed}
+    write_json(path, [result.as_dict() | drawing for result in results])
     typical = typical_answers(answers)
     return [path, _draw_answers(run, typical)] if typical else [path]
 

@@ -94,8 +94,11 @@ def are_examples(value: Any) -> bool:
 def _is_example(value: Any) -> bool:
     if not isinstance(value, dict) or not all(isinstance(value.get(key), str) for key in ("text", "name")):
         return False
-    shares = [value.get(key) for key in ("share", "chance")]
-    return all(type(share) in (int, float) and 0 <= share <= 1 for share in shares)
+    return all(_is_share(value.get(key)) for key in ("share", "chance"))
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
 
 
 def check_vectors(
