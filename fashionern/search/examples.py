@@ -7,10 +7,11 @@ __all__ = ['SENTENCES', 'MAX_EXAMPLES', 'MIN_SHARE', 'sample_labels', 'candidate
            'choose_examples']
 
 # %% ../../nbs/search/05_examples.ipynb #f3a80c20
+import math
 import random
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Iterator, Mapping, Optional, Sequence
 
 import pandas as pd
 import torch
@@ -22,8 +23,8 @@ from ..data.language.frames import fill, fitting
 from ..data.language.phrasing import draw_frame
 from ..data.triplets import join_captions
 from ..errors import ErnError
-from ..evaluation.obedience import Answer, best_sentences, check_results, gain, mean_shares
-from ..evaluation.requests import RESULTS, Asked, LabelledImages, Request, Sentence
+from ..evaluation.obedience import Answer, best_sentences, check_results, mean_shares
+from ..evaluation.requests import RESULTS, Asked, LabelledImages, Request, Row, Sentence
 from ..models.hub import Retriever
 from .stores.base import Store, batched
 
@@ -111,7 +112,7 @@ def measure_examples(
         for name in references:
             if sentence.suits(images, "", name):
                 requests.append(Request(sentence.text, name, "", sentence.asked, sentence.kind))
-    return choose_examples(_answers(retriever, store, images, references, requests))
+    return choose_examples(*_answers(retriever, store, images, references, requests))
 
 
 def _readable(store: Store, names: Sequence[str]) -> dict[str, Image.Image]:
@@ -131,10 +132,10 @@ def _answers(
     images: LabelledImages,
     references: dict[str, Image.Image],
     requests: Sequence[Request],
-) -> list[Answer]:
-    "Search the index with the requests and check their results."
+) -> tuple[list[Answer], Mapping[str, Row]]:
+    "Search the index with the requests and check their results; the answers, and the rows of all results."
     if not requests:
-        return []
+        return [], {}
     model = retriever.model.eval()
     features = retriever.image_features(list(references.values()), model.reads_crops)
     place = {name: i for i, name in enumerate(references)}
@@ -150,20 +151,23 @@ def _answers(
     shown = {name for ranking in rankings for name in ranking}
     rows = {**images.rows, **_rows(store, sorted(shown - images.rows.keys()))}
     found = LabelledImages(rows, images.galleries, images.attributes)
-    return [check_results(request, ranking, found) for request, ranking in zip(requests, rankings)]
+    answers = [check_results(request, ranking, found) for request, ranking in zip(requests, rankings)]
+    return answers, rows
 
 # %% ../../nbs/search/05_examples.ipynb #6d4f56a4
 MAX_EXAMPLES = 4
 MIN_SHARE = 0.5  # of the first results
-_MIN_GAIN = 0.1  # above chance
 
 
-def choose_examples(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def choose_examples(
+    answers: Sequence[Answer],
+    rows: Mapping[str, Row],  # of all results
+) -> list[dict[str, Any]]:
     "The best sentences, each with a reference for which it works."
     works = []
     for same in best_sentences(answers):
         figures = mean_shares([(answer.share, answer.chances[0]) for answer in same])
-        if figures["share"] >= MIN_SHARE and gain(same) >= _MIN_GAIN:
+        if figures["share"] >= MIN_SHARE and not _is_luck(same, rows):
             works.append((same, figures))
     chosen: list[dict[str, Any]] = []
     for key in ("attribute", "value"):  # an example for each attribute, then for further values
@@ -174,6 +178,15 @@ def choose_examples(answers: Sequence[Answer]) -> list[dict[str, Any]]:
                 taken.add(asked)
                 chosen.append(_example(same, figures))
     return sorted(chosen, key=lambda example: example["chance"] - example["share"])
+
+
+def _is_luck(answers: Sequence[Answer], rows: Mapping[str, Row]) -> bool:
+    "Whether as many photos drawn at random could obey as often as the different results of one sentence."
+    (asked,) = answers[0].request.asked
+    names = {name for answer in answers for name in answer.names}
+    share = sum(asked.obeyed(rows.get(name, {})) for name in names) / len(names)
+    chance = answers[0].chances[0]
+    return share < chance + 3 * math.sqrt(chance * (1 - chance) / len(names))
 
 
 def _example(answers: Sequence[Answer], figures: dict[str, float]) -> dict[str, Any]:
