@@ -84,8 +84,10 @@ def _texts(images: LabelledImages, column: str, value: str, rng: random.Random) 
     change = images.say(row, column, value)
     words = change.new
     assert words is not None
-    plain = [f"{verb} {form}" for verb, form in (("is", words.be), ("has", words.have)) if form]
-    yield rng.choice(plain or [words.word])
+    if words.be:
+        yield f"is {words.be}"
+    else:
+        yield f"has {words.have}" if words.have else words.word
     frame = draw_frame([frame for frame in fitting("test", change) if not frame.names_old], rng)
     if frame is not None:
         yield fill(frame, change)
