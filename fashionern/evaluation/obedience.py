@@ -132,7 +132,7 @@ class Obedience:
     sentences: int
     requests: int
     gallery: dict[str, int]  # category → number of images
-    overall: Figures  # over all requests that want a value; the mean of an answer's shares
+    overall: Figures  # over all wanted values; a request for two changes counts twice
     attributes: dict[str, dict[str, Any]]  # from `by_attribute`
     named: dict[str, dict[str, Figures]]  # text → attribute → figures
     examples: list[dict[str, Any]] = field(default_factory=list)  # text, reference and share of typical answers
@@ -214,8 +214,8 @@ def obedience_table(result: Obedience) -> Table:
         lines.append(_line(attribute, figures))
     sizes = ", ".join(f"{category or 'all'} {number:,}" for category, number in result.gallery.items())
     caption = [
-        f"{result.requests:,} requests: {result.sentences:,} sentences, each about several references. "
-        f"Share: of the first {result.k} results, without the reference, those with the value that is asked for. "
+        f"{result.requests:,} requests: {result.sentences:,} sentences, each about several references; "
+        f"one for two changes counts for both attributes. Share: of the first {result.k} results, without the reference, those with the value that is asked for. "
         f"Chance: the share of the searched gallery ({sizes}) that has it.",
         "Refused: of the first results, those with another value than the refused one. "
         "Order: the share where the attribute is named first of two changes, minus that where it is named second.",
@@ -225,7 +225,7 @@ def obedience_table(result: Obedience) -> Table:
         caption.append(f"“{text}”: {shares}")
     title = f"{result.model} · {result.data} · results that obey the text"
     table = Table(title=escape(title), caption=escape("\n".join(caption)), caption_justify="left")
-    heads = ["attribute", "requests", "share", "±", "chance", "removed", "refused", "chance", "order"]
+    heads = ["attribute", "requests", "share", "chance", "removed", "refused", "chance", "order"]
     return fill_table(table, heads, lines)
 
 
@@ -234,6 +234,6 @@ def _line(attribute: str, figures: dict[str, Any]) -> list[str]:
     shown = lambda of, key: f"{of[key]:.2f}" if key in of else "–"
     refusal = kinds.get("refusal", {})
     order = f"{figures['orders']['difference']:+.2f}" if "orders" in figures else "–"
-    cells = [shown(figures, key) for key in ("share", "error", "chance")]
+    cells = [shown(figures, key) for key in ("share", "chance")]
     more = [shown(kinds.get("removal", {}), "share"), shown(refusal, "share"), shown(refusal, "chance"), order]
     return [attribute, f"{figures.get('requests', 0):,}", *cells, *more]

@@ -24,7 +24,7 @@ from ..data.language.phrasing import draw_frame
 from ..data.triplets import join_captions
 from ..errors import ErnError
 from ..evaluation.obedience import Answer, best_sentences, check_results, mean_shares
-from ..evaluation.requests import RESULTS, Asked, LabelledImages, Request, Row, Sentence
+from ..evaluation.requests import RESULTS, Asked, ImageRow, LabelledImages, Request, Sentence
 from ..models.hub import Retriever
 from .stores.base import Store, batched
 
@@ -134,7 +134,7 @@ def _answers(
     images: LabelledImages,
     references: dict[str, Image.Image],
     requests: Sequence[Request],
-) -> tuple[list[Answer], Mapping[str, Row]]:
+) -> tuple[list[Answer], Mapping[str, ImageRow]]:
     "Search the index with the requests and check their results; the answers, and the rows of all results."
     if not requests:
         return [], {}
@@ -163,7 +163,7 @@ MIN_SHARE = 0.5  # of the first results
 
 def choose_examples(
     answers: Sequence[Answer],
-    rows: Mapping[str, Row],  # of all results
+    rows: Mapping[str, ImageRow],  # of all results
 ) -> list[dict[str, Any]]:
     "The best sentences, each with a reference for which it works."
     works = []
@@ -182,7 +182,7 @@ def choose_examples(
     return sorted(chosen, key=lambda example: example["chance"] - example["share"])
 
 
-def _is_luck(answers: Sequence[Answer], rows: Mapping[str, Row]) -> bool:
+def _is_luck(answers: Sequence[Answer], rows: Mapping[str, ImageRow]) -> bool:
     "Whether as many photos drawn at random could obey as often as the different results of one sentence."
     (asked,) = answers[0].request.asked
     names = {name for answer in answers for name in answer.names}
