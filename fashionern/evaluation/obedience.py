@@ -215,7 +215,8 @@ def obedience_table(result: Obedience) -> Table:
     sizes = ", ".join(f"{category or 'all'} {number:,}" for category, number in result.gallery.items())
     caption = [
         f"{result.requests:,} requests: {result.sentences:,} sentences, each about several references; "
-        f"one for two changes counts for both attributes. Share: of the first {result.k} results, without the reference, those with the value that is asked for. "
+        f"one for two changes counts for both attributes. "
+        f"Share: of the first {result.k} results, without the reference, those with the value that is asked for. "
         f"Chance: the share of the searched gallery ({sizes}) that has it.",
         "Refused: of the first results, those with another value than the refused one. "
         "Order: the share where the attribute is named first of two changes, minus that where it is named second.",
