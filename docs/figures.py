@@ -1,7 +1,8 @@
 """Write the tables of README and guides between their markers, from files that commands wrote.
 
 python docs/figures.py                               rewrite every marked block from the current files
-python docs/figures.py --demo runs/demo              after make demo: use its figures and its picture
+python docs/figures.py --demo runs/demo              after make demo: use its figures
+python docs/figures.py --obedience runs/demo         after ern_eval --obedience: how often results are as the text asks
 python docs/figures.py --laptop runs/methods         after ern_methods --preset catalogue: its table
 python docs/figures.py --tiny runs/methods           after ern_methods --preset catalogue-tiny: its table
 python docs/figures.py --garments runs/methods       after ern_methods --preset demo: its table
@@ -21,7 +22,7 @@ from typing import Any, Callable
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "nbs" / "results"
-GUIDES = ("04_shop", "05_reproducing", "06_catalogue_results", "07_speed")
+GUIDES = ("03_search", "04_shop", "05_reproducing", "06_catalogue_results", "07_speed")
 PAGES = ("README.md", *(f"docs/guides/{name}.md" for name in GUIDES))
 BLOCK = re.compile(r"(<!-- figures: (\S+) -->\n).*?(<!-- end of figures -->)", re.S)
 DOMINANCE = {"nearest": "ref 1st %", "outranks": "ref > target %", "margin": "Δcos"}
@@ -87,9 +88,7 @@ def demo() -> str:
 
 
 def take_demo(run: Path) -> None:
-    "Write demo.json and demo.png from a finished run of the demo."
-    from PIL import Image
-
+    "Write demo.json from a finished run of the demo."
     config, results = read(run / "config.json"), read(run / "results.json")
     first = results[0]
     pictures = len(read(Path(config["root"]) / "designs.json"))
@@ -105,7 +104,66 @@ def take_demo(run: Path) -> None:
             "results": keep,
         },
     )
-    with Image.open(run / "retrieval.png") as grid:
+
+
+def obedience() -> str:
+    "Attributes by row: how often the first results are as the text asks; empty before it was measured."
+    if not (RESULTS / "obedience.json").is_file():
+        return ""
+    made = read(RESULTS / "obedience.json")
+    gallery = ", ".join(f"{category} {number:,}" for category, number in made["gallery"].items())
+    about = (
+        f"`{made['model']}` on {made['data']}, {made['requests']:,} requests: {made['sentences']:,} sentences, "
+        f"each about up to {made['references']} references. Searched images: {gallery}. "
+        f"Measured {made['measured']}: `{made['command']}`."
+    )
+    heads = ["attribute", "requests", "share", "chance", "removed", "refused", "chance of refused", "order"]
+    rows = [obedience_row("all", made["overall"] | {"kinds": {}})]
+    rows += [obedience_row(attribute, figures) for attribute, figures in made["attributes"].items()]
+    fixed = []
+    for text, figures in made["named"].items():
+        shares = [f"{name} {of['share']:.2f} (chance {of['chance']:.2f})" for name, of in figures.items()]
+        fixed.append(f"- *{text}*: {', '.join(shares)}")
+    return "\n\n".join([about, table(heads, rows), "\n".join(fixed)])
+
+
+def obedience_row(attribute: str, figures: dict) -> list[str]:
+    refusal = figures["kinds"].get("refusal", {})
+    removal = figures["kinds"].get("removal", {})
+    cells = [(removal, "share"), (refusal, "share"), (refusal, "chance")]
+    more = [f"{of[key]:.2f}" if key in of else "" for of, key in cells]
+    order = f"{figures['orders']['difference']:+.2f}" if "orders" in figures else ""
+    share = f"{figures['share']:.2f} ± {figures['error']:.2f}"
+    return [attribute, f"{figures['requests']:,}", share, f"{figures['chance']:.2f}", *more, order]
+
+
+def obedience_short() -> str:
+    "What the picture of the demo shows, and how often results are as the text asks."
+    if not (RESULTS / "obedience.json").is_file():
+        return ""
+    made = read(RESULTS / "obedience.json")
+    percent = lambda share: f"{100 * share:.1f} %"
+    examples = ", ".join(f"*{example['text']}* {percent(example['share'])}" for example in made["examples"])
+    overall = made["overall"]
+    return (
+        f"Green: the result is as the text asks. Of {made['sentences']:,} measured sentences, the picture shows the "
+        f"one that works best for each attribute, from a typical reference. Share of its first {made['k']} results, "
+        f"over all its references, that are as it asks: {examples}. Over all sentences it is "
+        f"{percent(overall['share'])}, and {percent(overall['chance'])} for a random ranking "
+        f"([by attribute](docs/guides/03_search.md#results-and-the-text))."
+    )
+
+
+def take_obedience(run: Path) -> None:
+    "Write obedience.json and demo.png after `ern_eval --obedience` on a run."
+    from PIL import Image
+
+    results = {result["model"]: result for result in read(run / "obedience.json")}
+    made = results.get("fashionern", list(results.values())[-1])
+    measured = time.strftime("%Y-%m-%d", time.gmtime((run / "obedience.json").stat().st_mtime))
+    command = f"ern_eval --run-dir {run} --models {made['model']} --obedience {made['drawn']} --seed {made['seed']}"
+    write(RESULTS / "obedience.json", {"command": command, "measured": measured, **made})
+    with Image.open(run / "obedience.png") as grid:
         small = grid.convert("RGB")
         small.thumbnail((900, 900))
         small.quantize(128).save(RESULTS / "demo.png", optimize=True)
@@ -307,6 +365,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "catalogue-all": catalogue_all,
     "tiny": partial(methods, "tiny"),
     "garments": partial(methods, "garments"),
+    "obedience": obedience,
+    "obedience-short": obedience_short,
     "published": published,
     "speed": speed,
 }
@@ -320,12 +380,15 @@ def filled(text: str) -> str:
 def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, help="run folder of make demo")
+    parser.add_argument("--obedience", type=Path, help="run folder of ern_eval --obedience")
     for name, preset in TABLES.items():
         parser.add_argument(f"--{name}", type=Path, help=f"run folder of ern_methods with the preset {preset}")
     parser.add_argument("--check", action="store_true", help="compare and write nothing")
     given = parser.parse_args(args)
     if given.demo:
         take_demo(given.demo)
+    if given.obedience:
+        take_obedience(given.obedience)
     for name in TABLES:
         if run := getattr(given, name):
             take_methods(name, run)

@@ -208,6 +208,7 @@ def describe(store: Store) -> dict[str, Any]:
         "folders": dict(folders.most_common(5)),
         "with_a_row": with_row,
         "columns": {c: _value_counts(values) for c, values in store.values(1_000_000).items()},
+        "examples": {example["text"]: f"{100 * example['share']:.0f} %" for example in store.examples() or ()},
         "approximate": store.refresh() or None,
     }
 
@@ -240,7 +241,7 @@ def info_table(description: dict[str, Any]) -> Table:
     table = Table(show_header=False)
     for key, value in description.items():
         if isinstance(value, dict):
-            form = "{} ({})" if key == "columns" else "{} {}"
+            form = "{} ({})" if key in ("columns", "examples") else "{} {}"
             value = ", ".join(form.format(*item) for item in value.items())
         shown = "–" if value in (None, "") else value
         table.add_row(escape_markup(key.replace("_", " ")), escape_markup(shown))

@@ -209,6 +209,10 @@ class EvalConfig:
     pictures: int = 0
     """Plot the retrieved images of this many queries and the attention of the first three; 0: no plots.
     Plots the last model under the first protocol."""
+    obedience: int = 0
+    """Measure how often the first 8 results are as the text asks, by attribute, with this many sentences; 0: do not.
+    Writes obedience.json, and a picture of typical results of the last model. Needs the images' attributes:
+    drawn garments have them, and so does a folder prepared from a product table."""
     pretrained_to: Optional[Path] = None
     """Save the last model, its encoders and a model card to this folder,
     for Retriever.from_pretrained and the Hugging Face hub."""
@@ -224,7 +228,7 @@ class EvalConfig:
     amp: Optional[Literal["auto", "off", "bf16", "fp16"]] = None
     "Mixed precision of the image encoder on a GPU. Default: the run's, else auto."
     seed: int = 42
-    "Seed that selects the queries of --pictures."
+    "Seed that selects the queries of --pictures and draws the sentences of --obedience."
     device: str = "auto"
     "cpu, cuda, cuda:1 …; auto uses a GPU if there is one."
     num_workers: int = 4
@@ -233,6 +237,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         check_flag(self.pictures >= 0, "pictures", self.pictures, "must not be negative")
+        check_flag(self.obedience >= 0, "obedience", self.obedience, "must not be negative")
         check_workers(self.num_workers)
         check_flag(self.top_k > 0, "top_k", self.top_k, "must be greater than 0")
         if self.run_dir is None and (self.root is None or not self.models):
@@ -246,6 +251,7 @@ class EvalConfig:
 _EVAL = """Rank a split's queries. Print recalls and reference dominance with the protocol's name.
 
   ern_eval --run-dir runs/demo --protocol fashioniq-original fashioniq-val --pictures 6
+  ern_eval --run-dir runs/demo --obedience 200        counts how many results are as the text asks
   ern_eval --run-dir runs/cirr --split test1          writes the two files for CIRR's server
   ern_eval --models fashionern --root DIR --clip-path encoders.safetensors --fusion-model-path best.safetensors"""
 

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['MAX_UPLOAD_BYTES', 'MAX_UPLOAD_PIXELS', 'MAX_TEXT', 'MAX_HITS', 'MAX_FILTER_VALUES', 'MAX_GALLERY_PHOTOS',
-           'PHOTO_SIDES', 'PAGE_FILES', 'read_text', 'filter_literal', 'read_weight', 'build_filter', 'find_upload',
-           'parse_query', 'photo_id', 'photo_name', 'photo_url', 'hit_as_json', 'Photos', 'filter_values',
-           'index_facts', 'explanation_as_json', 'Endpoints', 'create_app', 'listen', 'make_server', 'serve', 'run_app']
+           'PHOTO_SIDES', 'GENERAL_EXAMPLES', 'PAGE_FILES', 'read_text', 'filter_literal', 'read_weight',
+           'build_filter', 'find_upload', 'parse_query', 'photo_id', 'photo_name', 'photo_url', 'hit_as_json', 'Photos',
+           'filter_values', 'offered_examples', 'index_facts', 'explanation_as_json', 'Endpoints', 'create_app',
+           'listen', 'make_server', 'serve', 'run_app']
 
 # %% ../../nbs/web/04_app.ipynb #a9900003
 import asyncio
@@ -227,6 +228,27 @@ def filter_values(store: Store) -> dict[str, list]:
     return columns
 
 
+GENERAL_EXAMPLES = ("is red", "is longer and darker", "has long sleeves", "is plain, without a pattern")
+
+
+def offered_examples(
+    searcher: Searcher,
+    texts: Sequence[str] = (),  # empty: those that were measured when the index was built
+) -> list[dict[str, Any]]:
+    "Texts that the page offers; measured ones with the share of results that obey, and a photo to start from."
+    measured = None if texts else searcher.store.examples()
+    if measured is None:
+        return [{"text": text} for text in texts or GENERAL_EXAMPLES]
+    known = searcher.store.marks()
+    examples = []
+    for example in measured:
+        shown = {"text": example["text"], "share": example["share"]}
+        if example["name"] in known:
+            shown |= {"name": example["name"], "photo": photo_url(example["name"])}
+        examples.append(shown)
+    return examples
+
+
 def index_facts(
     searcher: Searcher,
     examples: Sequence[str],
@@ -242,7 +264,7 @@ def index_facts(
         "text_weight": searcher.text_weight,
         "columns": columns,
         "limits": {"upload": MAX_UPLOAD_BYTES, "text": MAX_TEXT, "hits": MAX_HITS},
-        "examples": list(examples),
+        "examples": offered_examples(searcher, examples),
         "labels": list(labels),
     }
 
@@ -294,7 +316,7 @@ class Endpoints:
     def __init__(
         self,
         searcher: Searcher,
-        examples: Sequence[str] = (),  # modification texts that the page offers
+        examples: Sequence[str] = (),  # modification texts that the page offers; default: measured ones
         labels: Sequence[str] = (),  # columns shown under each photo; default: the first two
         seed: int = 0,  # of the order of the gallery
     ):
@@ -391,7 +413,7 @@ async def _error_as_json(request: Request, e: Exception) -> Response:
 # %% ../../nbs/web/04_app.ipynb #4d487475
 def create_app(
     searcher: Searcher,
-    examples: Sequence[str] = (),  # modification texts that the page offers
+    examples: Sequence[str] = (),  # modification texts that the page offers; default: measured ones
     allowed_hosts: Sequence[str] = LOOPBACK,  # names the server answers to; '*' for any
     labels: Sequence[str] = (),  # columns shown under each photo; default: the first two
     seed: int = 0,  # of the order of the gallery
@@ -452,7 +474,7 @@ def serve(
     searcher: Searcher,
     host: str = "127.0.0.1",  # '0.0.0.0' serves other machines too
     port: int = 7860,  # 0: any free port
-    examples: Sequence[str] = (),  # modification texts that the page offers
+    examples: Sequence[str] = (),  # modification texts that the page offers; default: measured ones
     allowed_hosts: Optional[Sequence[str]] = None,  # default: loopback names on a loopback address, else any
     open_browser: bool = False,
     labels: Sequence[str] = (),  # columns shown under each photo; default: the first two

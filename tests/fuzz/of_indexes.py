@@ -89,6 +89,7 @@ FACTS = {
     "next": ROWS,
     "columns": ["colour", "price"],
     "approximate": {"file": "approximate-hnsw.faiss", "covered": ROWS, "photos": ROWS, "breadth": 16, "recall@10": 1.0},
+    "examples": [{"text": "is red", "name": "0.jpg", "share": 0.75, "chance": 0.1}],
 }
 
 

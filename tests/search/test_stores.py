@@ -155,11 +155,14 @@ def test_a_store_is_the_same_after_reopening(maker):
     first = kind.create(place, ABOUT)
     first.put(photos, vectors)
     first.remove([photos[0].name])
+    assert first.examples() is None
+    first.set_examples([{"text": "O\'Neill’s ✓", "name": photos[1].name, "share": 0.5, "chance": 0}])
     before = first.find(vectors[:9], 7), first.marks(), first.values(), first.about
     first.close()
     assert kind.exists(place)
     second = kind.open(place)
     assert (second.marks(), second.values(), second.about) == before[1:] and second.about == ABOUT
+    assert second.examples() == [{"text": "O'Neill’s ✓", "name": photos[1].name, "share": 0.5, "chance": 0}]
     for found, expected in zip(second.find(vectors[:9], 7), before[0], strict=True):
         assert_same(found, expected)
     second.put(photos[:1], vectors[:1])

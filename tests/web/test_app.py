@@ -20,7 +20,7 @@ TestClient = pytest.importorskip(
 
 from fashionern.errors import ErnError  # noqa: E402
 from fashionern.search.searcher import Hits, Query  # noqa: E402
-from fashionern.web.app import MAX_UPLOAD_BYTES, create_app, listen, photo_id  # noqa: E402  they need the extra too
+from fashionern.web.app import GENERAL_EXAMPLES, MAX_UPLOAD_BYTES, create_app, listen, photo_id  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_an_explanation_uses_the_text_weight(untrained):
 
 def test_about_and_page(client):
     about = client.get("/api/about").json()
-    assert (about["size"], about["model"], about["examples"]) == (40, "dvr@mask_padding", ["is red"])
+    assert (about["size"], about["model"], about["examples"]) == (40, "dvr@mask_padding", [{"text": "is red"}])
     assert set(about["columns"]["brand"]) == {"O'Neill", "Été & fils"}
     assert 12.0 in about["columns"]["price"]
     kinds = {"/": "text/html", "/page.css": "text/css", "/page.js": "text/javascript", "/icon.svg": "image/svg+xml"}
@@ -117,6 +117,27 @@ def test_about_and_page(client):
     assert "http" not in client.get("/page.css").text
     assert "innerHTML" not in client.get("/page.js").text
     assert " style=" not in client.get("/").text
+
+
+def test_the_page_offers_what_was_measured(searcher):
+    assert searcher.store.examples() is None, "this index was built without measuring"
+    general = [{"text": text} for text in GENERAL_EXAMPLES]
+    measured = [
+        {"text": "in blue", "name": "women/01.png", "share": 0.875, "chance": 0.1},
+        {"text": "is maxi", "name": "women/gone.png", "share": 0.5, "chance": 0.3},
+    ]
+    photo = {"name": "women/01.png", "photo": f"/photo/{photo_id('women/01.png')}"}
+    shown = [{"text": "in blue", "share": 0.875} | photo, {"text": "is maxi", "share": 0.5}]
+    for stored, texts, expected in (
+        (None, (), general),
+        (measured, (), shown),
+        (measured, ("is red",), [{"text": "is red"}]),  # --examples
+        ([], (), []),  # nothing works, so nothing is offered
+    ):
+        searcher.store.set_examples(stored)
+        with TestClient(create_app(searcher, texts), base_url="http://localhost") as client:
+            assert client.get("/api/about").json()["examples"] == expected
+    searcher.store.set_examples(None)
 
 
 def test_labels_of_the_cards(searcher):

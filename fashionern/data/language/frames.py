@@ -244,6 +244,11 @@ class Frame:
         "The names of its slots."
         return tuple(re.findall(r"{(\w+)}", self.text))
 
+    @cached_property
+    def names_old(self) -> bool:
+        "Whether the sentence only suits references with one value: it names the old value, or compares with it."
+        return any(slot == "more" or slot.startswith("old_") for slot in self.slots)
+
 
 @cache
 def frames(split: str) -> tuple[Frame, ...]:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ...errors import ErnError, unknown_name
 from ...files import RECORDS, not_found, write_atomic
-from .base import INDEX_KINDS, Photo, Reader, Records, batched, check_vectors
+from .base import INDEX_KINDS, Photo, Reader, Records, are_examples, batched, check_vectors
 from .filters import Filter
 
 # %% ../../../nbs/search/stores/02_folder.ipynb #f5610006
@@ -225,7 +225,7 @@ def check_facts(records: Records) -> None:
     is_sound = type(rows) is int and 0 <= rows < _MAX_ROWS
     if not is_sound or not _is_sound_about(records.fact("about")):
         raise records.damaged()
-    if not _is_sound_approximate(records.fact("approximate"), rows):
+    if not _is_sound_approximate(records.fact("approximate"), rows) or not are_examples(records.fact("examples")):
         raise records.damaged()
 
 
@@ -398,6 +398,15 @@ class FolderStore(_FolderVectors):
             removed = self.records.remove(names)
         self._cached = None
         return removed
+
+    def examples(self) -> Optional[list[dict[str, Any]]]:
+        "The examples that were measured when the index was built; None if none were measured."
+        return self.records.fact("examples")
+
+    def set_examples(self, examples: Optional[list[dict[str, Any]]]) -> None:
+        "Store measured examples; None removes them."
+        with self.records.writing():
+            self.records.set_fact("examples", examples)
 
     def find(
         self,

@@ -19,7 +19,7 @@ from typing import Any, Iterator, Optional, Sequence
 import numpy as np
 
 from ...errors import ErnError, unknown_name
-from .base import INDEX_KINDS, Photo, batched, check_known, check_vectors
+from .base import INDEX_KINDS, Photo, are_examples, batched, check_known, check_vectors
 from .filters import Filter, columns_of, to_milvus
 
 # %% ../../../nbs/search/stores/03_milvus.ipynb #a1f06106
@@ -387,6 +387,19 @@ class MilvusStore(_Rows):
                 self._request("delete", ids=keys)
             removed += len(keys)
         return removed
+
+    def examples(self) -> Optional[list[dict[str, Any]]]:
+        "The examples that were measured when the index was built; None if none were measured."
+        properties = self._request("describe_collection").get("properties", {})
+        try:
+            examples = json.loads(properties.get("examples", "null"))
+        except ValueError:
+            return None
+        return examples if are_examples(examples) else None
+
+    def set_examples(self, examples: Optional[list[dict[str, Any]]]) -> None:
+        "Store measured examples; None removes them."
+        self._request("alter_collection_properties", properties={"examples": json.dumps(examples)})
 
     def find(
         self,

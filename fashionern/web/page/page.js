@@ -218,11 +218,15 @@ function buildForm() {
   $("about").textContent = `${plural(about.size, "photo")}${model}`;
   $("about").title = about.answered_by ? `Answered by ${about.answered_by}` : "";
   $("text").maxLength = about.limits.text;
-  $("examples").replaceChildren(
-    ...about.examples.map((text) => make("button", { type: "button", textContent: text, onclick: () => go({ text }) })),
-  );
+  $("examples").replaceChildren(...about.examples.map(exampleButton));
   const columns = Object.entries(about.columns).filter(([, values]) => values.length > 1);
   $("selects").replaceChildren(...columns.map(([column, values]) => columnMenu(column, values)));
+}
+
+function exampleButton({ text, share, name, photo }) { // a measured example brings a photo to start from
+  const onclick = () => go(photo && !state.reference ? { text, reference: { name, photo } } : { text });
+  const title = share === undefined ? "" : `Measured: ${Math.round(100 * share)} % of the first 8 results obey this text`;
+  return make("button", { type: "button", textContent: text, title, onclick });
 }
 
 function columnMenu(column, values) {
