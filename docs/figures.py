@@ -5,7 +5,6 @@ python docs/figures.py --demo runs/demo              after make demo: use its fi
 python docs/figures.py --obedience runs/demo         after ern_eval --obedience: how often results are as the text asks
 python docs/figures.py --laptop runs/methods         after ern_methods --preset catalogue: its table
 python docs/figures.py --tiny runs/methods           after ern_methods --preset catalogue-tiny: its table
-python docs/figures.py --garments runs/methods       after ern_methods --preset demo: its table
 python docs/figures.py --check                       write nothing; status 1 if a block differs from its file
 """
 
@@ -27,7 +26,7 @@ PAGES = ("README.md", *(f"docs/guides/{name}.md" for name in GUIDES))
 BLOCK = re.compile(r"(<!-- figures: (\S+) -->\n).*?(<!-- end of figures -->)", re.S)
 DOMINANCE = {"nearest": "ref 1st %", "outranks": "ref > target %", "margin": "Δcos"}
 LABELS = {"published": "reference"}  # implementation in benchmark.json → its label in the table
-TABLES = {"laptop": "catalogue", "tiny": "catalogue-tiny", "garments": "demo"}  # file in nbs/results → preset
+TABLES = {"laptop": "catalogue", "tiny": "catalogue-tiny"}  # file in nbs/results → preset
 EARLIER = "fashionern-published@mask_padding,by_place,gate_noise=0.3"  # the model of the preset until version 0.2
 WORST = "R@10 worst wording"  # key of `metrics.wording_spread`
 SHORT = ("fashionern", "vtf", "combiner", "sum", "text-only")  # rows of the README
@@ -364,7 +363,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "laptop-short": partial(methods, "laptop", SHORT, True),
     "catalogue-all": catalogue_all,
     "tiny": partial(methods, "tiny"),
-    "garments": partial(methods, "garments"),
     "obedience": obedience,
     "obedience-short": obedience_short,
     "published": published,
