@@ -105,7 +105,7 @@ def test_missing_images(error_of, garments, tmp_path):
         (["--batch-size", "0"], ["--batch-size 0"]),
         (["--protocol", "fashioniq-orginal"], ["protocol", "'fashioniq-original'"]),
         (["--dataset", "fashionqi"], ["dataset", "'fashioniq'"]),
-        (["--stages", "dvr"], ["TME", "--clip-path"]),
+        (["--stages", "dvr", "--model", "fashionern-published"], ["TME", "--clip-path"]),
         (["--device", "gpu"], ["--device gpu", "cpu"]),
         (["--amp", "fp16"], ["--amp fp16"]),
         (["--clip-path", "none.safetensors"], ["none.safetensors", "--clip-path"]),
