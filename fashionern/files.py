@@ -40,7 +40,10 @@ def write_atomic(
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        permissions = part.stat().st_mode
         write(part)
+        part.chmod(permissions)  # safetensors lets only the owner read its files
         with open(part, "rb") as f:
             os.fsync(f.fileno())
         os.replace(part, path)

@@ -18,7 +18,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Literal, Optional, TypeVar
 
 import torch
 from tqdm import tqdm
@@ -285,6 +285,9 @@ _MAY_DIFFER = {
 }  # fmt: skip
 
 
+_Config = TypeVar("_Config", bound=TrainConfig)
+
+
 def open_run(cfg: TrainConfig, world: World, *data: TripletDataset) -> None:
     "Create the run folder, or check that the run may be resumed; record start and settings."
     file = cfg.run_dir / CONFIG
@@ -296,7 +299,7 @@ def open_run(cfg: TrainConfig, world: World, *data: TripletDataset) -> None:
         write_json(file, cfg.as_dict())
 
 
-def keep_preprocess(cfg: TrainConfig, world: World) -> TrainConfig:
+def keep_preprocess(cfg: _Config, world: World) -> _Config:
     "The flags, with the preprocessing of earlier versions if the run to resume was started with it."
     resumes = cfg.resume and (cfg.run_dir / CONFIG).exists()
     if not resumes or cfg.preprocess != TrainConfig.preprocess:
@@ -340,7 +343,7 @@ def _check_resumable(cfg: TrainConfig) -> None:
         raise ErnError(f"{started}. Give the same flags, or another --run-dir.")
 
 # %% ../../nbs/training/05_record.ipynb #04f9f4a7
-def settle_captions(cfg: TrainConfig, data: TripletDataset) -> TrainConfig:
+def settle_captions(cfg: _Config, data: TripletDataset) -> _Config:
     "The flags with the caption rule of a resumed run or of the dataset; None stays for runs of early versions."
     if cfg.captions is not None:
         return cfg
