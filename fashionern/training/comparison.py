@@ -152,6 +152,7 @@ class _Comparison:
         self.ranks = ranks
         self.rows = rows
         self.data = data
+        self.frozen: dict[str, _SharedEncoders] = {}  # encoders that no seed changes, as in `_train_row`
         self.took: list[float] = []  # seconds of each training
         self.left = sum(not self.file(seed, row).exists() for seed in seeds for row in rows)
 
@@ -162,7 +163,7 @@ class _Comparison:
     def train_seed(self, seed: int) -> list[Outcome]:
         "Train every row with this seed; the outcomes (rank 0)."
         start = self._warm_up()
-        shared: dict[str, _SharedEncoders] = {}
+        shared = dict(self.frozen)
         outcomes = []
         for number, row in enumerate(self.rows, 1):
             if not self.file(seed, row).exists():
@@ -208,6 +209,9 @@ def _train_row(
     key = json.dumps([stage1, tme], sort_keys=True)
     if key not in shared:
         shared[key] = _train_encoders(comparison, seed, stage1, tme, start)
+        from_file = bool(start) or comparison.cfg.clip_path is not None
+        if from_file and not tme and comparison.data[0].sampler is None:
+            comparison.frozen[key] = shared[key]  # their text features are the same for every seed
     base = shared[key]
     own = {"seed": seed, "stages": ("dvr",), "model": row.model, "compare": ()}
     run = comparison.run(f"seed-{seed}/{row.folder}", base.banks, base.texts, **own, **row.changes, **start)
