@@ -283,7 +283,7 @@ def take_methods(name: str, run: Path) -> None:
 
 _NOT_IN_COMMANDS = {
     "model", "compare", "seed", "root", "run_dir", "features_dir", "resume", "device", "num_workers", "save_every",
-    "eval_every",
+    "eval_every", "captions",
 }  # fmt: skip
 
 

@@ -275,3 +275,31 @@ def lead(rows: dict[str, dict[str, float]], of: str, over: str, protocol: str) -
     return round(rows[of][protocol] - rows[over][protocol], 1)
 
 
+def test_prose_about_the_pretrained_encoder_is_true():
+    made = figures.read(figures.RESULTS / "laptop.json")
+    rows = means("laptop")
+    tiny = means("tiny")
+    assert made["split"] == "test" and len({o["seed"] for o in made["outcomes"]}) == 3
+    assert max(rows, key=lambda label: rows[label][NEW]) == max(rows, key=lambda label: rows[label][TWO]) == "fashionern"
+    assert (lead(rows, "fashionern", "combiner", NEW), lead(rows, "fashionern", "combiner", TWO)) == (1.7, 3.6)
+    assert (lead(rows, "fashionern", "vtf", NEW), lead(rows, "fashionern", "vtf", TWO)) == (0.2, 1.2)
+    assert round(rows["combiner"][NEW] - tiny["combiner"][NEW]) == 18
+    untrained = {"image-only", "text-only", "sum"}
+    assert all(2 < rows[label]["table"] - rows[label][NEW] < 3.1 for label in rows.keys() - untrained)
+    assert rows["fashionern"][NEW] >= 60 and rows["fashionern"][TWO] >= 55
+    seconds = {o["label"]: o["seconds"] for o in made["outcomes"]}
+    assert 8 < seconds["fashionern"] / seconds["combiner"] < 9
+
+
+def test_prose_about_tiny_encoders_is_true():
+    rows = means("tiny")
+    without = "dvr@mask_padding,by_place,mixture"
+    peers = ("tirg", "vtf", "combiner")
+    assert (lead(rows, "fashionern", "combiner", NEW), lead(rows, "fashionern", "combiner", TWO)) == (4.2, 10.0)
+    assert lead(rows, "fashionern", "tirg", NEW) == 2.1 and max(peers, key=lambda p: rows[p][NEW]) == "tirg"
+    assert (lead(rows, "fashionern", without, NEW), lead(rows, "fashionern", without, TWO)) == (6.1, 10.5)
+    assert rows[without][NEW] < rows["combiner"][NEW]
+    headless = "tme+dvr+identity@mask_padding,by_place,mixture"
+    assert (lead(rows, "fashionern", headless, NEW), lead(rows, "fashionern", headless, TWO)) == (3.0, 2.9)
+    cost = {label: rows[label]["table"] - rows[label][NEW] for label in ("fashionern", *peers)}
+    assert round(cost.pop("fashionern"), 1) == 3.3 and all(1 <= c < 2.1 for c in cost.values())
