@@ -280,7 +280,8 @@ def test_prose_about_the_pretrained_encoder_is_true():
     rows = means("laptop")
     tiny = means("tiny")
     assert made["split"] == "test" and len({o["seed"] for o in made["outcomes"]}) == 3
-    assert max(rows, key=lambda label: rows[label][NEW]) == max(rows, key=lambda label: rows[label][TWO]) == "fashionern"
+    for protocol in (NEW, TWO):
+        assert max(rows, key=lambda label: rows[label][protocol]) == "fashionern"
     assert (lead(rows, "fashionern", "combiner", NEW), lead(rows, "fashionern", "combiner", TWO)) == (1.7, 3.6)
     assert (lead(rows, "fashionern", "vtf", NEW), lead(rows, "fashionern", "vtf", TWO)) == (0.2, 1.2)
     assert round(rows["combiner"][NEW] - tiny["combiner"][NEW]) == 18
