@@ -142,14 +142,15 @@ def obedience_short() -> str:
         return ""
     made = read(RESULTS / "obedience.json")
     percent = lambda share: f"{100 * share:.1f} %"
-    examples = ", ".join(f"*{example['text']}* {percent(example['share'])}" for example in made["examples"])
+    examples = ", ".join(f"{example['attribute']} {percent(example['share'])}" for example in made["examples"])
     overall = made["overall"]
     return (
-        f"Green: the result is as the text asks. Of {made['sentences']:,} measured sentences, the picture shows the "
-        f"one that works best for each attribute, from a typical reference. Share of its first {made['k']} results, "
-        f"over all its references, that are as it asks: {examples}. Over all sentences it is "
-        f"{percent(overall['share'])}, and {percent(overall['chance'])} for a random ranking "
-        f"([by attribute](docs/guides/03_search.md#results-and-the-text))."
+        f"Green: the result is as the text asks. Each row is the sentence that works best for one attribute, with a "
+        f"typical reference. Of its first {made['k']} results, over all its references, so many are as it asks: "
+        f"{examples}. Over all {made['sentences']:,} sentences it is {percent(overall['share'])}, and "
+        f"{percent(overall['chance'])} for a random ranking "
+        f"([by attribute](docs/guides/03_search.md#results-and-the-text)). The tiny encoders of the demo see colour "
+        f"and pattern, but hardly a neckline or a logo."
     )
 
 

@@ -167,7 +167,7 @@ def test_a_measurement_of_obedience_becomes_a_table_and_the_picture(results, tmp
     assert "- *do you have it in brown?*: colour 0.93 (chance 0.10)" in said and "4,080 requests: 204 sentences" in said
     assert "`fashionern`" in said and "--models fashionern --obedience 200 --seed 42`" in said
     short = figures.obedience_short()
-    assert "*do you have it in brown?* 93.0 %" in short and "10.0 % for a random ranking" in short
+    assert "colour 93.0 %" in short and "10.0 % for a random ranking" in short
     assert Image.open(results / "demo.png").size == (900, 450)
 
 
@@ -182,8 +182,9 @@ def test_prose_about_the_demo_is_true():
         assert of[model]["nearest"] > of["sum"]["nearest"], (
             "README: puts the reference first more often than the plain sum"
         )
-    below = [model for model in ("combiner", "fashionern") if of[model]["outranks"] < of["sum"]["outranks"]]
-    assert below == ["fashionern"], "README: above the target, only FashionERN ranks it less often"
+    composed = ("sum", "combiner", "fashionern")
+    least = min(composed, key=lambda model: of[model]["outranks"])
+    assert least == "fashionern", "README: above the target, FashionERN ranks it least often"
     assert all(r["mean"]["R@1"] <= 50 for r in made["results"]), (
         "README: two images of each design, of which one is the target"
     )
