@@ -387,7 +387,7 @@ def test_the_sources_and_their_readme(name):
 
 def test_all_readmes_have_one_shape():
     shape = ["Where it comes from", "Licence", "Layout", "Commands", "Checks"]
-    readmes = sorted(SCRIPTS.glob("*/README.md"))
+    readmes = sorted(script.with_name("README.md") for script in SCRIPTS.glob("*/prepare.py"))
     assert len(readmes) == 5
     for readme in readmes:
         headings = [line.removeprefix("## ") for line in readme.read_text().splitlines() if line.startswith("## ")]

@@ -143,7 +143,8 @@ def test_a_new_run_uses_and_records_the_rule_of_its_dataset(finished, tokenized,
     tokenized.clear()
     stage_one = replace(finished, run_dir=tmp_path / "again", stages=("tme",))
     train(stage_one)
-    assert tokenized and all(text.endswith(".") for text in tokenized), "stage 1 too"
+    sentences = [text for text in tokenized if " " in text]  # the known words are recorded one by one
+    assert sentences and all(text.endswith(".") for text in sentences), "stage 1 too"
 
 
 def as_early_run(folder: Path) -> None:
