@@ -146,11 +146,10 @@ def obedience_short() -> str:
     overall = made["overall"]
     return (
         f"Green: the result is as the text asks. Each row is the sentence that works best for one attribute, with a "
-        f"typical reference. Of its first {made['k']} results, over all its references, so many are as it asks: "
-        f"{examples}. Over all {made['sentences']:,} sentences it is {percent(overall['share'])}, and "
+        f"typical reference. Share of its first {made['k']} results that are as it asks, on the requests that it was "
+        f"chosen by: {examples}. Over all {made['sentences']:,} sentences it is {percent(overall['share'])}, and "
         f"{percent(overall['chance'])} for a random ranking "
-        f"([by attribute](docs/guides/03_search.md#results-and-the-text)). The tiny encoders of the demo see colour "
-        f"and pattern, but hardly a neckline or a logo."
+        f"([by attribute](docs/guides/03_search.md#results-and-the-text))."
     )
 
 

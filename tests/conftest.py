@@ -1,4 +1,4 @@
-"Fixtures for the shared folder of real annotation files, which users' machines do not have."
+"Fixtures for what not every machine has: the shared folder of real annotation files, and ern-laptop's packages."
 
 import os
 from pathlib import Path
@@ -28,3 +28,17 @@ def annotations(shared):
         return folder
 
     return annotations_of
+
+
+@pytest.fixture(scope="session")
+def laptop() -> str:
+    "The name of the pretrained encoder that pip installs; skips the test without its packages."
+    pytest.importorskip("transformers")
+    from fashionern.encoders.laptop import LAPTOP, check_packages  # they import torch, which not every test needs
+    from fashionern.errors import ErnError
+
+    try:
+        check_packages()
+    except ErnError as e:
+        pytest.skip(str(e))
+    return LAPTOP

@@ -7,10 +7,8 @@ import torch
 
 from fashionern.data.drawn.garments import draw_fashioniq
 from fashionern.encoders.clip import TINY, ClipEncoder, create_clip, recorded_tokens
-from fashionern.encoders.laptop import LAPTOP, check_packages
 from fashionern.encoders.tme import Encoders, load_encoders
 from fashionern.encoders.words import learn_words, read_part, unknown_words, what_is_ignored
-from fashionern.errors import ErnError
 from fashionern.models.hub import Retriever
 from fashionern.models.registry import create_model
 from fashionern.models.untrained import encoder_spec, untrained_retriever
@@ -83,13 +81,8 @@ def test_pretrained_weights_report_only_cuts(clip, tmp_path):
     assert what_is_ignored(pretrained, "maxi " * 27)[0].startswith("The text is too long: everything after")
 
 
-def test_the_laptop_encoder_reports_only_cuts():
-    pytest.importorskip("transformers")
-    try:
-        check_packages()
-    except ErnError as e:
-        pytest.skip(str(e))
-    clip = create_clip(LAPTOP)
+def test_the_laptop_encoder_reports_only_cuts(laptop):
+    clip = create_clip(laptop)
     learn_words(clip, ["is red"])
     assert clip.context == 64 and what_is_ignored(clip, "maxi " + "red " * 61) == []
     expected = 'The text is too long: everything after "… red red red" is ignored.'

