@@ -70,14 +70,14 @@ def test_a_tower_without_tme_trains_with_plain_text_features(named, garments, tm
     results = train(parse_train(args))
     printed = capsys.readouterr().out
     assert "Hugging Face's mt5, has layers that TME cannot extend" in printed
-    assert "Stage 1 is left out, and tme-sum is trained as sum, fashionern is trained as dvr" in printed
+    assert "Stage 1 is left out, and tme-sum is trained as sum, with the encoder's own text features" in printed
     assert "stage 1:" not in printed
-    assert [result.model for result in results] == ["sum", "combiner", "dvr"]
+    assert [result.model for result in results] == ["sum", "combiner", "fashionern"]
     config = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
-    assert (config["model"], config["stages"], config["compare"]) == ("dvr", ["dvr"], ["sum", "combiner"])
+    assert (config["model"], config["stages"], config["compare"]) == ("fashionern", ["dvr"], ["sum", "combiner"])
     resumed = train(parse_train([*args, "--resume"]))
     assert [result.mean for result in resumed] == [result.mean for result in results]
-    assert load_retriever(run_dir).model.name == "dvr"
+    assert load_retriever(run_dir).model.name == "fashionern"
 
 
 def test_stage_1_alone_is_refused_where_tme_is_impossible(named, garments, tmp_path):
