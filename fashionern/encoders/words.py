@@ -8,19 +8,15 @@ __all__ = ['words_in', 'learn_words', 'unknown_words', 'has_known_content', 'rea
 # %% ../../nbs/encoders/07_words.ipynb #30ad486b
 import re
 from bisect import bisect_right
-from functools import cache
 from typing import Iterable
 
-from ..data.language.frames import SPLITS, frames
+from ..data.language.refusals import refusal_in, small_words
 from .clip import ClipEncoder
 
 # %% ../../nbs/encoders/07_words.ipynb #19a4a269
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-
-
 def words_in(text: str) -> list[str]:
     "The words of a text in lower case, without punctuation and repetitions."
-    return list(dict.fromkeys(_WORD.findall(text.lower())))
+    return list(dict.fromkeys(re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text.lower())))
 
 
 def _token_ids(clip: ClipEncoder, words: list[str]) -> list[set[int]]:
@@ -35,31 +31,20 @@ def learn_words(clip: ClipEncoder, texts: Iterable[str]) -> None:
         clip.known_tokens = clip.known_tokens.union(*_token_ids(clip, list(words)))
 
 # %% ../../nbs/encoders/07_words.ipynb #3fb34904
-_FUNCTION_WORDS = frozenset(
-    "a an and are as at be but by do for from has have i in is it its just like make me more my of on one or please "
-    "something than that the them this to too want was with you i'd i'm it's that's".split()
-)
 _NEGATIONS = frozenset(["no", "not", "never", "without", "don't"])
-
-
-@cache
-def _small_words() -> frozenset[str]:
-    "Words that frame a change without naming a value, such as 'please' or 'swap'."
-    general = [frame.text for split in SPLITS for frame in frames(split) if not frame.kind]
-    return _FUNCTION_WORDS.union(*(words_in(re.sub(r"{\w+}", " ", text)) for text in general))
 
 
 def unknown_words(clip: ClipEncoder, text: str) -> list[str]:
     "The words of the text that never occurred in training; none if the encoder records no training."
     if not clip.known_tokens:
         return []
-    words = [word for word in words_in(text.replace("’", "'")) if word not in _small_words()]
+    words = [word for word in words_in(text.replace("’", "'")) if word not in small_words()]
     return [word for word, ids in zip(words, _token_ids(clip, words)) if not ids <= clip.known_tokens]
 
 
 def has_known_content(text: str, unknown: list[str]) -> bool:
     "Whether the text has a word that is known and says something about a garment."
-    return bool(set(words_in(text)) - set(unknown) - _small_words() - _NEGATIONS)
+    return bool(set(words_in(text)) - set(unknown) - small_words() - _NEGATIONS)
 
 # %% ../../nbs/encoders/07_words.ipynb #67fd0ba8
 def _is_cut(clip: ClipEncoder, text: str) -> bool:
@@ -86,16 +71,21 @@ def what_is_ignored(
     text: str,  # as it is encoded
     has_photo: bool = True,  # whether a photo decides too; False: the text alone
 ) -> list[str]:
-    "What of the text the encoder does not read, in sentences; empty if it reads everything."
+    "What of the text the encoder does not read or may misread, in sentences; empty if nothing."
     read = read_part(clip, text)
     sentences = []
-    if unknown := unknown_words(clip, read):
+    unknown = unknown_words(clip, read)
+    is_known = has_known_content(read, unknown)
+    if unknown:
         consequence = ""
-        if not has_known_content(read, unknown):
+        if not is_known:
             consequence = f", so the results {'follow the photo alone' if has_photo else 'are arbitrary'}"
         sentences.append(f"I don't know the {_listed(unknown)}{consequence}.")
     if read != text:
         sentences.append(f"The text is too long: {_rest(read)} is ignored.")
+    if is_known and (refusal := refusal_in(read)):
+        shown = refusal if len(refusal) <= _MAX_LENGTH else f"{refusal[:_MAX_LENGTH]}…"
+        sentences.append(f"I may take '{shown}' for a request. Say what you want instead.")
     return sentences
 
 

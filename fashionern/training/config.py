@@ -91,6 +91,9 @@ class TrainConfig:
     loss_scale: Optional[float] = None
     """Stages 1 and 2: factor by which a loss multiplies cosines. Default: CLIP's learned scale,
     which is 100 in OpenAI's weights, as in the paper."""
+    reference_margin: Optional[float] = None
+    """Stage 2: also compare each target with the query's own reference, which ignores the text: the target's score
+    must be higher by this margin. Default: only the targets of the batch are compared, as in the paper."""
     local_negatives: bool = False
     """Stage 2: take negatives only from this rank's batch, as the published code does.
     Default: from the batches of all ranks."""
@@ -163,7 +166,7 @@ class TrainConfig:
     device: str = "auto"
     "cpu, cuda, cuda:1 …; auto uses a GPU if there is one."
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
-    "Mixed precision. auto: bf16 or fp16 on a GPU, bf16 on a CPU with AMX, otherwise off."
+    "Mixed precision. auto: bf16 or fp16 on a GPU, bf16 on a CPU that is fast at it (AMX, Zen 5), otherwise off."
     num_workers: int = 4
     "Number of processes that read images."
     plugin: Plugin = ()
@@ -182,6 +185,7 @@ class TrainConfig:
 _POSITIVE = ("lr", "batch_size", "num_epochs", "ffn", "tme_lr", "tme_batch_size", "tme_epochs",
              "warmup_lr", "warmup_batch_size", "warmup_epochs")  # fmt: skip
 _POSITIVE_IF_GIVEN = ("loss_scale", "cosine_epochs")
+_NOT_NEGATIVE_IF_GIVEN = ("reference_margin",)
 _NOT_NEGATIVE = ("tme_chunk", "tme_clip_lr", "align_weight", "eval_every", "save_every", "text_cache_gb",
                  "num_workers", "seed")  # fmt: skip
 
@@ -191,8 +195,9 @@ def _check_ranges(cfg: TrainConfig) -> None:
     for name in (*_POSITIVE, *_POSITIVE_IF_GIVEN):
         value = getattr(cfg, name)
         check_flag(value is None or value > 0, name, value, "must be greater than 0")
-    for name in _NOT_NEGATIVE:
-        check_flag(getattr(cfg, name) >= 0, name, getattr(cfg, name), "must not be negative")
+    for name in (*_NOT_NEGATIVE, *_NOT_NEGATIVE_IF_GIVEN):
+        value = getattr(cfg, name)
+        check_flag(value is None or value >= 0, name, value, "must not be negative")
     check_flag(
         0 <= cfg.tme_dropout < 1,
         "tme_dropout",
@@ -278,7 +283,8 @@ PRESETS = {
         tme_lr=1e-3,
         tme_batch_size=128,
         tme_epochs=8,
-        warmup_epochs=8,
+        warmup_epochs=24,
+        reference_margin=0.1,
     ),
     "catalogue": replace(
         _TINY_SHOP,

@@ -36,7 +36,8 @@ def dataset_fingerprint(*splits: TripletDataset) -> str:
     "Sixteen hexadecimal digits that change with anything in the splits except image content."
     digest = hashlib.sha256()
     for data in splits:
-        rows = [[data.name, data.split, data.split_images, data.descriptions]]
+        rows: list[list[Any]] = [[data.name, data.split, data.split_images, data.descriptions]]
+        rows += [[statement.texts, statement.images] for statement in data.statements]
         for t in data.triplets:
             rows.append([t.id, t.category, t.reference, t.targets, t.captions, t.members])
         for row in rows:

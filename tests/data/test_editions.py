@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections import Counter, defaultdict
 from itertools import chain, product
 from pathlib import Path
@@ -10,15 +11,16 @@ import pytest
 from PIL import Image
 
 from fashionern.data.annotations import read_lines
+from fashionern.data.datasets.check import check_dataset
 from fashionern.data.datasets.editions import EDITIONS, LIMITS, draw_dataset, make_cirr, make_fashion200k, make_shoes
 from fashionern.data.datasets.factory import create_dataset
-from fashionern.data.drawn.drawing import Design
+from fashionern.data.drawn.drawing import ATTRIBUTES, Design
 from fashionern.data.drawn.garments import write_note
 from fashionern.data.drawn.wording import changes, names_value
 from fashionern.data.registry import DATASETS, DRAWN_NOTE
 from fashionern.data.triplets import apply_missing
 from fashionern.errors import ErnError
-from fashionern.files import read_json
+from fashionern.files import read_json, write_json
 
 SMALL = {"images": 60, "size": 48, "workers": 1}
 SPLITS = {
@@ -128,6 +130,29 @@ def test_no_design_is_in_two_splits_and_descriptions_are_of_training_images(edit
     assert set(described) == images["train"] and create_dataset(name, root, "train").descriptions == described
     for n, texts in described.items():
         assert all(contains(text, designs[n].colour) and contains(text, designs[n].category) for text in texts)
+
+
+def test_statements_say_each_value_and_list_its_training_images(edition):
+    name, root, _ = edition
+    designs = designs_of(root)
+    data = create_dataset(name, root, "train")
+    told = Counter(chain.from_iterable(statement.images for statement in data.statements))
+    assert told == dict.fromkeys(data.all_images(), 6), "one value of each attribute"
+    texts = Counter(chain.from_iterable(statement.texts for statement in data.statements))
+    assert max(texts.values()) == 1, "no text says two values"
+    for statement in data.statements:
+        kinds = [{getattr(designs[n], attribute) for n in statement.images} for attribute in ATTRIBUTES["dress"]]
+        assert any(len(values) == 1 for values in kinds), statement.texts
+
+
+@pytest.mark.parametrize("content", [{"texts": []}, ["red"], [{"texts": ["red"]}], [{"texts": [1], "images": ["a"]}]])
+def test_statements_of_another_form_are_refused(edition, tmp_path, content):
+    name, root, _ = edition
+    copy = shutil.copytree(root, tmp_path / "data")
+    write_json(copy / "statements.json", content)
+    with pytest.raises(ErnError, match="statements.json must be a JSON list"):
+        create_dataset(name, copy, "train")
+    assert "statements.json" in check_dataset(name, copy).errors["statements"]
 
 
 def test_files_depend_on_the_seed_and_not_on_the_number_of_processes(edition, tmp_path):

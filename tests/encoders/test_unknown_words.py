@@ -43,6 +43,12 @@ def clip() -> ClipEncoder:
         ("is maxi", [f"{MAXI}, so the results follow the photo alone."]),
         ("without maxi", [f"{MAXI}, so the results follow the photo alone."]),
         ("red كم", ["I don't know the word 'كم'."]),
+        ("Not red!", ["I may take 'not red' for a request. Say what you want instead."]),
+        ("please, anything but blue", ["I may take 'anything but blue' for a request. Say what you want instead."]),
+        ("without a logo", ["I may take 'without a logo' for a request. Say what you want instead."]),
+        ("is red, not blue", []),
+        ("not blue but red", []),
+        ("red and without a logo", []),
         ("red " + "x" * 60, [f"I don't know the word '{'x' * 40}…'."]),
         (
             "red maxi boho kimono tartan paisley gingham",

@@ -68,7 +68,8 @@ def differences(make, loss_of, batch: tuple, ranks: World) -> list[float]:
 def stage_two(ranks: World, model: str, loss: str) -> list[float]:
     def make(of: World) -> nn.Module:
         torch.manual_seed(0)
-        return StageTwo(create_model(model, D, ffn=64), create_loss(loss, D, scale=10.0), of, gather=True)
+        options = {"gather": True, "margin": 0.1, "scale": 10.0}
+        return StageTwo(create_model(model, D, ffn=64), create_loss(loss, D, scale=10.0), of, **options)
 
     mask = torch.arange(L) < 3 + torch.arange(N)[:, None] % (L - 3)
     reference = ImageFeatures(unit(N), unit(N, CROPS))

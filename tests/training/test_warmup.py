@@ -9,10 +9,11 @@ from PIL import Image
 
 from fashionern.data.images import ImageFinder
 from fashionern.data.transforms import Preprocess
-from fashionern.data.triplets import TripletDataset
+from fashionern.data.triplets import Statement, TripletDataset
 from fashionern.distributed import World, set_seed
 from fashionern.encoders.clip import TINY, ClipEncoder, PooledTrunk, create_clip
 from fashionern.encoders.feature_store import extract_features
+from fashionern.encoders.words import unknown_words
 from fashionern.errors import ErnError
 from fashionern.training.config import TrainConfig
 from fashionern.training.warmup import text_inputs, warm_up, warmup_tunes
@@ -109,3 +110,32 @@ def test_heads_trains_two_projections_and_nothing_else(shop):
     with torch.no_grad():
         live = clip.encode_text(clip.tokenize(texts)).embedding
         assert torch.allclose(clip.tower.project(text_inputs(clip, texts, False)), live, atol=1e-6)
+
+
+def test_statements_teach_what_descriptions_do_not_name(shop):
+    data, cfg = shop
+    names = data.all_images()
+    for name in names[::3]:
+        image = Image.open(data.images(name))
+        image.paste("black", (8, 24, 56, 40))
+        image.save(data.images(name))
+    marked = Statement(("has a bar", "with a bar"), tuple(names[::3]))
+    plain = Statement(("is plain", "without a bar"), tuple(name for name in names if name not in marked.images))
+    clip = create_clip(TINY)
+    run(clip, replace(data, statements=[marked, plain]), replace(cfg, warmup_epochs=40))
+    store = extract_features(clip, data.images, names, cfg.root / "features")
+    with torch.no_grad():
+        texts = clip.encode_text(clip.tokenize(["has a bar", "is plain"])).embedding
+    cosines = store[names].embedding @ texts.T
+    has_bar = torch.tensor([name in marked.images for name in names])
+    assert torch.equal(cosines[:, 0] > cosines[:, 1], has_bar)
+    assert unknown_words(clip, "a bar or a maxi") == ["maxi"], "the words of statements are known, too"
+
+
+@pytest.mark.parametrize("tunes", ["both", "text"])
+def test_statements_about_other_images_are_left_out(shop, tunes):
+    data, cfg = shop
+    clip = create_clip(TINY)
+    data = replace(data, statements=[Statement(("is odd",), ("elsewhere",))])
+    lines = run(clip, data, replace(cfg, warmup_tunes=tunes))
+    assert lines[-1]["loss"] < lines[0]["loss"]

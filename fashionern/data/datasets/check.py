@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
-from .factory import read_descriptions
+from .factory import read_descriptions, read_statements
 from ..images import load_image
 from ..layout import require_folder
 from ..registry import DATASETS, DRAWN_NOTE, DatasetKind
@@ -142,10 +142,11 @@ def _load_splits(report: Report, kind: DatasetKind) -> list[TripletDataset]:
             loaded.append(kind.load(report.root, split))
         except ErnError as e:
             report.errors[split] = str(e)
-    try:
-        read_descriptions(report.root)
-    except ErnError as e:
-        report.errors["descriptions"] = str(e)
+    for name, read in (("descriptions", read_descriptions), ("statements", read_statements)):
+        try:
+            read(report.root)
+        except ErnError as e:
+            report.errors[name] = str(e)
     return loaded
 
 # %% ../../../nbs/data/datasets/07_check.ipynb #93510c4d

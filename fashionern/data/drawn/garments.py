@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .drawing import ATTRIBUTES, Design, draw_file
-from .wording import descriptions, sentences
+from .wording import descriptions, sentences, value_texts
 from ..registry import DRAWN_NOTE
 from ...errors import ErnError
 from ...files import read_json, write_json
@@ -106,6 +106,9 @@ def _count_differences(designs: list[Design]) -> np.ndarray:
     return counts
 
 # %% ../../../nbs/data/drawn/02_garments.ipynb #75c91147
+_TWO = {"train": 0.5}  # share of two changes: with fewer, models hardly read the second half of a sentence
+
+
 @dataclass(frozen=True)
 class Garments:
     "The drawn dataset without its pixels."
@@ -154,7 +157,8 @@ def make_garments(
             taken.update(designs)
             named = name_pictures(designs, pictures, rng)
             garments.pictures[split][category] = named
-            garments.triplets[split][category] = make_triplets(named, triplets[split], rng, wording=split)
+            two = _TWO.get(split, 0.3)
+            garments.triplets[split][category] = make_triplets(named, triplets[split], rng, two, split)
     return garments
 
 # %% ../../../nbs/data/drawn/02_garments.ipynb #838f8a03
@@ -222,17 +226,22 @@ def write_designs(
     garments: Garments,
     names: Optional[dict[str, str]] = None,  # picture name → the loader's image name
 ) -> None:
-    "Write designs.json for all pictures and descriptions.json for those of the split 'train'."
+    "Write designs.json for all pictures; descriptions.json and statements.json for those of the split 'train'."
     root = Path(root)
     designs = garments.designs()
     names = names or {name: name for name in designs}
     attributes = {names[name]: vars(design) for name, design in designs.items()}
     write_json(root / "designs.json", attributes)
     captions = {}
+    true_of: dict[tuple[str, str], list[str]] = {}  # attribute and value → images
     for pictures in garments.pictures["train"].values():
         for name, design in pictures.items():
             captions[names[name]] = descriptions(design, np.random.default_rng(int(name, 36)))
+            for attribute in ATTRIBUTES[design.category]:
+                true_of.setdefault((attribute, getattr(design, attribute)), []).append(names[name])
     write_json(root / "descriptions.json", captions)
+    statements = [{"texts": value_texts(*value), "images": images} for value, images in sorted(true_of.items())]
+    write_json(root / "statements.json", statements)
 
 # %% ../../../nbs/data/drawn/02_garments.ipynb #4a2110b1
 def write_fashioniq(
