@@ -284,7 +284,7 @@ PRESETS = {
         tme_batch_size=128,
         tme_epochs=8,
         warmup_epochs=24,
-        reference_margin=0.1,
+        reference_margin=0.02,
     ),
     "catalogue": replace(
         _TINY_SHOP,
