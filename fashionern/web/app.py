@@ -30,7 +30,8 @@ from ..encoders.feature_store import digest_of
 from ..errors import ErnError, plural
 from ..search.config import index_location
 from ..search.inventory import check_labels
-from ..search.searcher import Hit, Query, Searcher, plain
+from ..search.query import Hit, Query, plain
+from ..search.searcher import Searcher
 from ..search.stores.base import Store
 from ..search.stores.filters import parse_filter
 from .batching import Batcher, BusyError
@@ -258,6 +259,7 @@ def index_facts(
     columns = filter_values(searcher.store)
     check_labels(labels, columns)
     return {
+        "version": fashionern.__version__,
         "size": len(searcher.store.marks()),
         "model": searcher.store.about.get("model_name", ""),
         "answered_by": searcher.describe(full=False),

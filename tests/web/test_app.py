@@ -19,7 +19,7 @@ TestClient = pytest.importorskip(
 ).TestClient
 
 from fashionern.errors import ErnError  # noqa: E402
-from fashionern.search.searcher import Hits, Query  # noqa: E402
+from fashionern.search.query import Hits, Query  # noqa: E402
 from fashionern.web.app import GENERAL_EXAMPLES, MAX_UPLOAD_BYTES, create_app, listen, photo_id  # noqa: E402
 
 
