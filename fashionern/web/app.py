@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MAX_UPLOAD_BYTES', 'MAX_UPLOAD_PIXELS', 'MAX_TEXT', 'MAX_HITS', 'MAX_FILTER_VALUES', 'MAX_GALLERY_PHOTOS',
            'PHOTO_SIDES', 'GENERAL_EXAMPLES', 'PAGE_FILES', 'read_text', 'filter_literal', 'read_weight',
-           'build_filter', 'find_upload', 'parse_query', 'photo_id', 'photo_name', 'photo_url', 'hit_as_json', 'Photos',
-           'filter_values', 'offered_examples', 'index_facts', 'explanation_as_json', 'Endpoints', 'create_app',
-           'listen', 'make_server', 'serve', 'run_app']
+           'build_filter', 'find_upload', 'parse_query', 'photo_name', 'hit_as_json', 'Photos', 'filter_values',
+           'offered_examples', 'index_facts', 'explanation_as_json', 'Endpoints', 'create_app', 'listen', 'make_server',
+           'serve', 'run_app']
 
 # %% ../../nbs/web/04_app.ipynb #a9900003
 import asyncio
@@ -35,7 +35,7 @@ from ..search.searcher import Searcher
 from ..search.stores.base import Store
 from ..search.stores.filters import parse_filter
 from .batching import Batcher, BusyError
-from .config import AppConfig
+from .config import AppConfig, photo_url
 from .guard import ALL_ADDRESSES, LOOPBACK, Guard, RequestError, error_response, read_body, read_json_body
 from .uploads import LRUCache, decode_image, encode_jpeg
 
@@ -143,21 +143,12 @@ def parse_query(body: dict[str, Any], uploads: LRUCache) -> Query:
     return Query(image, name or None, text, k, where, keep_reference, digest, weight)
 
 # %% ../../nbs/web/04_app.ipynb #a990000c
-def photo_id(name: str) -> str:
-    "A photo's name, encoded for its URL."
-    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
-
-
 def photo_name(id: str) -> str:
     "The name encoded in a URL; raises `RequestError` if there is none."
     try:
         return base64.b64decode(id + "=" * (-len(id) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         raise RequestError(404, "This is not the address of a photo in the index.") from None
-
-
-def photo_url(name: str) -> str:
-    return f"/photo/{photo_id(name)}"
 
 
 def hit_as_json(hit: Hit) -> dict[str, Any]:

@@ -20,7 +20,8 @@ TestClient = pytest.importorskip(
 
 from fashionern.errors import ErnError  # noqa: E402
 from fashionern.search.query import Hits, Query  # noqa: E402
-from fashionern.web.app import GENERAL_EXAMPLES, MAX_UPLOAD_BYTES, create_app, listen, photo_id  # noqa: E402
+from fashionern.web.app import GENERAL_EXAMPLES, MAX_UPLOAD_BYTES, create_app, listen  # noqa: E402
+from fashionern.web.config import photo_id  # noqa: E402
 
 
 @pytest.fixture(scope="module")
