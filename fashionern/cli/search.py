@@ -7,7 +7,7 @@ __all__ = ['main']
 
 # %% ../../nbs/cli/09_search.ipynb #44f88c14
 from .command import command
-from ..files import check_paths
+from ..files import check_model, check_paths
 from ..search.config import parse_search
 from ..search.query import given_queries
 
@@ -17,6 +17,7 @@ def main() -> None:
     "Console script `ern_search`."
     cfg = parse_search()
     check_paths(cfg, "index", "image", "queries")
+    check_model(cfg.model)
     queries = given_queries(cfg)
     if cfg.server:
         from fashionern.web.client import run_remote
