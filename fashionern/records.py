@@ -77,7 +77,7 @@ class TextFeatures(_TensorRecord):
     mask: Tensor  # (B, L) True for text, False for padding
     align: Optional[Tensor] = None  # (B, D) TME's prediction of the target; None for plain CLIP
 
-    def trim(self) -> "TextFeatures":
+    def trim(self) -> TextFeatures:
         "Without the positions that are padding in all B texts."
         used = self.mask.any(0).nonzero()
         L = int(used[-1]) + 1 if len(used) else 0
