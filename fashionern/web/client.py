@@ -162,9 +162,9 @@ class RemoteSearcher:
 def run_remote(cfg: SearchConfig, queries: Sequence[Query]) -> list[Hits]:
     "Run `ern_search --server`: send the queries, print and draw; returns the hits of each query."
     if cfg.grid:
-        from fashionern.evaluation.plots import check_picture  # imports torch, as search.results does
+        from fashionern.search.results import check_pictures  # imports torch
 
-        check_picture(cfg.grid)
+        check_pictures(cfg)
     searcher = RemoteSearcher(str(cfg.server))
     check_labels(cfg.labels, searcher.about["columns"])
     results = searcher.search_many(queries)
