@@ -439,8 +439,8 @@ def create_app(
 def listen(host: str, port: int) -> socket.socket:
     "A bound, listening socket; port 0 chooses a free port. Raises `ErnError` if that fails."
     try:
-        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)  # without it, asyncio does not recognise TCP
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
         bound.listen(128)
