@@ -65,7 +65,7 @@ class Connection:
                 return response.read()
         except HTTPError as e:
             if path == _ABOUT and e.code == 404:
-                raise self.foreign() from None
+                raise self.not_the_page() from None
             raise ErnError(f"{self.url} refuses the request: {self._reason(e)}") from None
         except (OSError, http.client.HTTPException) as e:
             reason = getattr(e, "reason", None) or e
@@ -78,7 +78,7 @@ class Connection:
         "The JSON object of the response; raises `ErnError`."
         return self._parse(self.fetch(path, body, kind))
 
-    def foreign(self) -> ErnError:
+    def not_the_page(self) -> ErnError:
         "The error for a server that is not the search page."
         return ErnError(
             f"{self.url} is not a search page of fashionern. Give --server the address that ern_app prints."
@@ -88,16 +88,16 @@ class Connection:
         try:
             value = json.loads(data)
         except (ValueError, RecursionError):
-            raise self.foreign() from None
+            raise self.not_the_page() from None
         if not isinstance(value, dict):
-            raise self.foreign()
+            raise self.not_the_page()
         return value
 
     def _reason(self, e: HTTPError) -> str:
         "The page's own sentence; raises `ErnError` if there is none."
         reason = self._parse(e.read()).get("error")
         if not isinstance(reason, str):
-            raise self.foreign()
+            raise self.not_the_page()
         return reason
 
 # %% ../../nbs/web/06_client.ipynb #c11e0008
@@ -108,7 +108,7 @@ class RemoteSearcher:
         self.connection = Connection(url)
         self.about = self.connection.fetch_json(_ABOUT)
         if not {"size", "answered_by", "columns"} <= self.about.keys():
-            raise self.connection.foreign()
+            raise self.connection.not_the_page()
         version = self.about.get("version", "an earlier version")
         if version != fashionern.__version__:
             raise ErnError(
@@ -144,7 +144,7 @@ class RemoteSearcher:
             hits = [self._hit(hit) for hit in answer["hits"]]
             return Hits(hits, answer["ignored"])
         except (KeyError, TypeError):
-            raise self.connection.foreign() from None
+            raise self.connection.not_the_page() from None
 
     def _hit(self, hit: dict[str, Any]) -> Hit:
         return Hit(hit["name"], hit["score"], self.connection.url + hit["photo"], hit["columns"])

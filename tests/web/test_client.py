@@ -104,7 +104,7 @@ def test_a_grid_of_the_pages_photos(url, tmp_path):
     assert grid.stat().st_size > 1000
 
 
-def test_what_the_page_refuses_is_said_with_its_address(url):
+def test_errors_of_the_page_are_passed_on_with_its_address(url):
     for arguments, words in (
         (["--text", "red", "-k", "97"], "'k' must be a whole number from 1 to 96"),
         (["--text", "red", "--where", "color = 'red'"], "Did you mean 'colour'"),
@@ -123,7 +123,7 @@ def test_a_page_that_does_not_answer_to_this_name(searcher):
         assert "--allowed-hosts" in sentence(RemoteSearcher, address)
 
 
-def test_nobody_listens():
+def test_no_server_at_the_address():
     with listen("127.0.0.1", 0) as bound:
         address = f"http://127.0.0.1:{bound.getsockname()[1]}"
     message = ern_search("--server", address, "--text", "red").stderr
