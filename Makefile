@@ -22,6 +22,7 @@ $(VENV)/.installed $(VENV)/.installed-app $(VENV)/.installed-shop $(VENV)/.insta
 	@{ test -x $(BIN)/pip && $(BIN)/python -c '$(CHECK)' 2>/dev/null; } || { $(PYTHON) -c '$(CHECK)' && $(PYTHON) -m venv --clear $(VENV); }
 	@echo "installing torch and the other requirements into $(VENV); this takes a few minutes the first time"
 	$(PIP) install --quiet --no-compile -e ".$(EXTRAS)"
+	$(BIN)/python -c "import fashionern.search.results, fashionern.training.run"  # compiles what the commands import
 	@touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed  ## install, draw garments, train FashionERN and show its results (4 to 7 minutes on two cores)

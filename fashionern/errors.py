@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_MESSAGE_LENGTH', 'sanitize', 'escape_markup', 'is_valid_text', 'ErnError', 'plural', 'such_as', 'unknown_name',
-           'exit_on_error']
+           'check_text_weight', 'exit_on_error']
 
 # %% ../nbs/00_errors.ipynb #33b555e1
 import difflib
@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from contextlib import contextmanager
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Any, Iterable, Iterator, Optional, Sequence
 
 # %% ../nbs/00_errors.ipynb #086b26b7
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -84,6 +84,12 @@ def unknown_name(
     else:
         hint = f"Choose from: {', '.join(known) or 'nothing is registered'}."
     return ErnError(f"There is no {kind} named {name!r}. {hint}")
+
+# %% ../nbs/00_errors.ipynb #c7a11e02
+def check_text_weight(weight: Optional[float]) -> None:
+    "Raise an `ErnError` unless the weight is None or from 0 to 1."
+    if weight is not None and not 0 <= weight <= 1:
+        raise ErnError(f"text_weight is {weight}. It must be from 0 (the image alone) to 1 (the text alone).")
 
 # %% ../nbs/00_errors.ipynb #e93d7e3b
 @contextmanager

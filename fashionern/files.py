@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['RECORDS', 'cannot_write', 'cannot_read', 'write_atomic', 'write_json', 'read_json', 'check_writable', 'not_found',
-           'check_path', 'check_paths']
+           'check_path', 'check_paths', 'check_model']
 
 # %% ../nbs/02_files.ipynb #8c580dd3
 import json
 import os
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from .errors import ErnError
 
@@ -111,6 +111,16 @@ _PATH_KINDS: dict[str, tuple[Callable[[Path], bool], str]] = {  # kind → test,
         Path.is_file,
         "There is no file {}. Give --clip-path the weights of the encoder.",
     ),
+    "fusion_model_path": (
+        Path.is_file,
+        "There is no file {}. Give --fusion-model-path the weights of a trained model.",
+    ),
+    "rankings": (Path.is_file, "There is no file {}. Write it with ern_eval --save-rankings."),
+    "encoder_folder": (Path.is_dir, "There is no folder {}. Give an encoder's folder as local-dir:PATH."),
+    "model": (
+        Path.exists,
+        "There is no folder {}. A model on the hub is named OWNER/NAME. Give the model's folder with --model.",
+    ),
     "run_dir": (
         lambda path: (path / "config.json").is_file(),
         "There is no run in {}: config.json is missing. Give the folder that ern_train wrote.",
@@ -124,7 +134,7 @@ def not_found(kind: str, path: str | Path) -> ErnError:
 
 
 def check_path(
-    kind: str,  # images, table, index, image, queries, clip_path or run_dir
+    kind: str,  # a key of `_PATH_KINDS`, such as 'images'
     path: str | Path,
 ) -> None:
     "Raise `ErnError` unless the path exists and is of this kind."
@@ -141,3 +151,18 @@ def check_paths(
         path = getattr(cfg, kind, None)
         if path is not None:
             check_path(kind, path)
+
+# %% ../nbs/02_files.ipynb #02a00011
+_FOLDER = "local-dir:"  # before the path of an encoder's folder
+
+
+def check_model(
+    name: Optional[str],  # of a model or an encoder, or its path; None: not given
+) -> None:
+    "Raise `ErnError` for the path of a model or an encoder that does not exist."
+    if name is None:
+        return
+    if name.startswith(_FOLDER):
+        check_path("encoder_folder", Path(name.removeprefix(_FOLDER)).expanduser())
+    elif Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1:
+        check_path("model", name)

@@ -6,7 +6,7 @@
 __all__ = ['main']
 
 # %% ../../nbs/cli/05_ablate.ipynb #a35035ac
-from .command import command
+from .command import check_training_paths, command
 from ..training.flags import parse_ablate
 
 # %% ../../nbs/cli/05_ablate.ipynb #ba06a420
@@ -14,6 +14,7 @@ from ..training.flags import parse_ablate
 def main() -> None:
     "Console script `ern_ablate`."
     cfg = parse_ablate()
+    check_training_paths(cfg)
     from fashionern.training.comparison import run_ablation
 
     run_ablation(cfg)

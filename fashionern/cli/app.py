@@ -7,7 +7,7 @@ __all__ = ['main']
 
 # %% ../../nbs/cli/10_app.ipynb #fbf75c9b
 from .command import command
-from ..files import check_paths
+from ..files import check_model, check_paths
 from ..web.config import parse_app
 
 # %% ../../nbs/cli/10_app.ipynb #e9b73150
@@ -16,6 +16,7 @@ def main() -> None:
     "Console script `ern_app`."
     cfg = parse_app()
     check_paths(cfg, "index")
+    check_model(cfg.model)
     from fashionern.web.app import run_app
 
     run_app(cfg)

@@ -14,7 +14,7 @@ import tyro
 
 from .command import command
 from ..errors import plural, such_as
-from ..files import check_writable, write_json
+from ..files import check_path, check_writable, write_json
 from ..training.config import check_flag
 
 # %% ../../nbs/cli/03_compare.ipynb #1cfd280b
@@ -57,6 +57,8 @@ def parse_compare(args: Optional[Sequence[str]] = None) -> CompareConfig:
 def main() -> None:
     "Console script `ern_compare`."
     cfg = parse_compare()
+    for path in (cfg.first, cfg.second):
+        check_path("rankings", path)
     if cfg.out:
         check_writable(cfg.out)
     from rich.console import Console

@@ -7,7 +7,8 @@ __all__ = ['main']
 
 # %% ../../nbs/cli/02_evaluate.ipynb #59fcf267
 from .command import command
-from ..files import check_paths
+from ..data.layout import require_folder
+from ..files import check_model, check_paths
 from ..training.flags import parse_eval
 
 # %% ../../nbs/cli/02_evaluate.ipynb #2928ff0d
@@ -15,7 +16,10 @@ from ..training.flags import parse_eval
 def main() -> None:
     "Console script `ern_eval`."
     cfg = parse_eval()
-    check_paths(cfg, "run_dir")
+    check_paths(cfg, "run_dir", "clip_path", "fusion_model_path")
+    check_model(cfg.clip_model_name)
+    if cfg.root is not None:
+        require_folder(cfg.root, "Give the dataset's folder with --root.")
     from fashionern.training.report import report
 
     report(cfg)

@@ -9,7 +9,7 @@ __all__ = ['main']
 import sys
 
 from .command import command
-from ..files import check_paths
+from ..files import check_model, check_paths
 from ..search.config import InfoConfig, RemoveConfig, parse_index
 
 # %% ../../nbs/cli/08_index.ipynb #c70a0002
@@ -22,6 +22,8 @@ def main() -> None:
         from fashionern.search.inventory import run_inventory
 
         return run_inventory(cfg)
+    check_model(cfg.model)
+    check_model(cfg.encoder)
     from fashionern.search.indexing import run_index
 
     sys.exit(run_index(cfg))

@@ -6,7 +6,7 @@
 __all__ = ['main']
 
 # %% ../../nbs/cli/04_methods.ipynb #d59dc3e9
-from .command import command
+from .command import check_training_paths, command
 from ..training.flags import parse_methods
 
 # %% ../../nbs/cli/04_methods.ipynb #b726dc10
@@ -14,6 +14,7 @@ from ..training.flags import parse_methods
 def main() -> None:
     "Console script `ern_methods`."
     cfg = parse_methods()
+    check_training_paths(cfg)
     from fashionern.training.comparison import run_methods
 
     run_methods(cfg)

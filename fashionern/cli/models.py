@@ -12,6 +12,7 @@ from typing import Optional, Sequence
 import tyro
 
 from .command import command
+from ..files import check_model
 from ..registry import load_plugins
 from ..training.config import Plugin, check_flag
 
@@ -53,6 +54,7 @@ def parse_models(args: Optional[Sequence[str]] = None) -> ModelsConfig:
 def main() -> None:
     "Console script `ern_models`."
     cfg = parse_models()
+    check_model(cfg.clip_model_name)
     from rich.console import Console
 
     from fashionern.encoders.preprocessing import describe_encoder

@@ -7,9 +7,9 @@ __all__ = ['main']
 
 # %% ../../nbs/cli/09_search.ipynb #44f88c14
 from .command import command
-from ..files import check_paths
+from ..files import check_model, check_paths
 from ..search.config import parse_search
-from ..search.stores.filters import parse_filter
+from ..search.query import given_queries
 
 # %% ../../nbs/cli/09_search.ipynb #d65aa1f1
 @command
@@ -17,8 +17,13 @@ def main() -> None:
     "Console script `ern_search`."
     cfg = parse_search()
     check_paths(cfg, "index", "image", "queries")
-    if cfg.where:
-        parse_filter(cfg.where)
+    check_model(cfg.model)
+    queries = given_queries(cfg)
+    if cfg.server:
+        from fashionern.web.client import run_remote
+
+        run_remote(cfg, queries)
+        return
     from fashionern.search.results import run_search
 
-    run_search(cfg)
+    run_search(cfg, queries)

@@ -6,7 +6,7 @@
 __all__ = ['main']
 
 # %% ../../nbs/cli/01_train.ipynb #f4b46abb
-from .command import command
+from .command import check_training_paths, command
 from ..training.flags import parse_train
 
 # %% ../../nbs/cli/01_train.ipynb #cf5cb54c
@@ -14,6 +14,7 @@ from ..training.flags import parse_train
 def main() -> None:
     "Console script `ern_train`."
     cfg = parse_train()
+    check_training_paths(cfg)
     from fashionern.training.run import run_training
 
     run_training(cfg)

@@ -22,7 +22,7 @@ from ..errors import ErnError, escape_markup, is_valid_text
 from .evaluate import RankedQuery, Result
 from .metrics import NOT_RANKED
 from .protocols import PROTOCOLS
-from ..files import write_atomic
+from ..files import not_found, write_atomic
 
 # %% ../../nbs/evaluation/04_rankings.ipynb #46a1740e
 def save_rankings(
@@ -109,7 +109,7 @@ def _read_lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
-        raise ErnError(f"There is no file {path}. Write it with ern_eval --save-rankings.") from None
+        raise not_found("rankings", path) from None
     except (UnicodeDecodeError, OSError) as e:
         raise ErnError(f"{path} is not a text file ({e}). {_REWRITE}") from None
 

@@ -28,7 +28,7 @@ from ..encoders.laptop import LAPTOP, laptop_config
 from ..encoders.sources import TOKENIZER_FILES, EncoderSource, find_encoder, read_origin
 from ..encoders.tme import TME, Encoders, tme_settings
 from ..errors import ErnError
-from ..files import read_json, write_json
+from ..files import not_found, read_json, write_json
 from .card import check_about, model_card
 from .embedder import Embedder
 from .registry import create_model, earlier_settings, recorded_lengths, restore_lengths
@@ -353,9 +353,7 @@ def _find_folder(
     if Path(place).is_dir():
         return Path(place)
     if not re.fullmatch(_HUB_NAME, str(place)):
-        raise ErnError(
-            f"There is no folder {place}. A model on the hub is named OWNER/NAME. Give the model's folder with --model."
-        )
+        raise not_found("model", place)
     unreachable = not hub["local_files_only"] and not _is_reachable(str(place), hub)
     options = {**hub, "local_files_only": hub["local_files_only"] or unreachable}
     try:

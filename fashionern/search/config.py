@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['Indexing', 'index_location', 'check_text_share', 'BuildConfig', 'AddConfig', 'UpdateConfig', 'RemoveConfig',
-           'InfoConfig', 'parse_index', 'SearchConfig', 'parse_search']
+           'InfoConfig', 'parse_index', 'is_http_address', 'SearchConfig', 'parse_search']
 
 # %% ../../nbs/search/00_config.ipynb #e4df855a
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Optional, Sequence, Union
+from urllib.parse import urlsplit
 
 import tyro
 
@@ -193,6 +194,16 @@ def parse_index(args: Optional[Sequence[str]] = None) -> Indexing:
         load_plugins(cfg.plugin)
     return cfg
 
+# %% ../../nbs/search/00_config.ipynb #1c510010
+def is_http_address(address: str) -> bool:
+    "Whether this is an address such as http://127.0.0.1:7860."
+    try:
+        parts = urlsplit(address)
+        _ = parts.port  # raises ValueError if it is not a number
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and not parts.fragment
+
 # %% ../../nbs/search/00_config.ipynb #1c510007
 @dataclass(frozen=True)
 class SearchConfig:
@@ -202,6 +213,9 @@ class SearchConfig:
     "Folder of the index."
     store: Optional[str] = None
     "Milvus instead of a folder: a .db file (Milvus Lite) or a server address."
+    server: Optional[str] = None
+    """Instead of an index: the address of a running ern_app, such as http://127.0.0.1:7860. The page answers with the
+    model that it has loaded, in a fraction of a second. In the JSON, path is the photo's address there."""
     image: Optional[Path] = None
     "Reference image: any image file."
     name: Optional[str] = None
@@ -235,7 +249,10 @@ class SearchConfig:
     plugin: Plugin = ()
 
     def __post_init__(self) -> None:
-        index_location(self.index, self.store)
+        if self.server is None:
+            index_location(self.index, self.store)
+        else:
+            self._check_server(self.server)
         check_flag(self.k > 0, "k", self.k, "must be greater than 0")
         check_text_share(self.text_weight)
         has_query = bool(self.image or self.name or self.text)
@@ -244,12 +261,27 @@ class SearchConfig:
         if self.queries is None and not (self.image or self.name or self.text.strip()):
             raise ErnError("There is no query. Give a reference with --image FILE or --name PHOTO, a --text, or both.")
 
+    def _check_server(self, server: str) -> None:
+        "Raise an `ErnError` for a --server that is no address, or for a flag that the page cannot follow."
+        if not is_http_address(server):
+            raise ErnError(
+                f"--server {server} must be the address that ern_app prints, such as http://127.0.0.1:7860."
+            )
+        defaults = {"index": None, "store": None, "model": None, "explain": None, "device": "auto", "plugin": ()}
+        for name, default in defaults.items():
+            if getattr(self, name) != default:
+                raise ErnError(
+                    f"--server and --{name} exclude each other: the page at {server} has its own index and model. "
+                    f"Omit --{name}, or search with --index."
+                )
+
 # %% ../../nbs/search/00_config.ipynb #1c510008
 _SEARCH_HELP = """Search an index with a reference image, a modification text, or both.
 
   ern_search --index indexes/shop --image dress.jpg --text "is blue and longer" --grid found.png --explain why.png
   ern_search --index indexes/shop --text "a red dress" --where "price < 20" --json
-  ern_search --index indexes/shop --queries queries.jsonl --json"""
+  ern_search --index indexes/shop --queries queries.jsonl --json
+  ern_search --server http://127.0.0.1:7860 --image dress.jpg --text "is blue and longer"     while ern_app runs"""
 
 
 def parse_search(args: Optional[Sequence[str]] = None) -> SearchConfig:

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from ..data.images import load_image
 from ..distributed import World
 from ..encoders.feature_store import ImageViews, photo_loader, photo_mark, read_batches
-from ..errors import ErnError
-from ..models.embedder import check_searchable, check_text_weight, global_features, own_text_weight
+from ..errors import ErnError, check_text_weight
+from ..models.embedder import check_searchable, global_features, own_text_weight
 from ..models.hub import Retriever
 from ..models.untrained import EncoderSpec, moved_spec, read_spec, untrained_retriever
 from .inventory import check_rows, find_photos, row_of, store_class

@@ -19,14 +19,12 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from ..data.catalogue.table import read_table
 from ..data.images import IMAGE_SUFFIXES
 from ..errors import ErnError, escape_markup, is_valid_text, plural, such_as, unknown_name
 from ..files import check_path, read_json
 from ..models.untrained import read_spec
 from .config import InfoConfig, RemoveConfig, index_location
 from .stores.base import Store, batched
-from .stores.folder import FolderStore
 
 # %% ../../nbs/search/01_inventory.ipynb #1d620006
 def store_class(where: str | Path) -> Any:
@@ -35,6 +33,8 @@ def store_class(where: str | Path) -> Any:
         from fashionern.search.stores.milvus import MilvusStore  # an optional dependency
 
         return MilvusStore
+    from fashionern.search.stores.folder import FolderStore  # imports FAISS
+
     return FolderStore
 
 
@@ -79,6 +79,8 @@ def read_rows(
     "Read a product table into rows by id."
     if Path(table).suffix.lower() == ".json":
         return _json_rows(Path(table))
+    from fashionern.data.catalogue.table import read_table  # imports pandas
+
     frame, _ = read_table(table, [id_column])
     ids = frame[id_column].tolist()
     _warn_duplicates(table, id_column, ids)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MAX_UPLOAD_BYTES', 'MAX_UPLOAD_PIXELS', 'MAX_TEXT', 'MAX_HITS', 'MAX_FILTER_VALUES', 'MAX_GALLERY_PHOTOS',
            'PHOTO_SIDES', 'GENERAL_EXAMPLES', 'PAGE_FILES', 'read_text', 'filter_literal', 'read_weight',
-           'build_filter', 'find_upload', 'parse_query', 'photo_id', 'photo_name', 'photo_url', 'hit_as_json', 'Photos',
-           'filter_values', 'offered_examples', 'index_facts', 'explanation_as_json', 'Endpoints', 'create_app',
-           'listen', 'make_server', 'serve', 'run_app']
+           'build_filter', 'find_upload', 'parse_query', 'photo_name', 'hit_as_json', 'Photos', 'filter_values',
+           'offered_examples', 'index_facts', 'explanation_as_json', 'Endpoints', 'create_app', 'listen', 'make_server',
+           'serve', 'run_app']
 
 # %% ../../nbs/web/04_app.ipynb #a9900003
 import asyncio
@@ -30,11 +30,12 @@ from ..encoders.feature_store import digest_of
 from ..errors import ErnError, plural
 from ..search.config import index_location
 from ..search.inventory import check_labels
-from ..search.searcher import Hit, Query, Searcher, plain
+from ..search.query import Hit, Query, plain
+from ..search.searcher import Searcher
 from ..search.stores.base import Store
 from ..search.stores.filters import parse_filter
 from .batching import Batcher, BusyError
-from .config import AppConfig
+from .config import AppConfig, photo_url
 from .guard import ALL_ADDRESSES, LOOPBACK, Guard, RequestError, error_response, read_body, read_json_body
 from .uploads import LRUCache, decode_image, encode_jpeg
 
@@ -142,21 +143,12 @@ def parse_query(body: dict[str, Any], uploads: LRUCache) -> Query:
     return Query(image, name or None, text, k, where, keep_reference, digest, weight)
 
 # %% ../../nbs/web/04_app.ipynb #a990000c
-def photo_id(name: str) -> str:
-    "A photo's name, encoded for its URL."
-    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
-
-
 def photo_name(id: str) -> str:
     "The name encoded in a URL; raises `RequestError` if there is none."
     try:
         return base64.b64decode(id + "=" * (-len(id) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         raise RequestError(404, "This is not the address of a photo in the index.") from None
-
-
-def photo_url(name: str) -> str:
-    return f"/photo/{photo_id(name)}"
 
 
 def hit_as_json(hit: Hit) -> dict[str, Any]:
@@ -258,6 +250,7 @@ def index_facts(
     columns = filter_values(searcher.store)
     check_labels(labels, columns)
     return {
+        "version": fashionern.__version__,
         "size": len(searcher.store.marks()),
         "model": searcher.store.about.get("model_name", ""),
         "answered_by": searcher.describe(full=False),
@@ -446,8 +439,8 @@ def create_app(
 def listen(host: str, port: int) -> socket.socket:
     "A bound, listening socket; port 0 chooses a free port. Raises `ErnError` if that fails."
     try:
-        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)  # without it, asyncio does not recognise TCP
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
         bound.listen(128)

@@ -18,8 +18,9 @@ from PIL import Image
 
 from ..data.images import load_image
 from ..errors import ErnError
+from ..search.query import Hit, Hits, Query
 from ..search.results import explain_hit
-from ..search.searcher import Hit, Hits, Query, Searcher
+from ..search.searcher import Searcher
 from .uploads import decode_image
 
 # %% ../../nbs/web/05_widgets.ipynb #68bb0006

@@ -17,6 +17,7 @@ from fashionern.cli import methods as ern_methods
 from fashionern.cli import models as ern_models
 from fashionern.cli import train as ern_train
 from fashionern.data.drawn.garments import draw_fashioniq
+from fashionern.files import RECORDS
 
 
 @pytest.fixture
@@ -347,8 +348,45 @@ def test_help_and_version_do_not_import_torch(command):
         ("index", ["build", "--images", "photos", "--model", "runs/shop", "--out", "shop"]),
         ("index", ["build", "--images", ".", "--encoder", "ern-tiny", "--clip-path", "no.pt", "--out", "shop"]),
         ("index", ["info", "--index", "shop"]),
+        ("index", ["build", "--images", ".", "--model", "/no/such/run", "--out", "shop"]),
+        ("index", ["build", "--images", ".", "--encoder", "local-dir:no-such-folder", "--out", "shop"]),
+        ("index", ["update", "--images", ".", "--index", "shop"]),
+        ("train", ["--root", "nowhere"]),
+        ("train", ["--root", "nowhere", "--dataset", "shoes"]),
+        ("train", ["--clip-path", "no.pt"]),
+        ("train", ["--fusion-model-path", "no.pt"]),
+        ("train", ["--clip-model-name", "local-dir:no-such-folder"]),
+        ("methods", ["--root", "nowhere"]),
+        ("ablate", ["--root", "nowhere"]),
+        ("evaluate", ["--root", "nowhere", "--models", "sum"]),
+        ("evaluate", ["--root", ".", "--models", "sum", "--clip-path", "no.pt"]),
+        ("evaluate", ["--root", ".", "--models", "sum", "--fusion-model-path", "no.pt"]),
+        ("compare", ["no.jsonl", "no.jsonl"]),
+        ("models", ["--clip-model-name", "local-dir:no-such-folder"]),
+        ("data", ["check", "--dataset", "fashioniq", "--root", "nowhere"]),
     ],
 )
 def test_a_mistyped_path_is_reported_before_torch_is_imported(command, arguments):
     refused = without_torch(command, *arguments)
     assert refused.returncode == 2 and refused.stderr.startswith("error: There is no "), refused.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--image", "no.jpg"],
+        ["--queries", "no.jsonl"],
+        ["--queries", "of-a-missing-image.jsonl"],
+        ["--queries", "malformed.jsonl"],
+        ["--text", "red", "--where", "price <"],
+        ["--text", "red", "--model", "/no/such/run"],
+    ],
+)
+def test_a_wrong_query_is_reported_before_torch_is_imported(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / RECORDS).touch()
+    (tmp_path / "of-a-missing-image.jsonl").write_text('{"image": "no.jpg"}')
+    (tmp_path / "malformed.jsonl").write_text("{")
+    refused = without_torch("search", "--index", "shop", *arguments)
+    assert refused.returncode == 2 and refused.stderr.count("error: ") == 1, refused.stderr

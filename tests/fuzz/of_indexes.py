@@ -12,8 +12,7 @@ from rich.console import Console
 from fashionern.encoders.feature_store import FeatureStore, create_store, invalid_rows
 from fashionern.models.hub import MODEL_TYPE  # noqa: F401  heavy imports before the fork
 from fashionern.search.inventory import describe, info_table, open_store
-from fashionern.search.results import hits_table
-from fashionern.search.searcher import Hit, Query
+from fashionern.search.query import Hit, Query, hits_table
 from fashionern.search.stores.base import Photo
 from fashionern.search.stores.filters import parse_filter
 from fashionern.search.stores.folder import FolderStore

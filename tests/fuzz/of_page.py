@@ -15,7 +15,8 @@ from tiny_index import tiny_searcher
 from fashionern.errors import ErnError
 from fashionern.search.searcher import Searcher
 from fashionern.search.stores.filters import parse_filter
-from fashionern.web.app import build_filter, create_app, listen, make_server, photo_id, photo_name, read_text
+from fashionern.web.app import build_filter, create_app, listen, make_server, photo_name, read_text
+from fashionern.web.config import photo_id
 from fashionern.web.guard import HEADERS, host_name, origin_netloc
 
 from . import draw

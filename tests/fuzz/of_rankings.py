@@ -11,7 +11,7 @@ from fashionern.evaluation.predictions import write_predictions
 from fashionern.evaluation.rankings import compare, comparison_tables, read_rankings
 from fashionern.files import write_json
 from fashionern.records import Triplet
-from fashionern.search.searcher import Query, read_queries
+from fashionern.search.query import Query, read_queries
 
 from . import draw
 from .harness import BrokenContract, target

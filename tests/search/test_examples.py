@@ -13,7 +13,8 @@ from fashionern.search import indexing
 from fashionern.search.config import parse_index
 from fashionern.search.examples import MAX_EXAMPLES, MIN_SHARE, measure_examples
 from fashionern.search.inventory import open_store
-from fashionern.search.searcher import Query, Searcher
+from fashionern.search.query import Query
+from fashionern.search.searcher import Searcher
 
 
 @pytest.fixture(scope="module")

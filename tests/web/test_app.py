@@ -19,8 +19,9 @@ TestClient = pytest.importorskip(
 ).TestClient
 
 from fashionern.errors import ErnError  # noqa: E402
-from fashionern.search.searcher import Hits, Query  # noqa: E402
-from fashionern.web.app import GENERAL_EXAMPLES, MAX_UPLOAD_BYTES, create_app, listen, photo_id  # noqa: E402
+from fashionern.search.query import Hits, Query  # noqa: E402
+from fashionern.web.app import GENERAL_EXAMPLES, MAX_UPLOAD_BYTES, create_app, listen  # noqa: E402
+from fashionern.web.config import photo_id  # noqa: E402
 
 
 @pytest.fixture(scope="module")

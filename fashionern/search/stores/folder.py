@@ -265,6 +265,9 @@ def read_faiss(path: Path, dim: int) -> faiss.Index:
         raise ErnError(f"FAISS cannot read {path}. {remedy}") from None
 
 # %% ../../../nbs/search/stores/02_folder.ipynb #f561000e
+_KEPT_FILTERS = 8  # visitors of a page change their text more often than their filter
+
+
 class _FolderVectors(Reader):
     "The vectors of a folder, and the approximate index over them."
 
@@ -274,6 +277,7 @@ class _FolderVectors(Reader):
         self.about = records.fact("about")
         self.vectors = VectorFile(folder / "vectors.f32", self.about["dim"])
         self._cached: Optional[tuple[list[tuple], VectorSearch]] = None
+        self._matches: dict[Filter, tuple[list[tuple], np.ndarray]] = {}  # filter → version and rows
 
     def refresh(self) -> dict[str, Any]:
         "Bring the approximate index up to date if it is due; returns its facts, {} for exact."
@@ -322,6 +326,22 @@ class _FolderVectors(Reader):
             search = VectorSearch(self.all_vectors(), self.rows(), *approximate)
             self._cached = (version, search)
         return self._cached[1]
+
+    def matching_rows(self, where: Filter) -> np.ndarray:
+        "(N,) rows that match a filter. The last filters are kept until this or another process writes."
+        version = self.query("pragma data_version")
+        kept = self._matches.pop(where, None)
+        if kept is None or kept[0] != version:
+            kept = (version, self.rows(where))
+        self._matches[where] = kept
+        if len(self._matches) > _KEPT_FILTERS:
+            del self._matches[next(iter(self._matches))]
+        return kept[1]
+
+    def forget(self) -> None:
+        "Release what was kept for the next search."
+        self._cached = None
+        self._matches.clear()
 
     def all_vectors(self) -> np.ndarray:
         "(rows, D), memory-mapped."
@@ -376,7 +396,7 @@ class FolderStore(_FolderVectors):
 
     def close(self) -> None:
         "Release files and memory."
-        self._cached = None
+        self.forget()
         self.records.db.close()
 
     def put(self, photos: Sequence[Photo], vectors: np.ndarray) -> None:
@@ -385,18 +405,19 @@ class FolderStore(_FolderVectors):
         with self.records.writing():
             self.vectors.write(self.records.fact("next"), vectors)
             self.records.add(photos)
-        self._cached = None
+        self.forget()
 
     def set_columns(self, photos: Sequence[Photo]) -> None:
         "Change the columns and paths of photos in the store; their vectors stay."
         with self.records.writing():
             self.records.set_columns(photos)
+        self.forget()
 
     def remove(self, names: Sequence[str]) -> int:
         "Remove photos; returns how many of them were in the store."
         with self.records.writing():
             removed = self.records.remove(names)
-        self._cached = None
+        self.forget()
         return removed
 
     def examples(self) -> Optional[list[dict[str, Any]]]:
@@ -417,7 +438,7 @@ class FolderStore(_FolderVectors):
         "The photos nearest to each query."
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         try:
-            allowed = None if where is None else self.rows(where)
+            allowed = None if where is None else self.matching_rows(where)
             scores, rows = self.vector_search()(queries, k, allowed)
         except RuntimeError:  # FAISS read the file but cannot search it
             raise ErnError(
