@@ -312,6 +312,7 @@ class Result:
     found: dict[str, Any] = field(default_factory=dict)  # counts of missing images, repeated names …
     by_change: dict[str, dict[str, float]] = field(default_factory=dict)  # changed attribute → queries, R@10
     wordings: dict[str, float] = field(default_factory=dict)  # `metrics.wording_spread`, if queries have several
+    regions: str = ""  # local features: 'crops' or 'grid'; empty: not recorded
     queries: list[RankedQuery] = field(default_factory=list, repr=False)  # in the order of the categories
 
     def as_dict(self) -> dict:
@@ -341,6 +342,7 @@ def evaluate(
             views[key] = (view, embedded)
         view, embedded = views[key]
         results.append(_result(model, embedded, view, protocol, top))
+        results[-1].regions = encoders.clip.preprocess.region_kind
     return results
 
 # %% ../../nbs/evaluation/02_evaluate.ipynb #565b6a71

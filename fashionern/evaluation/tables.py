@@ -67,7 +67,7 @@ def results_table(results: Sequence[Result], title: str = "") -> Table:
         heads += _DOMINANCE
         lines = [line + _dominance_cells(r) for line, r in zip(lines, results)]
     table = Table(
-        title=f"{escape(title)}{' · ' if title else ''}protocol {first.protocol}",
+        title=f"{escape(title)}{' · ' if title else ''}protocol {first.protocol}{_regions_part(first)}",
         caption="\n".join([*caption, _LEGEND]),
         caption_justify="left",
     )
@@ -79,6 +79,10 @@ _LEGEND = (
     "ref 1st: the nearest image is the query's own reference; ref > target: the reference outranks "
     "the target; Δcos: cos(q, ref) − cos(q, target)"
 )
+
+
+def _regions_part(result: Result) -> str:
+    return f" · regions {result.regions}" if result.regions else ""
 
 
 def _dominance_cells(result: Result) -> list[str]:

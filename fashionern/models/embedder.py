@@ -55,8 +55,8 @@ class Embedder(nn.Module):
         views = torch.stack([clip.preprocess.global_view(image) for image in loaded]).to(clip.device)
         if not crops:
             return global_features(clip, views)
-        canvas = torch.stack([clip.preprocess.spread(image) for image in loaded])
-        return clip.encode_views(views, canvas.to(clip.device))
+        source = torch.stack([clip.preprocess.region_source(image) for image in loaded])
+        return clip.encode_views(views, source.to(clip.device))
 
     @torch.inference_mode()
     def encode_queries(

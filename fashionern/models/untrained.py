@@ -29,6 +29,7 @@ class EncoderSpec:
     clip_path: Optional[str] = None  # local weights
     preprocess: Optional[str] = None  # how images are prepared; None: as the encoder's own configuration says
     random: bool = False  # nothing gives trained weights, so they are initialised with seed 0
+    regions: Optional[str] = None  # local features; None: as the weights record, else the encoder's default
 
     def title(self, full: bool = True) -> str:
         "The encoder in a few words; only the last part of each path unless `full`."
@@ -65,8 +66,10 @@ def encoder_spec(
     pretrained: Optional[str] = None,  # open_clip's tag
     clip_path: Optional[str | Path] = None,  # local weights
     preprocess: Optional[str] = None,
+    regions: Optional[str] = None,  # None: as the weights record, else grid where the encoder has one
 ) -> EncoderSpec:
     "The encoder with absolute paths. Raises an `ErnError` for an unknown name or a missing file."
+    from fashionern.encoders.grid import grid_gap
     from fashionern.encoders.sources import find_encoder, random_part
 
     path = None
@@ -76,7 +79,20 @@ def encoder_spec(
     source = find_encoder(name, pretrained, weights=False)
     is_random = random_part(name, pretrained, path) != ""
     is_folder = source.folder is not None and not name.startswith("hf-hub:")
-    return EncoderSpec(source.name if is_folder else name, pretrained, path, preprocess, is_random)
+    if regions is None and not _records_transform(path):
+        regions = "crops" if preprocess == "centred" or grid_gap(source.config) else "grid"
+    return EncoderSpec(source.name if is_folder else name, pretrained, path, preprocess, is_random, regions)
+
+
+def _records_transform(path: Optional[str]) -> bool:
+    "Whether `Encoders.save` wrote this file of weights, which records how images are prepared."
+    from fashionern.weights import read_header
+
+    if path is None:
+        return False
+    if not Path(path).is_file():
+        raise ErnError(f"There is no file {path}.")
+    return "clip_model_name" in read_header(path)
 
 
 def moved_spec(
@@ -86,7 +102,7 @@ def moved_spec(
     "The same encoder at another place: new weights for the architecture, or a new name or folder."
     if Path(place).is_file():
         return replace(spec, clip_path=str(Path(place).resolve()), random=False)
-    return encoder_spec(str(place), preprocess=spec.preprocess)
+    return replace(encoder_spec(str(place), preprocess=spec.preprocess), regions=spec.regions)
 
 # %% ../../nbs/models/07_untrained.ipynb #853830e2
 def untrained_retriever(
@@ -106,16 +122,5 @@ def untrained_retriever(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         source = (spec.name, spec.pretrained, spec.clip_path, pick_device(device))
-        clip = create_clip(*source, preprocess=preprocess)
+        clip = create_clip(*source, preprocess=preprocess, regions=spec.regions)
     return Retriever(Encoders(clip), create_model("sum", clip.dim)).eval()
-
-
-def _records_transform(path: Optional[str]) -> bool:
-    "Whether `Encoders.save` wrote this file of weights, which records how images are prepared."
-    from fashionern.weights import read_header
-
-    if path is None:
-        return False
-    if not Path(path).is_file():
-        raise ErnError(f"There is no file {path}.")
-    return "clip_model_name" in read_header(path)

@@ -52,6 +52,9 @@ class _EncodingConfig:
     preprocess: Optional[Literal["targetpad", "encoder", "centred"]] = None
     """How photos are prepared for --encoder: encoder (the encoder's own), targetpad (the paper's),
     or centred (targetpad as in earlier versions). Default: as --clip-path records, else encoder."""
+    regions: Optional[Literal["crops", "grid"]] = None
+    """Local features of --encoder: crops (13 crops, each encoded as an image of its own), or grid (13 regions of the
+    feature map, all from one forward pass). Default: as --clip-path records, else grid where the encoder can."""
     run_model: Optional[str] = None
     "Which model of the run to use, if it trained several. Default: the --model that the run was started with."
     store: Optional[str] = None
@@ -62,7 +65,7 @@ class _EncodingConfig:
     id_column: str = "id"
     "Column of the table with the photo's file name, with or without suffix."
     batch_size: int = 32
-    "Photos per batch. Each is encoded as 14 views (the photo and 13 crops), or as one if the model uses no crops."
+    "Photos per batch. With crops, each is encoded as 14 views: the photo and 13 crops."
     num_workers: int = 2
     "Processes that read photos. Only used with a GPU."
     device: str = "auto"
@@ -77,7 +80,7 @@ class _EncodingConfig:
     def _check_encoder(self) -> None:
         "Raise an `ErnError` for flags of --model and of --encoder together."
         if self.encoder is None:
-            for flag in ("clip_pretrained", "clip_path", "preprocess"):
+            for flag in ("clip_pretrained", "clip_path", "preprocess", "regions"):
                 if getattr(self, flag) is not None:
                     name = flag.replace("_", "-")
                     raise ErnError(f"--{name} belongs to --encoder. Give --encoder NAME too, or omit --{name}.")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Iterator, Optional
 
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -48,13 +49,20 @@ def check_same_model(store: Store, retriever: Retriever) -> None:
     identity = model_identity(retriever)
     if store.about["identity"] == identity:
         return
+    builder = f"{store.about['model']} ({store.about['model_name']})"
+    built = store.about.get("regions")
+    given = retriever.encoders.clip.preprocess.region_kind
+    if built not in (None, given):
+        raise ErnError(
+            f"{builder} built the index with --regions {built}, but the given model or encoder has local features of "
+            f"--regions {given}. Give one with --regions {built}, or rebuild the index."
+        )
     if "encoder" in store.about:
         raise ErnError(
             f"The encoder that built the index, {store.about['model']}, had other weights or other preprocessing: "
             f"its fingerprint is {store.about['identity']}, and this one's is {identity}. "
             "Give that encoder with --model, or rebuild the index."
         )
-    builder = f"{store.about['model']} ({store.about['model_name']})"
     raise ErnError(
         f"The given model has other weights than {builder}, which built the index. "
         "Give that model, or rebuild the index."
@@ -97,6 +105,7 @@ def _record(
         "model_name": retriever.model.name,
         "clip_model_name": retriever.encoders.clip.name,
         "identity": model_identity(retriever),
+        "regions": retriever.encoders.clip.preprocess.region_kind,
         "dim": retriever.encoders.clip.dim,
         "kind": kind,
     }
@@ -227,16 +236,14 @@ def _is_changed(photo: Photo, file: Path) -> bool:
 
 # %% ../../nbs/search/02_index.ipynb #1d63000d
 class _ReadableViews(ImageViews):
-    "The views of photos; zeros and a mark of -1 for a photo that cannot be read."
+    "The views of photos; those of a black pixel and a mark of -1 for a photo that cannot be read."
 
     def __getitem__(self, i: int) -> tuple:
         try:
             mark = photo_mark(Path(self.images(self.names[i])))
             return mark, *super().__getitem__(i)
         except (ErnError, OSError):
-            sides = (self.preprocess.size, self.preprocess.canvas_side)
-            zeros = [torch.zeros(3, side, side, dtype=torch.uint8) for side in sides]
-            return torch.full((3,), -1), i, *zeros
+            return torch.full((3,), -1), i, *self.views_of(Image.new("RGB", (1, 1)))
 
 # %% ../../nbs/search/02_index.ipynb #0e6abec6
 # not inference_mode: gloo writes to the gathered tensors from another thread, which torch 2.4 refuses
@@ -253,13 +260,12 @@ def _encode_batches(
     clip = retriever.encoders.clip
     reads_crops = retriever.model.target.reads_crops
     paths = dict(enumerate(p.path for p in photos))
-    views = _ReadableViews(positions.tolist(), paths.__getitem__, clip.preprocess)
+    views = _ReadableViews(positions.tolist(), paths.__getitem__, clip.preprocess, reads_crops)
     retriever.eval()
     loader = photo_loader(views, batch_size, workers, clip.device)
-    for marks, at, image, canvas in read_batches(loader):
-        image = image.to(clip.device, non_blocking=True)
-        canvas = canvas.to(clip.device, non_blocking=True)
-        features = clip.encode_views(image, canvas) if reads_crops else global_features(clip, image)
+    for marks, at, *parts in read_batches(loader):
+        on_device = [part.to(clip.device, non_blocking=True) for part in parts]
+        features = clip.encode_views(*on_device) if reads_crops else global_features(clip, *on_device)
         vectors = retriever.model.encode_target(features).float()
         batch = (positions[at].to(clip.device), marks.to(clip.device), vectors)
         gathered = [world.gather(t).cpu() for t in batch]

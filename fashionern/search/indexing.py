@@ -6,6 +6,7 @@
 __all__ = ['run_index']
 
 # %% ../../nbs/search/07_indexing.ipynb #5d50d4a9
+from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
@@ -138,14 +139,18 @@ def _load_model(
 ) -> tuple[str | EncoderSpec, Retriever]:
     "Location and model, or encoder, that the flags name, or else those recorded in the index."
     device = str(ranks.device)
+    about = ranks.broadcast(None if store is None else store.about)
     if cfg.encoder is not None:
-        spec = encoder_spec(cfg.encoder, cfg.clip_pretrained, cfg.clip_path, cfg.preprocess)
+        built = {} if about is None else about
+        regions = cfg.regions or built.get("regions")
+        spec = encoder_spec(cfg.encoder, cfg.clip_pretrained, cfg.clip_path, cfg.preprocess, regions)
+        if regions is None and built:
+            spec = replace(spec, regions=None)  # an earlier version built the index, with the encoder's default
         if spec.random and ranks.main:
             part = random_part(cfg.encoder, cfg.clip_pretrained, cfg.clip_path)
             line = random_warning(cfg.encoder, part, _HOW_TO_TRAIN[part])
             console.print(f"[yellow]{escape_markup(line)}[/]")
         return spec, untrained_retriever(spec, device)
-    about = ranks.broadcast(None if store is None else store.about)
     if about is not None:
         return about["model"], load_index_model(about, cfg.model, cfg.run_model, device)
     model = str(cfg.model)

@@ -170,11 +170,12 @@ def model_sentence(
 ) -> str:
     "Which model answers queries of an index. Raises an `ErnError` for a damaged record."
     name = about.get("model_name", "")
+    regions = f", regions {about['regions']}" if "regions" in about else ""
     if "encoder" in about:
-        return f"{name} over {read_spec(about['encoder'], 'The index').title(full)}, no training"
+        return f"{name} over {read_spec(about['encoder'], 'The index').title(full)}, no training{regions}"
     place, encoder = (_shown_place(about.get(key, ""), full) for key in ("model", "clip_model_name"))
     source = f" from {place}" if place else ""
-    return f"{name}{source}" + (f", encoder {encoder}" if encoder else "")
+    return f"{name}{source}" + (f", encoder {encoder}" if encoder else "") + regions
 
 
 def _shown_place(place: Any, full: bool) -> str:

@@ -233,6 +233,7 @@ def _train_row(
         counts=result.counts,
         wordings=result.wordings,
         by_change=result.by_change,
+        regions=result.regions,
     )
     write_json(comparison.file(seed, row), asdict(outcome))
 

@@ -71,6 +71,10 @@ class TrainConfig:
     preprocess: Literal["targetpad", "encoder", "centred"] = "targetpad"
     """How images are prepared: targetpad (the paper's: padded to a ratio of 1.25), encoder (the encoder's own),
     or centred (targetpad with the rounding of earlier versions). A file of stage 1 keeps its own."""
+    regions: Optional[Literal["crops", "grid"]] = None
+    """Local features of an image: crops (the paper's: 13 crops, each encoded as an image of its own), or grid
+    (13 regions of the feature map, all from one forward pass). Default: as --clip-path records, else grid for
+    ern-laptop, crops for other encoders."""
     fusion_model_path: Optional[Path] = None
     "Local weights of composer and target head from which stage 2 starts. Default: random weights."
 
@@ -224,6 +228,7 @@ def _paper_run(name: str, **changes: Any) -> TrainConfig:
         num_epochs=300,
         cosine_epochs=100,
         local_negatives=True,
+        regions="crops",
         run_dir=run_dir,
         **changes,
     )

@@ -193,6 +193,9 @@ class EvalConfig:
     """How images are prepared, for --clip-path or weights without a run: targetpad (the paper's),
     encoder (the encoder's own), or centred (targetpad as in earlier versions).
     Default: as the file of weights records, else the run's, else targetpad."""
+    regions: Optional[Literal["crops", "grid"]] = None
+    """Local features, for --clip-path or weights without a run: crops or grid, as for ern_train.
+    Default: as the file of weights records, else the run's, else grid for ern-laptop and crops for other encoders."""
     fusion_model_path: Optional[Path] = None
     "Weights of composer and target head of a single model. Default: the run's."
     ffn: Optional[int] = None

@@ -38,6 +38,7 @@ class Outcome:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)  # category → counts of queries and gallery
     wordings: dict[str, float] = field(default_factory=dict)  # spread of recall over wordings
     by_change: dict[str, dict[str, float]] = field(default_factory=dict)  # changed attribute → queries, R@10
+    regions: str = ""  # local features: 'crops' or 'grid'; empty: of a version that did not record them
 
 # %% ../../nbs/training/11_outcomes.ipynb #57a00008
 # metric → column
@@ -88,12 +89,17 @@ def _seeds(outcomes: Sequence[Outcome]) -> str:
     return ", ".join(str(seed) for seed in dict.fromkeys(o.seed for o in outcomes))
 
 
+def _regions(outcomes: Sequence[Outcome]) -> str:
+    kind = outcomes[0].regions
+    return f"regions {kind}, " if kind else ""
+
+
 def markdown_table(outcomes: Sequence[Outcome]) -> str:
     "The summary as Markdown, with the protocol's name."
     header, lines = summary(outcomes)
     rule = ["---", *["---:"] * (len(header) - 1)]
     body = "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))
-    about = f"Protocol `{outcomes[0].protocol}`, seeds {_seeds(outcomes)}"
+    about = f"Protocol `{outcomes[0].protocol}`, {_regions(outcomes)}seeds {_seeds(outcomes)}"
     return f"{about}; mean ± sample standard deviation over seeds.\n\n{body}\n"
 
 

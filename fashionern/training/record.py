@@ -195,6 +195,7 @@ _OPTIONAL: dict[str, Any] = {  # not in records of early versions
     "captions": (str, type(None)),
     "plugin": list,
     "preprocess": str,
+    "regions": (str, type(None)),
 }
 _PREPROCESS_BEFORE: Literal["centred"] = "centred"  # the --preprocess of runs that did not record it
 
@@ -227,6 +228,7 @@ class RunRecord:
     captions: Optional[str]  # None: an early version, which stripped all captions
     plugin: tuple[str, ...]
     preprocess: str
+    regions: Optional[str]  # None: as the weights record, else the encoder's default
 
     @classmethod
     def read(cls, folder: Path) -> "RunRecord":
@@ -301,9 +303,11 @@ def open_run(cfg: TrainConfig, world: World, *data: TripletDataset) -> None:
 
 
 def keep_preprocess(cfg: _Config, world: World) -> _Config:
-    "The flags, with the preprocessing of earlier versions if the run to resume was started with it."
-    resumes = cfg.resume and (cfg.run_dir / CONFIG).exists()
-    if not resumes or cfg.preprocess != TrainConfig.preprocess:
+    "The flags, with the preprocessing and regions that the run to resume was started with, if they differ by default."
+    if not cfg.resume or not (cfg.run_dir / CONFIG).exists():
+        return cfg
+    cfg = _keep_regions(cfg, world)
+    if cfg.preprocess != TrainConfig.preprocess:
         return cfg
     if _read_settings(cfg.run_dir).get("preprocess", _PREPROCESS_BEFORE) != _PREPROCESS_BEFORE:
         return cfg
@@ -311,6 +315,18 @@ def keep_preprocess(cfg: _Config, world: World) -> _Config:
         line = f"{cfg.run_dir} was started with the preprocessing of an earlier version"
         tqdm.write(f"{line}. It continues with --preprocess {_PREPROCESS_BEFORE}.", file=sys.stderr)
     return replace(cfg, preprocess=_PREPROCESS_BEFORE)
+
+
+def _keep_regions(cfg: _Config, world: World) -> _Config:
+    "The flags with the record's --regions, unless another is given; a run that was started without it keeps its own."
+    settings = _read_settings(cfg.run_dir)
+    if cfg.regions is None:
+        return replace(cfg, regions=settings.get("regions"))
+    if settings.get("regions") is not None:
+        return cfg
+    if world.main:
+        tqdm.write(f"{cfg.run_dir} was started without --regions. It keeps its local features.", file=sys.stderr)
+    return replace(cfg, regions=None)
 
 
 def keeps_early_models(cfg: TrainConfig) -> bool:

@@ -38,8 +38,15 @@ from .flags import EvalConfig
 from .loop import gpu_amp
 from .record import RunRecord, best_weights, changed_plugins, encoder_weights
 from .trained import check_known, load_trained_model
+from ..weights import read_header
 
 # %% ../../nbs/training/10_report.ipynb #cabfb4d2
+def _regions_of_run(record: RunRecord, path: Path) -> Optional[str]:
+    "The run's --regions, for other weights of an encoder that do not record theirs."
+    records_own = path.is_file() and "clip_model_name" in read_header(path)
+    return None if records_own else record.regions
+
+
 def fill_in(cfg: EvalConfig) -> EvalConfig:
     "The flags, with the run's settings in place of missing ones; an `ErnError` without a model."
     if cfg.run_dir is None:
@@ -68,6 +75,7 @@ def fill_in(cfg: EvalConfig) -> EvalConfig:
         clip_model_name=cfg.clip_model_name or record.clip_model_name,
         clip_path=cfg.clip_path or encoder_weights(record.folder),
         preprocess=cfg.preprocess or (record.preprocess if cfg.clip_path else None),
+        regions=cfg.regions or (_regions_of_run(record, cfg.clip_path) if cfg.clip_path else None),
         ffn=cfg.ffn or record.ffn,
         captions=cfg.captions or record.captions,
         protocol=cfg.protocol or ((record.protocol,) if record.protocol else ()),
@@ -126,7 +134,7 @@ class FinishedRun:
             self.requests = draw_requests(self.labels, cfg.obedience, seed=cfg.seed)
         source = (cfg.clip_model_name, cfg.clip_path, cfg.clip_pretrained)
         with world(cfg.device) as ranks:
-            self.encoders = load_encoders(*source, ranks.device, cfg.preprocess)
+            self.encoders = load_encoders(*source, ranks.device, cfg.preprocess, cfg.regions)
         self.models = [self._load(name) for name in cfg.models]
         self.store = extract_features(
             self.encoders.clip,

@@ -156,7 +156,7 @@ def _load_or_warm_up(run: Run, file: Path) -> Encoders:
         return load_encoders(cfg.clip_model_name, file, cfg.clip_pretrained, device)
     source = (cfg.clip_model_name, cfg.clip_path, cfg.clip_pretrained)
     _warn_if_random(run)
-    encoders = load_encoders(*source, device, cfg.preprocess)
+    encoders = load_encoders(*source, device, cfg.preprocess, cfg.regions)
     if "warmup" in cfg.stages:
         run.say(f"[bold]warm-up[/]: {cfg.clip_model_name} on descriptions of single images")
         folder = run.state_folder("warmup")
@@ -186,9 +186,10 @@ def _save_encoders(run: Run, encoders: Encoders, path: Path) -> None:
 class Checkpoints:
     "A model's best and last weights on disk."
 
-    def __init__(self, model: ComposedRetriever, run: Run, folder: Path, tme: bool):
+    def __init__(self, model: ComposedRetriever, run: Run, folder: Path, encoders: Encoders):
         self.model = model
-        self.tme = tme  # whether the model's texts are read by TME
+        self.tme = model.uses_tme(encoders)  # whether the model's texts are read by TME
+        self.regions = encoders.clip.preprocess.region_kind
         self.run = run
         self.last = folder / "last.safetensors"
         self.best = folder / "best.safetensors"
@@ -231,6 +232,7 @@ class Checkpoints:
             "protocol": result.protocol,
             "mean": result.mean,
             "tme": self.tme,
+            "regions": self.regions,
         }
 
 # %% ../../nbs/training/08_run.ipynb #db6d9bc2
@@ -303,7 +305,7 @@ def train_model(
     model = _create(cfg, name, encoders.clip.dim).to(world.device)
     if cfg.fusion_model_path and name == cfg.model:
         load_model(model, cfg.fusion_model_path)
-    checkpoints = Checkpoints(model, run, folder, model.uses_tme(encoders)) if cfg.save_training else None
+    checkpoints = Checkpoints(model, run, folder, encoders) if cfg.save_training else None
     protocols = [cfg.protocol] if cfg.protocol else None
     ranked = (model, encoders, run.data[1], store.__getitem__)
     evaluate_now = lambda: evaluate(*ranked, protocols, texts=run.texts)[0]

@@ -294,7 +294,7 @@ def _live_views(
     for triplet in data.triplets:
         names += [triplet.reference, triplet.target]
     numbers = [torch.cat([2 * index, 2 * index + 1]).tolist() for index in order]
-    views = ImageViews(names, data.images, clip.preprocess, canvas=False)
+    views = ImageViews(names, data.images, clip.preprocess, regions=False)
     loader = DataLoader(views, batch_sampler=numbers, num_workers=workers)
     return (pixels.chunk(2) for _, pixels in read_batches(loader))
 

@@ -6,6 +6,7 @@
 __all__ = ['check_known', 'load_trained_model', 'load_retriever']
 
 # %% ../../nbs/training/09_trained.ipynb #a57e0003
+import json
 from pathlib import Path
 from typing import Optional, Sequence
 
@@ -13,6 +14,7 @@ import torch
 
 from ..data.datasets.factory import list_datasets
 from ..distributed import pick_device
+from ..encoders.laptop import LAPTOP
 from ..encoders.tme import Encoders, load_encoders
 from ..errors import ErnError, unknown_name
 from ..files import read_json
@@ -50,6 +52,20 @@ def _check_tme(model: ComposedRetriever, encoders: Encoders, header: dict[str, s
         raise ErnError(f"{path} was trained {what}. Give the encoders.safetensors of the same run with --clip-path.")
 
 
+def _check_regions(model: ComposedRetriever, encoders: Encoders, header: dict[str, str], path: Path) -> None:
+    "Raise an `ErnError` if the model was trained on local features of the other kind than these encoders give."
+    if "model" not in header or not (model.reads_crops or model.target.reads_crops):
+        return
+    before = "grid" if json.dumps(LAPTOP) == header.get("clip_model_name") else "crops"  # of runs that do not record it
+    trained = header.get("regions", json.dumps(before)).strip('"')
+    given = encoders.clip.preprocess.region_kind
+    if trained != given:
+        raise ErnError(
+            f"{path} was trained on local features of --regions {trained}, but these encoders give those of "
+            f"--regions {given}. Give --regions {trained}, or the same run's encoders.safetensors with --clip-path."
+        )
+
+
 def load_trained_model(
     name: str,
     encoders: Encoders,
@@ -69,6 +85,7 @@ def load_trained_model(
             )
         header = load_model(model, path)
         _check_tme(model, encoders, header, path)
+        _check_regions(model, encoders, header, path)
     if captions is None and "model" not in header and dataset_captions != "stripped":
         model.captions = dataset_captions
         model.settings["captions"] = dataset_captions

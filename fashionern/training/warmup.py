@@ -30,6 +30,12 @@ from .losses import symmetric_infonce
 # %% ../../nbs/training/06_warmup.ipynb #1f6f0c1c
 def warmup_tunes(cfg: TrainConfig, clip: ClipEncoder) -> str:
     "What the warm-up trains: 'both', 'text' or 'heads'; an `ErnError` for 'heads' without projections."
+    if clip.name == LAPTOP and not clip.is_pooled and cfg.warmup_tunes in ("auto", "heads"):
+        raise ErnError(
+            f"The warm-up trains the projections of {LAPTOP} on the features that --regions grid stores. Warm it up "
+            "with --regions grid. Then leave out the stage warmup, and give --regions crops and the first run's "
+            "clip.safetensors with --clip-path."
+        )
     if cfg.warmup_tunes == "auto":
         return "heads" if clip.name == LAPTOP else "both"
     if cfg.warmup_tunes == "heads" and not (clip.is_pooled and clip.tower.has_head):
@@ -44,7 +50,7 @@ def load_pixels(
     clip: ClipEncoder, data: TripletDataset, names: list[str], workers: int, progress: bool
 ) -> Tensor:
     "(N, 3, S, S) bytes: the global views of these images, in memory."
-    views = ImageViews(names, data.images, clip.preprocess, canvas=False)
+    views = ImageViews(names, data.images, clip.preprocess, regions=False)
     loader = DataLoader(views, 64, num_workers=workers)
     bar = tqdm(
         read_batches(loader),

@@ -18,6 +18,7 @@ from fashionern.models.embedder import query_vectors
 from fashionern.models.hub import Retriever
 from fashionern.models.registry import create_model
 from fashionern.records import ImageFeatures, TextFeatures
+from fashionern.search import index as search_index
 from fashionern.search.config import parse_index, parse_search
 from fashionern.search.indexing import run_index
 from fashionern.search.inventory import open_store
@@ -66,8 +67,8 @@ def test_an_encoder_searches_by_photo_text_and_both(shop, weights, tmp_path, cap
     with torch.inference_mode():
         text = clip.encode_text(clip.tokenize(["Is red"])).embedding[0]
     searcher = Searcher.load(tmp_path / "index", device="cpu")
-    assert searcher.describe() == f"sum over ern-tiny with the weights {weights}, no training"
-    assert searcher.describe(full=False) == "sum over ern-tiny with the weights clip.safetensors, no training"
+    assert searcher.describe() == f"sum over ern-tiny with the weights {weights}, no training, regions crops"
+    assert searcher.describe(full=False).startswith("sum over ern-tiny with the weights clip.safetensors, no training")
     assert repr(searcher) == f"Searcher(12 photos, {searcher.describe()})"
     both = F.normalize(gallery[3] + text, dim=0)
     photo = shop / "photos" / "3.png"
@@ -140,10 +141,40 @@ def test_a_moved_or_changed_encoder_is_noticed(shop, weights, tmp_path):
         search(tmp_path, "--text", "red", "--model", str(shop / "clip1.safetensors"))
 
 
+def test_an_index_keeps_its_kind_of_local_features(shop, tmp_path, capsys):
+    index("build", shop, tmp_path, "--encoder", TINY)
+    capsys.readouterr()
+    index("info", shop, tmp_path, "--json")
+    about = json.loads(capsys.readouterr().out)
+    assert about["regions"] == about["encoder"]["regions"] == "grid"
+    assert index("add", shop, tmp_path, "--encoder", TINY) == 0
+    with pytest.raises(ErnError, match="built the index with --regions grid, .*of --regions crops. Give one with"):
+        index("add", shop, tmp_path, "--encoder", TINY, "--regions", "crops")
+    with pytest.raises(ErnError, match="--regions belongs to --encoder"):
+        parse_index(["add", "--images", "photos", "--index", "i", "--regions", "crops"])
+
+
+def test_an_index_of_an_earlier_version_has_crops(shop, tmp_path, monkeypatch):
+    today = search_index._record
+
+    def earlier(*args) -> dict:
+        about = {k: v for k, v in today(*args).items() if k != "regions"}
+        return about | {"encoder": {"name": TINY, "random": True}}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(search_index, "_record", earlier)
+        index("build", shop, tmp_path, "--encoder", TINY, "--regions", "crops")
+    assert index("update", shop, tmp_path) == 0
+    assert index("add", shop, tmp_path, "--encoder", TINY) == 0
+    assert Searcher.load(tmp_path / "index", device="cpu").describe().endswith("random weights, no training")
+    with pytest.raises(ErnError, match="fingerprint"):
+        index("add", shop, tmp_path, "--encoder", TINY, "--regions", "grid")
+
+
 def test_another_preprocessing_is_another_encoder(shop, weights, tmp_path):
     bare = tmp_path / "bare.pt"
     torch.save(create_clip(TINY, clip_path=weights).model.state_dict(), bare)
-    flags = ("--encoder", TINY, "--clip-path", str(bare))
+    flags = ("--encoder", TINY, "--clip-path", str(bare), "--regions", "crops")
     index("build", shop, tmp_path, *flags)
     assert index("add", shop, tmp_path, *flags) == 0
     with pytest.raises(ErnError, match="other preprocessing: its fingerprint"):
@@ -155,7 +186,7 @@ def test_random_weights_are_said_and_opened_again(shop, tmp_path, capsys):
     assert "ern-tiny has random weights here, so the results will mean little. Give the tag" in capsys.readouterr().out
     torch.manual_seed(5)  # another state of the generator
     searcher = Searcher.load(tmp_path / "index", device="cpu")
-    assert searcher.describe() == "sum over ern-tiny with random weights, no training"
+    assert searcher.describe() == "sum over ern-tiny with random weights, no training, regions grid"
     assert searcher.search(shop / "photos" / "2.png", k=1, keep_reference=True)[0].name == "2.png"
 
 
@@ -167,7 +198,7 @@ def test_an_encoder_folder_may_move(shop, weights, tmp_path):
     torch.save(clip.model.state_dict(), encoder / "open_clip_pytorch_model.bin")
     index("build", shop, tmp_path, "--encoder", f"local-dir:{encoder}")
     searcher = Searcher.load(tmp_path / "index", device="cpu")
-    assert searcher.describe(full=False) == "sum over shop-clip, no training"
+    assert searcher.describe(full=False) == "sum over shop-clip, no training, regions grid"
     before = searcher.search(text="a red dress")
     encoder.rename(tmp_path / "elsewhere")
     with pytest.raises(ErnError, match="cannot be loaded.*If it has moved"):
@@ -206,7 +237,7 @@ def test_an_index_of_earlier_versions_opens(shop, tmp_path):
     Retriever(Encoders(create_clip(TINY)), create_model("sum", 128)).save_pretrained(tmp_path / "model")
     index("build", shop, tmp_path, "--model", str(tmp_path / "model"))
     store = open_store(tmp_path / "index")
-    about = {k: v for k, v in store.about.items() if k != "clip_model_name"}
+    about = {k: v for k, v in store.about.items() if k not in ("clip_model_name", "regions")}
     assert set(about) == {"format", "model", "model_name", "identity", "dim", "kind"}, "what they recorded"
     with store.records.writing():
         store.records.set_fact("about", about)

@@ -66,10 +66,10 @@ def names(response) -> list[str]:
 
 def test_the_page_says_which_model_answers(client, untrained):
     about = client.get("/api/about").json()
-    assert about["answered_by"] == "dvr@mask_padding from a model of this test, encoder ern-tiny"
+    assert about["answered_by"] == "dvr@mask_padding from a model of this test, encoder ern-tiny, regions crops"
     assert about["text_weight"] is None
     about = untrained.get("/api/about").json()
-    assert about["answered_by"] == "sum over ern-tiny with random weights, no training"
+    assert about["answered_by"] == "sum over ern-tiny with random weights, no training, regions grid"
     assert about["text_weight"] == 0.5
 
 

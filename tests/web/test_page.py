@@ -340,7 +340,7 @@ def test_the_slider_weights_text_against_photo(browser, untrained_address, width
     page.on("pageerror", lambda e: errors.append(str(e)))
     page.on("request", lambda r: asked.append(r.post_data_json) if r.url.endswith("/api/search") else None)
     page.goto(untrained_address)
-    see(page, "#about", "sum over ern-tiny with random weights, no training")
+    see(page, "#about", "sum over ern-tiny with random weights, no training, regions grid")
     page.locator(".tile .pick").first.click()
     see(page, "#title", "Photos like this one")
     by_photo = scores(page)
@@ -397,7 +397,7 @@ def test_a_wrong_weight_in_the_address_is_ignored(browser, untrained_address):
 
 
 def test_a_model_without_a_weight_has_no_slider(page):
-    assert "dvr@mask_padding from a model of this test, encoder ern-tiny" in page.inner_text("#about")
+    assert "dvr@mask_padding from a model of this test, encoder ern-tiny, regions crops" in page.inner_text("#about")
     page.locator(".tile .pick").first.click()
     search(page, "is red")
     see(page, "#title", "Like this, but: is red")

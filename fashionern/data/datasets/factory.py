@@ -46,7 +46,7 @@ def read_statements(root: str | Path) -> list[Statement]:
         return []
     are_texts = FIELD_KINDS["texts"][1]
     content = read_json(file)
-    entries = content if isinstance(content, list) else [None]
+    entries: list[Any] = content if isinstance(content, list) else [None]
     for entry in entries:
         if not isinstance(entry, dict) or not all(are_texts(entry.get(key)) for key in ("texts", "images")):
             raise ErnError(

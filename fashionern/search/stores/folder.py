@@ -232,7 +232,7 @@ def check_facts(records: Records) -> None:
 def _is_sound_about(about: Any) -> bool:
     if not isinstance(about, dict) or about.get("kind") not in INDEX_KINDS:
         return False
-    if not all(isinstance(about.get(key, ""), str) for key in ("model", "model_name", "identity")):
+    if not all(isinstance(about.get(key, ""), str) for key in ("model", "model_name", "identity", "regions")):
         return False
     return type(about.get("dim")) is int and 0 < about["dim"] <= _MAX_DIM
 
