@@ -125,11 +125,21 @@ def _without_module(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_header(path: str | Path) -> dict[str, str]:
-    "The metadata in a safetensors file's header; empty for other files."
+    "The metadata in a safetensors file's header; empty for other files. Raises `DamagedFileError`."
     if Path(path).suffix != ".safetensors":
         return {}
-    with safe_open(path, "pt") as f:
-        return f.metadata() or {}
+    try:
+        with safe_open(path, "pt") as f:
+            return f.metadata() or {}
+    except SafetensorError as e:
+        raise _unreadable(path, e) from None
+
+
+def _unreadable(path: str | Path, cause: Exception) -> DamagedFileError:
+    return DamagedFileError(
+        f"{path} cannot be read as safetensors ({cause}). "
+        "It is cut short or damaged: download or create it again."
+    )
 
 # %% ../nbs/04_weights.ipynb #2bd08234
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -137,10 +147,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         state = load_file(path)
         header = read_header(path)
     except (SafetensorError, OSError, ValueError) as e:
-        raise DamagedFileError(
-            f"{path} cannot be read as safetensors ({e}). "
-            "It is cut short or damaged: download or create it again."
-        ) from None
+        raise _unreadable(path, e) from None
     # the header itself may be damaged: in the digest's key or in its value
     has_digest = any(k == DIGEST or v.startswith(DIGEST_PREFIX) for k, v in header.items())
     if has_digest and header.get(DIGEST) != _digest(state, header):

@@ -35,7 +35,9 @@ RULES = {
     "table-new-wordings": ("all", True, True, (1, 10, 50), (), ("R@10", "R@50")),
     "table-two-changes": ("all", True, True, (1, 10, 50), (), ("R@10", "R@50")),
 }
-ENCODERS = SimpleNamespace(clip=SimpleNamespace(device=torch.device("cpu"), dim=3))
+ENCODERS = SimpleNamespace(
+    clip=SimpleNamespace(device=torch.device("cpu"), dim=3, preprocess=SimpleNamespace(region_kind="crops"))
+)
 
 VECTORS = [list(v) for v in product(range(3), repeat=3) if any(v)]  # without the zero vector, which is an error
 

@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from safetensors.torch import save_file
 
 from fashionern.data.drawn.garments import draw_fashioniq
 from fashionern.encoders.clip import TINY
 from fashionern.encoders.laptop import LAPTOP
 from fashionern.encoders.sources import random_part
+from fashionern.errors import ErnError
 from fashionern.models.untrained import encoder_spec
 from fashionern.training.config import TrainConfig, get_preset
 from fashionern.training.run import train
@@ -50,7 +52,10 @@ def test_trained_weights_and_a_warm_up_are_not_reported(cfg, tmp_path, capsys):
 def test_random_encoders_are_found_whatever_tag_is_given(name, tmp_path, request):
     "The tag of `TrainConfig` is 'openai', which belongs to neither encoder."
     need(name, request)
-    (tmp_path / "w.safetensors").touch()
+    save_file({}, tmp_path / "w.safetensors")
     assert random_part(name, "openai") == RANDOM[name]
     assert encoder_spec(name).random and encoder_spec(name, "openai").random
     assert not encoder_spec(name, clip_path=tmp_path / "w.safetensors").random
+    (tmp_path / "w.safetensors").write_bytes(b"")
+    with pytest.raises(ErnError, match="w.safetensors cannot be read as safetensors"):
+        encoder_spec(name, clip_path=tmp_path / "w.safetensors")
