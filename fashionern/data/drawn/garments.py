@@ -106,7 +106,7 @@ def _count_differences(designs: list[Design]) -> np.ndarray:
     return counts
 
 # %% ../../../nbs/data/drawn/02_garments.ipynb #75c91147
-_TWO = {"train": 0.5}  # share of two changes: with fewer, models hardly read the second half of a sentence
+_TWO = {"train": 0.5}  # share of two changes, so that the second half of a sentence matters in every other triplet
 
 
 @dataclass(frozen=True)
