@@ -65,7 +65,7 @@ def read_json(path: str | Path) -> Any:
     "The content of a JSON file; raises `ErnError` if it is missing or malformed."
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
     except FileNotFoundError:
         raise ErnError(f"There is no file {path}. Check the folder given with --root.") from None
     except (ValueError, RecursionError) as e:  # malformed, not UTF-8, or nested too deeply

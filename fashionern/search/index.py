@@ -19,13 +19,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data.images import load_image
+from ..data.tables import match_rows
 from ..distributed import World
 from ..encoders.feature_store import ImageViews, photo_loader, photo_mark, read_batches
 from ..errors import ErnError, check_text_weight
 from ..models.embedder import check_searchable, global_features, own_text_weight
 from ..models.hub import Retriever
 from ..models.untrained import EncoderSpec, moved_spec, read_spec, untrained_retriever
-from .inventory import check_rows, find_photos, row_of, store_class
+from .inventory import check_rows, find_photos, store_class
 from .stores.base import Photo, Store, batched
 from ..training.trained import load_retriever
 
@@ -151,6 +152,8 @@ class UpdatePlan:
     new: int = 0
     unchanged: int = 0
     with_row: int = 0  # photos of the index that have a row
+    with_row_here: int = 0  # those of them whose file is in the folder
+    emptied: int = 0  # those of them that will have no row
 
     @property
     def changed(self) -> int:
@@ -166,6 +169,9 @@ def plan_update(
     "Compare a folder with an index. Raises an `ErnError` if two photos have one name."
     files = find_photos(folder)
     check_rows(folder, files, rows)
+    of_photo = None
+    if rows is not None:
+        of_photo = {photo: rows[given] for photo, given in match_rows(files, rows).items()}
     plan = UpdatePlan()
     root = Path(folder).resolve()
     roots = {root}  # where this folder's photos were when they were indexed
@@ -178,12 +184,15 @@ def plan_update(
         if file is None:
             absent.append(photo)
         elif Path(photo.path).is_relative_to(root):
-            _plan_photo(plan, photo, file, rows)
+            _plan_photo(plan, photo, file, of_photo)
         else:
-            plan.moved.append(_moved(photo, file, rows))
+            plan.moved.append(_moved(photo, file, of_photo))
             roots.add(_indexed_root(photo))
+        if file and photo.columns:
+            plan.with_row_here += 1
+            plan.emptied += not _columns(photo, of_photo)
     for name in files.keys() - known:
-        plan.to_encode.append(Photo(name, str(files[name]), columns=row_of(name, rows or {})))
+        plan.to_encode.append(Photo(name, str(files[name]), columns=(of_photo or {}).get(name, {})))
         plan.new += 1
     plan.to_encode.sort(key=lambda p: p.name)
     for photo in absent:
@@ -214,7 +223,8 @@ def _moved(photo: Photo, file: Path, rows: Rows) -> Photo:
 
 
 def _columns(photo: Photo, rows: Rows) -> dict[str, str | float]:
-    return photo.columns if rows is None else row_of(photo.name, rows)
+    "The photo's row; `rows` are those of the photos in the folder."
+    return photo.columns if rows is None else rows.get(photo.name, {})
 
 # %% ../../nbs/search/02_index.ipynb #441a4b5e
 def _all_photos(store: Store) -> Iterator[Photo]:

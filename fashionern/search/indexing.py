@@ -6,10 +6,13 @@
 __all__ = ['run_index']
 
 # %% ../../nbs/search/07_indexing.ipynb #5d50d4a9
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
+from ..data.images import scan_images
+from ..data.tables import match_rows
 from ..distributed import World, world
 from ..encoders.sources import random_part, random_warning
 from ..errors import ErnError, escape_markup, plural, such_as
@@ -18,7 +21,7 @@ from ..models.untrained import EncoderSpec, encoder_spec, untrained_retriever
 from .config import AddConfig, BuildConfig, Indexing, UpdateConfig, index_location
 from .examples import measure_examples
 from .index import Rows, UpdatePlan, begin_store, check_same_model, encode_into, load_index_model, plan_update  # noqa: E501
-from .inventory import column_warnings, console, find_photos, open_store, read_rows, row_key, run_inventory  # noqa: E501
+from .inventory import column_warnings, console, find_photos, left_out_lines, open_store, read_rows, run_inventory  # noqa: E501
 from .stores.base import Store
 from ..training.trained import load_retriever
 
@@ -31,6 +34,8 @@ def _report_plan(cfg: BuildConfig | AddConfig, plan: UpdatePlan) -> None:
         counts.append(f"{len(plan.moved):,} moved")
     counts.append(f"{plan.unchanged:,} unchanged")
     console.print(f"{cfg.images}: {', '.join(counts)}", markup=False)
+    for line in left_out_lines(scan_images(cfg.images).left_out):
+        console.print(f"left out of {cfg.images}: {line}", markup=False)
 
 
 def _report_rows(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Rows) -> None:
@@ -41,7 +46,7 @@ def _report_rows(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Rows) -> 
     else:
         for warning in column_warnings(rows):
             console.print(f"{cfg.table}: {warning}", markup=False)
-        unused = sorted(rows.keys() - {row_key(name, rows) for name in find_photos(cfg.images)})
+        unused = sorted(rows.keys() - set(match_rows(find_photos(cfg.images), rows).values()))
         if unused:
             count = f"{plural(len(unused), 'row')} of {cfg.table} without a photo in {cfg.images}"
             console.print(f"{count}{such_as(unused)}", markup=False)
@@ -68,6 +73,18 @@ def _check_deletions(cfg: UpdateConfig, store: Store, plan: UpdatePlan) -> None:
     )
 
 
+def _check_emptied(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Rows) -> None:
+    "Raise an `ErnError` if over half of the photos would lose their rows, unless --most-gone is given."
+    if rows is None or (isinstance(cfg, UpdateConfig) and cfg.most_gone):
+        return
+    remedy = "Correct the table, or run ern_index update with --most-gone if the rows were removed on purpose."
+    if 2 * plan.emptied > plan.with_row_here:
+        lost = f"{plan.emptied:,} of the {plan.with_row_here:,} photos of {cfg.images} that have a row would lose it"
+        raise ErnError(f"With {cfg.table}, {lost}. {remedy}")
+    if not rows:
+        raise ErnError(f"{cfg.table} has no row with a value in column {cfg.id_column}. {remedy}")
+
+
 def _update_examples(store: Store, retriever: Retriever) -> None:
     "Measure which example texts work in this index, store the best ones and report them."
     examples = measure_examples(retriever, store)
@@ -81,8 +98,9 @@ def _update_examples(store: Store, retriever: Retriever) -> None:
 
 def _finish(store: Store, where: str | Path, unreadable: dict[str, str]) -> None:
     "Report unreadable photos, the recall and the size of the index, and close it."
-    for message in list(unreadable.values())[:5]:
-        console.print(f"[yellow]left out:[/] {escape_markup(message)}")
+    for names in _by_reason(unreadable):
+        count = f"{plural(len(names), 'photo')}{such_as(names)}"
+        console.print(f"[yellow]left out:[/] {escape_markup(f'{count}. {unreadable[names[0]]}')}")
     if unreadable:
         files = plural(len(unreadable), "file")
         are = "is" if len(unreadable) == 1 else "are"
@@ -93,6 +111,15 @@ def _finish(store: Store, where: str | Path, unreadable: dict[str, str]) -> None
         console.print(f"approximate search finds {recall:.1f} % of the ten nearest photos")
     console.print(f"{where}: {plural(len(store), 'photo')}", markup=False)
     store.close()
+
+
+def _by_reason(unreadable: dict[str, str]) -> list[list[str]]:
+    "The names of the photos with the same error, apart from the photo's path."
+    groups: dict[str, list[str]] = {}
+    for name, message in unreadable.items():
+        reason = re.sub(rf"\S*{re.escape(name)}", "", message)
+        groups.setdefault(reason, []).append(name)
+    return list(groups.values())
 
 # %% ../../nbs/search/07_indexing.ipynb #69aa0006
 def run_index(cfg: Indexing) -> int:
@@ -165,6 +192,7 @@ def _plan(cfg: BuildConfig | AddConfig, store: Store) -> UpdatePlan:
     plan = plan_update(store, cfg.images, rows)
     _report_plan(cfg, plan)
     _report_rows(cfg, plan, rows)
+    _check_emptied(cfg, plan, rows)
     if isinstance(cfg, UpdateConfig):
         _check_deletions(cfg, store, plan)
     return plan

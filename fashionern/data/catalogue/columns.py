@@ -9,11 +9,13 @@ __all__ = ['MAX_ATTRIBUTES', 'MAX_VALUES', 'MIN_FILLED', 'MIN_AGREEMENT', 'Colum
 # %% ../../../nbs/data/catalogue/04_columns.ipynb #3c183c5e
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 from typing import Collection, Iterable, Optional
 
 import pandas as pd
 
-from ..images import image_name
+from .table import is_missing
+from ..images import id_names
 from ..language.values import attribute_kind
 from ...errors import ErnError
 
@@ -36,7 +38,10 @@ def choose_id(
 ) -> str:
     "The column that names the most photos. Raises an `ErnError` that lists the columns if none does."
     names = set(photos)
-    matched = {column: len(names & set(map(image_name, frame[column]))) for column in frame.columns}
+    matched = {}
+    for column in frame.columns:
+        known = set(chain.from_iterable(chain(*id_names(value)) for value in set(frame[column])))
+        matched[column] = len(names & known)
     best = max(matched, key=lambda column: matched[column])
     if matched[best] == 0 or 2 * matched[best] < min(len(names), len(frame)):
         example = min(names, default="(none)")
@@ -58,7 +63,7 @@ def choose_name(
     "The column with the most distinct long texts; None if no column has long texts."
     distinct = {}
     for column in frame.columns:
-        values = [value for value in frame[column] if value]
+        values = [value for value in frame[column] if not is_missing(value)]
         long = sum(" " in value and 10 <= len(value) <= 120 for value in values)
         if column != id_column and values and 2 * long >= len(values):
             distinct[column] = len(set(values))
@@ -93,7 +98,7 @@ def choose_attributes(
 # %% ../../../nbs/data/catalogue/04_columns.ipynb #a1901196
 def _is_attribute(values: pd.Series) -> bool:
     "Whether a column has a few texts that repeat."
-    filled = [value for value in values if value]
+    filled = [value for value in values if not is_missing(value)]
     kinds = set(filled)
     repeats = 2 <= len(kinds) <= MAX_VALUES and 2 * len(kinds) <= len(filled)
     words = sum(any(character.isalpha() for character in value) for value in kinds)
