@@ -10,9 +10,10 @@ from PIL import Image
 from fashionern.data.catalogue.phrases import product_descriptions
 from fashionern.data.catalogue.table import read_table, triplets_from_table
 from fashionern.data.datasets.folder import load_folder
+from fashionern.data.tables import match_rows
 from fashionern.errors import ErnError, unknown_name
 from fashionern.files import write_json
-from fashionern.search.inventory import read_rows, row_of
+from fashionern.search.inventory import column_warnings, read_rows
 from fashionern.search.stores.filters import columns_of, parse_filter, to_milvus, to_sql
 
 from . import draw
@@ -33,7 +34,8 @@ def _read(path: Path, folder: Path) -> None:
     frame, _ = read_table(path, ["id", "colour"], "name")
     frame.to_csv(folder / "again.csv")
     rows = read_rows(path, "id")
-    row_of("women/1.png", rows)
+    match_rows(["women/1.png", "2.jpg"], rows)
+    column_warnings(rows)
     write_json(folder / "rows.json", rows)
 
 
@@ -60,7 +62,7 @@ def _(data: bytes, folder: Path) -> None:
 def _(data: bytes, folder: Path) -> None:
     (folder / "t.json").write_bytes(data)
     rows = read_rows(folder / "t.json", "id")
-    row_of("women/2.png", rows)
+    match_rows(["women/2.png"], rows)
     write_json(folder / "rows.json", rows)
 
 

@@ -24,7 +24,7 @@ from fashionern.models.hub import Retriever
 from fashionern.models.registry import create_model
 from fashionern.search.config import parse_index, parse_search
 from fashionern.search.indexing import run_index
-from fashionern.search.inventory import open_store, read_rows
+from fashionern.search.inventory import open_store
 from fashionern.search.results import run_search
 from fashionern.search.searcher import Searcher
 
@@ -270,22 +270,15 @@ def test_a_table_that_does_not_fit_gets_a_warning(shop, photos, tmp_path, capsys
     index("build", "folder", tmp_path, "--model", str(shop / "model0"), "--table", str(shop / "t.csv"))
     with pytest.raises(ErnError, match="No photo of .* has a row in the table.*--id-column"):
         index("update", "folder", tmp_path, "--table", str(shop / "t.csv"), "--id-column", "colour")
-    for cells, odd in (
-        (["1"] * 9 + ["on request"], "on request"),
-        (["12,50"] * 10, "12,50"),
-        (["€ 12.50"] * 10, "€ 12.50"),
-    ):
+    for cells, odd in ((["1"] * 9 + ["on request"], "on request"), (["1,250"] * 10, "1,250")):
         lines = ["id,price,size", *(f'{i},"{cell}",{"S" if i % 2 else "M"}' for i, cell in enumerate(cells))]
         (tmp_path / "odd.csv").write_text("\n".join(lines))
         capsys.readouterr()
         index("update", "folder", tmp_path, "--table", str(tmp_path / "odd.csv"))
         output = capsys.readouterr().out
         assert f"column price holds texts, such as '{odd}'" in output and output.count(" holds texts") == 1
-    (tmp_path / "twice.csv").write_text("id,price\n1,3\n2,4\n1,5\n")
-    assert read_rows(tmp_path / "twice.csv", "id")["1"] == {"price": 5.0}
-    assert "1 value of id in more than one row: 1. The last row is used" in capsys.readouterr().err
     index("info", "folder", tmp_path)
-    assert "price (1 text)" in capsys.readouterr().out
+    assert "price (10 texts)" in capsys.readouterr().out
     assert search("folder", tmp_path, "--text", "red", "--where", "price < 20") == [[]]
     assert "'20' in quotes is a text, not a number" in capsys.readouterr().out
 
