@@ -1,15 +1,19 @@
 "All kinds of image files and file names that photo collections hold, in the loader and in the feature store."
 
+import os
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from error_sentence import sentence
+from PIL import Image, features
 from torch.utils.data import DataLoader
 
 from fashionern.data.images import ImageFinder, load_image
 from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.feature_store import extract_features
 from fashionern.errors import ErnError
+from fashionern.search.inventory import find_photos
 
 RED = (220, 30, 40)
 
@@ -36,6 +40,14 @@ def assert_red_left_white_right(path) -> None:
         ("RGB", ".jpg", {"quality": 95, "subsampling": 0}),
         ("RGB", ".jpeg", {"quality": 95, "subsampling": 0}),
         ("RGB", ".webp", {"lossless": True}),
+        ("RGB", ".bmp", {}),
+        ("RGB", ".tif", {}),
+        ("RGB", ".tiff", {"compression": "tiff_lzw"}),
+        ("P", ".gif", {}),
+        pytest.param(
+            *("RGB", ".avif", {"quality": 100}),
+            marks=pytest.mark.skipif("avif" not in features.modules, reason="Pillow 11.3 or newer reads AVIF"),
+        ),
         ("P", ".png", {}),
         ("RGBA", ".png", {}),
         ("RGBA", ".webp", {"lossless": True}),
@@ -46,6 +58,67 @@ def test_colours_are_kept(tmp_path, mode, suffix, options):
     path = tmp_path / f"a{suffix}"
     red(mode).save(path, **options)
     assert_red_left_white_right(path)
+    assert list(ImageFinder(tmp_path).paths) == ["a"] and list(find_photos(tmp_path)) == [path.name]
+
+
+def test_heic_photos_are_read_with_pillow_heif_or_counted(tmp_path):
+    path = tmp_path / "a.heic"
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    heif.from_pillow(red("RGB")).save(path, quality=100)
+    assert_red_left_white_right(path)
+    assert list(find_photos(tmp_path)) == ["a.heic"]
+
+
+RAMP = np.tile(np.linspace(0, 1, 64), (48, 1))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pixels"),
+    [
+        (".png", (RAMP * 65_535).astype(np.uint16)),
+        (".tif", (RAMP * 65_535).astype(np.uint16)),
+        (".tif", (RAMP * 65_535).astype(np.int32)),
+        (".tif", RAMP.astype(np.float32)),
+        (".tif", (RAMP * 255).astype(np.float32)),
+        (".tif", (RAMP * 65_535).astype(np.float32)),
+        (".tif", (RAMP * 200_000 - 100_000).astype(np.float32)),
+    ],
+)
+def test_a_ramp_of_more_than_8_bits_is_scaled(tmp_path, suffix, pixels):
+    Image.fromarray(pixels).save(tmp_path / f"a{suffix}")
+    read = np.asarray(load_image(tmp_path / f"a{suffix}"))
+    assert abs(read.mean() - 127.5) < 1 and len(np.unique(read)) == 64
+    assert (read.min(), read.max()) == (0, 255)
+
+
+def test_a_dark_image_of_16_bits_stays_dark(tmp_path):
+    Image.fromarray(np.full((4, 4), 2_570, np.uint16)).save(tmp_path / "a.png")
+    assert np.unique(np.asarray(load_image(tmp_path / "a.png"))).tolist() == [10]
+
+
+def test_files_that_are_no_photos_are_left_out_and_linked_folders_are_read(tmp_path):
+    junk = ("._a.png", ".DS_Store", "__MACOSX/a.png", "@eaDir/a.png", "new/.thumbs/a.png", "#recycle/a.png")
+    for name in (*junk, "a.heif", "a.svg", "notes.txt"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(b"x")
+    names = ("photos/a.png", "photos/new/b.png", "elsewhere/c.png", "elsewhere/more/d.png")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        red("RGB").save(tmp_path / name)
+    (tmp_path / "photos" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "photos" / "loop").symlink_to(tmp_path / "photos", target_is_directory=True)
+    (tmp_path / "photos" / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(tmp_path / "photos" / "x.png")
+    photos = find_photos(tmp_path / "photos")
+    assert list(photos) == ["a.png", "linked/c.png", "linked/more/d.png", "new/b.png"]
+    assert set(ImageFinder(tmp_path / "photos").paths) == {"a", "linked/c", "linked/more/d", "new/b"}
+
+
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.png")
+    assert "x.png is not a file" in sentence(load_image, tmp_path / "x.png")
+    message = sentence(find_photos, tmp_path)
+    assert "no image file below" in message and "1: not a regular file" in message
 
 
 @pytest.mark.parametrize(

@@ -274,13 +274,58 @@ def test_a_table_that_does_not_fit_gets_a_warning(shop, photos, tmp_path, capsys
         lines = ["id,price,size", *(f'{i},"{cell}",{"S" if i % 2 else "M"}' for i, cell in enumerate(cells))]
         (tmp_path / "odd.csv").write_text("\n".join(lines))
         capsys.readouterr()
-        index("update", "folder", tmp_path, "--table", str(tmp_path / "odd.csv"))
+        index("update", "folder", tmp_path, "--table", str(tmp_path / "odd.csv"), "--most-gone")
         output = capsys.readouterr().out
         assert f"column price holds texts, such as '{odd}'" in output and output.count(" holds texts") == 1
     index("info", "folder", tmp_path)
     assert "price (10 texts)" in capsys.readouterr().out
     assert search("folder", tmp_path, "--text", "red", "--where", "price < 20") == [[]]
     assert "'20' in quotes is a text, not a number" in capsys.readouterr().out
+
+
+EMPTY_TABLES = {
+    "a header alone": "id,colour,price\n",
+    "empty cells": "id,colour,price\n" + "".join(f"{i},,\n" for i in range(COUNT)),
+    "most rows gone": "id,colour,price\n" + "".join(f"{i},red,1\n" for i in range(COUNT // 4)),
+}
+
+
+def rows_in(folder: Path) -> int:
+    "How many photos of the index have a row."
+    store = open_store(folder / "index")
+    found = sum(bool(photo.columns) for photo in store.get(sorted(store.marks())))
+    store.close()
+    return found
+
+
+def test_a_table_that_would_empty_most_rows_is_refused(shop, photos, tmp_path):
+    index("build", "folder", tmp_path, "--model", str(shop / "model0"), "--table", str(shop / "t.csv"))
+    table = tmp_path / "less.csv"
+    for content, (command, *flags) in zip(
+        EMPTY_TABLES.values(), (["update"], ["build", "--model", str(shop / "model0")], ["add"])
+    ):
+        table.write_text(content)
+        with pytest.raises(ErnError, match="less.csv, .* of the 40 photos of .* would lose it.*--most-gone"):
+            index(command, "folder", tmp_path, *flags, "--table", str(table))
+    assert rows_in(tmp_path) == COUNT
+    index("update", "folder", tmp_path, "--table", str(table), "--most-gone")
+    assert rows_in(tmp_path) == COUNT // 4
+
+
+def test_what_is_left_out_is_reported_by_reason(shop, photos, tmp_path, capsys):
+    for i in range(7):
+        (photos / f"cut{i}.png").write_bytes((photos / "1.png").read_bytes()[:100])
+        (photos / f"empty{i}.jpg").touch()
+        (photos / f"iphone{i}.psd").touch()
+    (tmp_path / "none.csv").write_text("id,colour\n")
+    with pytest.raises(ErnError, match="none.csv has no row with a value in column id"):
+        index("build", "folder", tmp_path, "--model", str(shop / "model0"), "--table", str(tmp_path / "none.csv"))
+    assert index("build", "folder", tmp_path, "--model", str(shop / "model0")) == 1
+    output = capsys.readouterr().out
+    assert f"left out of {photos}: 7: .psd image (save them as JPEG or PNG)" in output
+    assert "left out: 7 photos, such as cut0.png. Image" in output
+    assert "left out: 7 photos, such as empty0.jpg. Image" in output
+    assert "14 files could not be read and are not in the index" in output
 
 
 @pytest.mark.parametrize("kind", STORES)
