@@ -447,12 +447,12 @@ _ABOUT_CLIP = ("input_resolution", "context_length", "vocab_size")  # settings t
 
 
 def check_state(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
-    "Raise `ErnError` unless the file has exactly the tensors of `module`, with their shapes."
+    "Raise `ErnError` unless the file has exactly the tensors of `module`, with their shapes, and all are numbers."
     check_names(module.state_dict(), state, path)
 
 
 def check_names(expected: dict[str, Tensor], state: dict[str, Tensor], path: str | Path) -> None:
-    "Raise `ErnError` unless the file's tensors have the expected names and shapes."
+    "Raise `ErnError` unless the file's tensors have the expected names and shapes, and hold finite numbers."
     common = [k for k in expected if k in state]
     missing = [k for k in expected if k not in state and not k.endswith(_OPTIONAL)]
     unexpected = [k for k in state if k not in expected and k not in _ABOUT_CLIP]
@@ -468,3 +468,23 @@ def check_names(expected: dict[str, Tensor], state: dict[str, Tensor], path: str
                 f"{path} is a checkpoint of another model. It {problem}{such_as(keys, 3)}. "
                 "Give the model that the checkpoint was saved from."
             )
+    for name in common:
+        if expected[name].is_floating_point():
+            _check_numbers(name, state[name], path)
+
+
+def _check_numbers(name: str, tensor: Tensor, path: str | Path) -> None:
+    "Raise `ErnError` for a tensor of integers, or with NaN or infinite numbers. Masks may be infinite."
+    if not tensor.is_floating_point():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise ErnError(
+            f"{path} cannot be used: its tensor {name} has the type {kind}, which quantised models have. "
+            "Give the weights as floating-point numbers."
+        )
+    values = tensor.float() if tensor.itemsize < 2 else tensor
+    is_sound = ~values.isnan() if name.endswith("mask") else values.isfinite()
+    if not is_sound.all():
+        raise ErnError(
+            f"{path} cannot be used: its tensor {name} contains NaN or infinite numbers, so its training diverged or "
+            "the file is damaged. Give an earlier checkpoint, or download it again."
+        )
