@@ -36,7 +36,7 @@ from ..models.hub import Retriever
 from ..models.retriever import ComposedRetriever
 from .flags import EvalConfig
 from .loop import gpu_amp
-from .record import RunRecord, best_weights, changed_plugins, encoder_weights
+from .record import RunRecord, best_weights, changed_plugins, encoder_weights, trained_on
 from .trained import check_known, load_trained_model
 from ..weights import read_header
 
@@ -279,10 +279,9 @@ def _write_rankings(run: FinishedRun, results: list[Result]) -> list[Path]:
 def export_models(run: FinishedRun, results: list[Result]) -> list[Path]:
     "Write the last model, with its results, as hub folder and programs, if requested; the paths."
     cfg = run.cfg
-    card = {
-        "data": f"{run.data.name}, split {run.data.split}",
-        "results": [result.as_dict() for result in results if result.recalls],
-    }
+    card: dict[str, Any] = {"results": [result.as_dict() for result in results if result.recalls]}
+    if cfg.run_dir is not None and cfg.fusion_model_path is None:  # nothing is known about other weights
+        card["data"] = trained_on(cfg.run_dir)
     retriever = Retriever(run.encoders, run.models[-1], card)
     paths = []
     if cfg.pretrained_to is not None:

@@ -21,7 +21,7 @@ from ..files import read_json
 from ..models.hub import MODEL_TYPE, Retriever
 from ..models.registry import create_model, load_model, own_settings, parse_model
 from ..models.retriever import ComposedRetriever
-from .record import CONFIG, RunRecord, best_weights, encoder_weights
+from .record import CONFIG, RunRecord, best_weights, encoder_weights, trained_on
 
 # %% ../../nbs/training/09_trained.ipynb #a57e0006
 def check_known(
@@ -134,4 +134,4 @@ def _from_run(folder: Path, model: Optional[str], device: torch.device) -> Retri
     encoders = load_encoders(record.clip_model_name, encoder_weights(folder), device=device)
     weights = best_weights(folder, name)
     trained = load_trained_model(name, encoders, record.ffn, weights, record.captions)
-    return Retriever(encoders, trained, {"data": f"{record.dataset}, a run of ern_train"}).eval()
+    return Retriever(encoders, trained, {"data": trained_on(folder)}).eval()
