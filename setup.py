@@ -11,8 +11,8 @@ parser.read(here / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
 
 extras = {extra: shlex.split(cfg[f"{extra}_requirements"]) for extra in ("app", "milvus", "docs", "dev")}
-# "dev" installs all of these. Tests that need the extras for encoders are skipped without them.
-encoders = {extra: shlex.split(cfg[f"{extra}_requirements"]) for extra in ("hf", "laptop")}
+# "dev" installs all of these. Tests that need the other extras are skipped without them.
+others = {extra: shlex.split(cfg[f"{extra}_requirements"]) for extra in ("hf", "laptop", "heic")}
 
 setup(
     name=cfg["lib_name"],
@@ -29,7 +29,7 @@ setup(
     package_data={"fashionern": ["encoders/configs/*.json", "web/page/*"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=shlex.split(cfg["requirements"]),
-    extras_require={**extras, **encoders, "dev": [package for extra in extras.values() for package in extra]},
+    extras_require={**extras, **others, "dev": [package for extra in extras.values() for package in extra]},
     entry_points={"console_scripts": [line for line in cfg["console_scripts"].split("\n") if line.strip()]},
     zip_safe=False,
 )

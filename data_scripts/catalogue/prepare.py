@@ -67,6 +67,7 @@ def rows(report: dict) -> list[tuple[str, object]]:
     lines = [(f"found: {key}", value) for key, value in report["found"].items()]
     lines += [(f"left out: {key}", value) for key, value in report["left out"].items()]
     lines.append(("photos without a row", report["photos without a row"]))
+    lines += [(f"photos left out: {key}", value) for key, value in report.get("photos left out", {}).items()]
     lines += [(f"usable: {key}", value) for key, value in report["usable"].items()]
     for split, numbers in report["splits"].items():
         lines += [(f"{split}: {key}", numbers[key]) for key in ("products", "references", "triplets")]

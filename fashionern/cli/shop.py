@@ -135,7 +135,8 @@ def prepare(cfg: ShopConfig) -> Columns:
 
     where = parse_where(cfg.where)
     given = [column for column in (cfg.id_column, *cfg.attributes, *where) if column is not None]
-    frame, _ = read_table(cfg.table, given, cfg.name_column)  # first, because unpacking takes longer
+    # first, because unpacking takes longer; what is left out is printed when the table is read again
+    frame, _ = read_table(cfg.table, given, cfg.name_column, log=False)
     frame = frame[matching_rows(frame, where)]
     archives = take_photos(cfg.images, cfg.root)
     columns = _choose(cfg, frame)
@@ -146,6 +147,8 @@ def prepare(cfg: ShopConfig) -> Columns:
         print(f"{split}: {plural(numbers['products'], 'product')}, {plural(numbers['triplets'], 'triplet')}")
     for reason, number in report["left out"].items():
         print(f"left out: {plural(number, 'row')}, {reason}")
+    for reason, number in report.get("photos left out", {}).items():
+        print(f"left out of the photos: {number:,}, {reason}")
     if check_and_record(cfg.root, archives):
         raise ErnError(f"{cfg.root} is not complete. Correct what is reported above, and run the command again.")
     return columns

@@ -27,7 +27,7 @@ from ..files import not_found
 IMAGE_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 IMAGE_FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 UNREAD_SUFFIXES = {  # images that are not read → why
-    **dict.fromkeys((".heic", ".heif"), "'pip install pillow-heif' to read them"),
+    **dict.fromkeys((".heic", ".heif"), "pip install 'fashionern[heic]' reads them"),
     ".avif": "Pillow 11.3 or newer reads them",
     **dict.fromkeys((".svg", ".psd", ".ai", ".eps", ".jxl", ".jp2", ".tga", ".ico"), "save them as JPEG or PNG"),
     **dict.fromkeys((".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf"), "save them as JPEG or PNG"),

@@ -16,6 +16,7 @@ from fashionern.cli import evaluate as ern_evaluate
 from fashionern.cli import train as ern_train
 from fashionern.data.datasets.factory import create_dataset
 from fashionern.evaluation.protocols import PROTOCOLS
+from fashionern.training.record import trained_on
 
 BIN = Path(sys.executable).parent
 ENV = os.environ | {"OMP_NUM_THREADS": "1"}  # more threads than cores wait for each other
@@ -117,6 +118,11 @@ def check_rankings(result: dict, lines: list[dict]) -> None:
             assert recalls["Rs@1"] == pytest.approx(100 * sum(line["subset_rank"] == 1 for line in lines) / len(lines))
     if PROTOCOLS[result["protocol"]].mask_reference:
         assert not any(line["reference"] in dict(line["top"]) for line in lines)
+
+
+def test_the_run_says_what_it_was_trained_on(dataset):
+    name, folder = dataset
+    assert trained_on(folder / "run").startswith(f"drawn garments in the layout of {name}, split train")
 
 
 def test_every_protocol_in_one_pass_then_a_comparison(dataset, tmp_path):

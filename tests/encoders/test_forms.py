@@ -1,5 +1,6 @@
 "Every form of an encoder loads or is refused: names, folders in two formats, and files of weights from elsewhere."
 
+import io
 import json
 import os
 import shutil
@@ -313,6 +314,46 @@ def sentencepiece_like(folder: Path, vocabulary: int = 64) -> None:
         tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>", pad_token="</s>"
     )
     fast.save_pretrained(str(folder))
+
+
+def siglip_tokenizer(folder: Path):
+    "transformers' own tokenizer of SigLIP, with a small vocabulary; it pads with id 1, which also ends a text."
+    transformers = pytest.importorskip("transformers")
+    sentencepiece = pytest.importorskip("sentencepiece")
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS * 20),
+        model_writer=model,
+        vocab_size=60,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    folder.mkdir(exist_ok=True)
+    (folder / "spiece.model").write_bytes(model.getvalue())
+    tokenizer = transformers.SiglipTokenizer(str(folder / "spiece.model"))
+    tokenizer.save_pretrained(str(folder))
+    return tokenizer
+
+
+def test_the_mask_of_siglip_is_that_of_transformers_tokenizer(tmp_path):
+    model = open_clip_folder(tmp_path / "siglip", SIGLIP)
+    tokenizer = siglip_tokenizer(tmp_path / "siglip")
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id == 1
+    encoder = create_clip(str(tmp_path / "siglip"))
+    given = tokenizer(TEXTS, padding="max_length", truncation=True, max_length=16, return_tensors="pt")
+    assert torch.equal(encoder.tokenize(TEXTS), given["input_ids"])
+    assert torch.equal(encoder.encode_text(given["input_ids"]).mask, given["attention_mask"].bool())
+    assert 0 < given["attention_mask"].sum() < given["attention_mask"].numel()
+    assert_same(encoder, model)
+    retriever = Retriever(Encoders(encoder), create_model("combiner", encoder.dim))
+    retriever.save_pretrained(tmp_path / "saved")
+    shutil.rmtree(tmp_path / "siglip")
+    loaded = Retriever.from_pretrained(tmp_path / "saved").encoders.clip
+    assert torch.equal(loaded.encode_text(loaded.tokenize(TEXTS)).mask, given["attention_mask"].bool())
 
 
 def test_a_siglip_folder_loads_with_its_own_tokenizer(tmp_path):

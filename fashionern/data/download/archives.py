@@ -23,6 +23,7 @@ from typing import IO, Any, Callable, Iterator, Optional, cast
 
 from tqdm import tqdm
 
+from ..images import is_hidden
 from ...errors import ErnError
 
 # %% ../../../nbs/data/download/00_archives.ipynb #016c6a12
@@ -164,8 +165,7 @@ Place = Callable[[PurePosixPath], Optional[str]]
 
 
 def _is_wanted(name: PurePosixPath, suffixes: tuple[str, ...]) -> bool:
-    hidden = name.name.startswith(".") or "__MACOSX" in name.parts
-    return name.suffix.lower() in suffixes and not hidden
+    return name.suffix.lower() in suffixes and not is_hidden(name)
 
 
 def flat(
