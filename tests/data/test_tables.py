@@ -217,3 +217,26 @@ def test_an_id_in_a_folder_does_not_name_a_photo_of_another(tmp_path):
     folder = save_photos(tmp_path / "images", "men/1.jpg", "women/1.jpg", "2.jpg", "2.png")
     rows = {"C:\\shop\\women\\1.jpg": {"x": 1}, "C:\\shop\\kids\\1.jpg": {"x": 2}, "2.png": {"x": 3}}
     assert planned(folder, rows) == {"men/1.jpg": {}, "women/1.jpg": {"x": 1}, "2.jpg": {}, "2.png": {"x": 3}}
+
+
+SHOPIFY = """Handle,Title,Body (HTML),Vendor,Tags,Option1 Value,Variant SKU,Variant Price,Image Src,Image Position
+wrap-dress,Wrap Dress,"<p>Soft jersey.</p>
+<p>Falls below the knee, ""true to size"".</p>",Atelier,"summer, midi",Navy,'30235,49.90,https://cdn.example.com/s/files/wrap-dress-navy_2048x2048.jpg?v=1571,1
+wrap-dress,,,,,Sand,'30236,44.90,https://cdn.example.com/s/files/wrap-dress-sand.jpg?v=1572,2
+wrap-dress,,,,,,,,https://cdn.example.com/s/files/wrap-dress-back_grande.jpeg?v=1573,3
+linen-shirt,Linen Shirt,<p>Airy</p>,Atelier,linen,M,'00417,"1,049.00",https://cdn.example.com/s/files/linen-shirt.jpg,1
+"""
+
+
+def test_an_export_of_shopify(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text(SHOPIFY)
+    names = ("wrap-dress-navy.jpg", "wrap-dress-sand.jpg", "wrap-dress-back.jpg", "linen-shirt.jpg")
+    folder = save_photos(tmp_path / "images", *names)
+    rows = planned(folder, read_rows(tmp_path / "t.csv", "Image Src"))
+    assert [rows[name]["Title"] for name in names] == ["Wrap Dress"] * 3 + ["Linen Shirt"]
+    assert [rows[name]["Tags"] for name in names] == ["summer, midi"] * 3 + ["linen"]
+    assert all("true to size" in rows[name]["Body (HTML)"] for name in names[:3])
+    assert [rows[name].get("Variant Price") for name in names] == [49.9, 44.9, None, 1049]
+    assert [rows[name].get("Variant SKU") for name in names] == ["30235", "30236", None, "00417"]
+    assert [rows[name].get("Option1 Value") for name in names] == ["Navy", "Sand", None, "M"]
+    assert "left out" not in capsys.readouterr().err

@@ -82,7 +82,7 @@ def read_table(
     else:
         raise ErnError(f"{path} is neither .csv nor .parquet. Save the table as one of them.")
     _check_columns(path, list(frame.columns), [*exact, name_column] if name_column else exact)
-    return _as_texts(frame), counts
+    return _repeat_products(_as_texts(frame)), counts
 
 
 def _as_texts(frame: pd.DataFrame) -> pd.DataFrame:
@@ -97,6 +97,22 @@ def _as_texts(frame: pd.DataFrame) -> pd.DataFrame:
     texts = pd.DataFrame(columns, dtype=object)
     texts.attrs["texts"] = marked
     return texts
+
+
+_OF_ONE_ROW = ("Variant", "Option", "Image")  # starts of Shopify's columns that differ between rows of a product
+
+
+def _repeat_products(frame: pd.DataFrame) -> pd.DataFrame:
+    "In an export of Shopify, fill the cells of a product's later rows with those of its first row."
+    if not {"Handle", "Title", "Image Src"} <= set(frame.columns):
+        return frame
+    shared = [column for column in frame.columns if not column.startswith(_OF_ONE_ROW)]
+    first = frame.drop_duplicates("Handle").set_index("Handle")
+    later = frame["Title"] == ""
+    for column in set(shared) - {"Handle"}:
+        own = frame[column] == ""
+        frame.loc[later & own, column] = frame.loc[later & own, "Handle"].map(first[column])
+    return frame
 
 # %% ../../../nbs/data/catalogue/03_table.ipynb #bae71641
 def _check_columns(path: Path, columns: list[str], needed: list[str]) -> None:
