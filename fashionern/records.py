@@ -44,17 +44,18 @@ _Record = TypeVar("_Record", bound="_TensorRecord")
 class _TensorRecord:
     "Moves, casts and slices all tensors of a record together."
 
-    def _map(self: _Record, function: Callable[[Tensor], Tensor]) -> _Record:
+    def map(self: _Record, function: Callable[[Tensor], Tensor]) -> _Record:
+        "The record with every tensor replaced by the function's result."
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
         changed = {name: function(t) for name, t in tensors.items() if t is not None}
         return replace(self, **changed)
 
     def to(self: _Record, *args: Any, **kwargs: Any) -> _Record:
         "Move or cast every tensor, as `Tensor.to` does."
-        return self._map(lambda t: t.to(*args, **kwargs))
+        return self.map(lambda t: t.to(*args, **kwargs))
 
     def __getitem__(self: _Record, index: Any) -> _Record:
-        return self._map(lambda t: t[index])
+        return self.map(lambda t: t[index])
 
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))

@@ -128,7 +128,7 @@ def _stage1_step(chunk: int, B: int, sizes: Sizes) -> tuple[float, float]:
     side = clip.preprocess.size
     pixels = torch.randint(256, (2, B, 3, side, side), dtype=torch.uint8, device=sizes.device)
     words = inputs.WORDS
-    tokens = clip.tokenize([f"is {words[i % 8]} and {words[i // 8 % 8]}" for i in range(B)])
+    tokens = clip.tokenize([f"is {words[i % 8]} and {words[i // 8 % 8]}" for i in range(B)], trim=True)
     crops = inputs.random_unit_vectors(B, CROPS, clip.dim).to(sizes.device)
 
     def step() -> None:

@@ -314,8 +314,8 @@ class Preprocess:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         "(…, 3, S, S) bytes → float32, normalised with the encoder's mean and standard deviation."
-        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1) * 255
-        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1) * 255
+        mean = _per_channel(self.mean, pixels.device) * 255
+        std = _per_channel(self.std, pixels.device) * 255
         return (pixels.float() - mean) / std
 
     def as_dict(self) -> dict[str, Any]:
@@ -356,6 +356,11 @@ class Preprocess:
     def summary(self) -> str:
         "`describe` in one line."
         return "; ".join(f"{name} {value}" for name, value in self.describe().items())
+
+
+def _per_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    "(3, 1, 1) filled on the device: for a copy from the CPU, every batch would wait for the GPU."
+    return torch.cat([torch.full((1, 1, 1), value, device=device) for value in values])
 
 # %% ../../nbs/data/03_transforms.ipynb #6fbbe0a5
 def square_side(size: int | Sequence[int]) -> int:

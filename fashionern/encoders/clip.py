@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..data.transforms import Preprocess
+from ..distributed import to_device
 from .formats.architectures import describe_architecture
 from .formats.transformers_clip import clip_state, is_transformers_clip
 from .grid import check_grid, grid_features
@@ -111,9 +112,14 @@ class ClipEncoder(nn.Module):
         plain = re.sub(r"[^\w.-]", "-", Path(path).name).lstrip(".-")
         return f"{kind}:{plain or 'encoder'}"
 
-    def tokenize(self, texts: list[str]) -> Tensor:
-        "(B, L) token ids on the encoder's device; a text too long for L is cut at its end."
-        return self.tokenizer(list(texts), context_length=self.context).to(self.device)
+    def token_ids(self, texts: list[str]) -> Tensor:
+        "(B, L) token ids on the CPU; a text too long for L is cut at its end."
+        return self.tokenizer(list(texts), context_length=self.context)
+
+    def tokenize(self, texts: list[str], trim: bool = False) -> Tensor:
+        "(B, L) token ids on the encoder's device, or (B, L') after `trim`."
+        tokens = self.token_ids(texts)
+        return to_device(self.trim(tokens) if trim else tokens, self.device)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         "(B, 3, S, S) bytes → (B, D) unit vectors."
@@ -145,7 +151,7 @@ class ClipEncoder(nn.Module):
         return tower.features(tokens, tower.last_hidden(tokens))
 
     def trim(self, tokens: Tensor) -> Tensor:
-        "(B, L) → (B, L'): without the batch's unused padding, unless the tower reads padding."
+        "(B, L) → (B, L'): without the batch's unused padding, unless the tower reads padding. Waits for a GPU."
         return self.tower.trim(tokens)
 
     def freeze_unused(self) -> None:

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from ..data.images import ImageFinder, load_image
 from ..data.transforms import Preprocess
-from ..distributed import World
+from ..distributed import World, to_device
 from .clip import ClipEncoder, PooledTrunk, project_regions
 from ..errors import ErnError, unknown_name
 from ..files import cannot_write, read_json, write_json
@@ -373,7 +373,7 @@ def _encode(
     amp: Optional[torch.dtype],
     compiled: bool,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    "Rows, global features, local features and photo marks of each batch, on the encoder's device."
+    "Rows, global features, local features and photo marks of each batch; the features are on the encoder's device."
     device = clip.device
     views = _MarkedViews([names[i] for i in rows], images, clip.preprocess)
     encode = torch.compile(clip.encode_views) if compiled else clip.encode_views
@@ -383,8 +383,7 @@ def _encode(
         on_device = [part.to(device, non_blocking=True) for part in views]
         with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
             features = encode(*on_device)
-        encoded = torch.from_numpy(rows[index.numpy()]).to(device)
-        yield encoded, features.embedding, features.local, photos.to(device)
+        yield torch.from_numpy(rows[index.numpy()]), features.embedding, features.local, photos
 
 # %% ../../nbs/encoders/07_feature_store.ipynb #18d65325
 @torch.no_grad()
@@ -394,14 +393,13 @@ def _project(
     names: list[str],  # of the store to fill
     rows: np.ndarray,  # of that store
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    "Rows, global features, local features and photo marks of each batch, on the encoder's device."
+    "Rows, global features, local features and photo marks of each batch; the features are on the encoder's device."
     clip.eval()
     for start in range(0, len(rows), 256):
         batch = rows[start : start + 256]
         at = trunk.rows([names[row] for row in batch])
-        stored = trunk.at(at).to(clip.device)
+        stored = to_device(trunk.at(at), clip.device)
         regions = torch.cat([stored.embedding[:, None], stored.local], 1)
         features = project_regions(clip, regions)
         photos = torch.from_numpy(trunk.photos[at.numpy()])
-        encoded = torch.from_numpy(batch).to(clip.device)
-        yield encoded, features.embedding, features.local, photos.to(clip.device)
+        yield torch.from_numpy(batch), features.embedding, features.local, photos

@@ -8,7 +8,7 @@ __all__ = ['region_boxes', 'region_weights', 'pool_regions', 'DenseFeatures', 'v
 
 # %% ../../nbs/encoders/04_grid.ipynb #6c2512c1
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import torch
 from open_clip.modified_resnet import ModifiedResNet
@@ -19,14 +19,15 @@ from torch import Tensor, nn
 from ..errors import ErnError
 
 # %% ../../nbs/encoders/04_grid.ipynb #56e452df
-def region_boxes() -> Tensor:
+def region_boxes(device: Optional[torch.device] = None) -> Tensor:
     "(P, 4) left, top, right and bottom of the 2×2 and 3×3 parts, row by row, as shares of the image."
     boxes = []
     for n in (2, 3):
-        for row in range(n):
-            for column in range(n):
-                boxes.append((column / n, row / n, (column + 1) / n, (row + 1) / n))
-    return torch.tensor(boxes, dtype=torch.float64)
+        edges = torch.arange(n + 1, dtype=torch.float64, device=device) / n
+        top, left = torch.meshgrid(edges[:-1], edges[:-1], indexing="ij")
+        bottom, right = torch.meshgrid(edges[1:], edges[1:], indexing="ij")
+        boxes.append(torch.stack([left, top, right, bottom], -1).flatten(0, 1))
+    return torch.cat(boxes)
 
 # %% ../../nbs/encoders/04_grid.ipynb #9e38b6e1
 def region_weights(
@@ -36,7 +37,7 @@ def region_weights(
 ) -> tuple[Tensor, Tensor]:  # (B, P, height), (B, P, width)
     "How much each row and each column of places counts in each region; the weights of a region sum to one."
     content = content.double()
-    boxes = region_boxes().to(content.device)
+    boxes = region_boxes(content.device)
     start, end = content[:, None, :2], content[:, None, 2:]
     first = start + (end - start) * boxes[:, :2]
     last = start + (end - start) * boxes[:, 2:]

@@ -21,7 +21,7 @@ def words_in(text: str) -> list[str]:
 
 def _token_ids(clip: ClipEncoder, words: list[str]) -> list[set[int]]:
     "The token ids of each word, tokenized alone."
-    return [set(ids) for ids in clip.tokenize(words).tolist()] if words else []
+    return [set(ids) for ids in clip.token_ids(words).tolist()] if words else []
 
 
 def learn_words(clip: ClipEncoder, texts: Iterable[str]) -> None:

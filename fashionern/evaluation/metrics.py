@@ -61,8 +61,8 @@ def _prepared(scores: Tensor, positives: Tensor, masked: Optional[Tensor]) -> tu
     rows, columns = scores.shape
     scores = scores.masked_fill(scores.isnan(), -torch.inf)
     if masked is not None:
-        is_masked = masked >= 0
-        scores[torch.arange(rows, device=scores.device)[is_masked], masked[is_masked]] = -torch.inf
+        column = masked.clamp(min=0)[:, None]
+        scores.scatter_(1, column, scores.gather(1, column).masked_fill(masked[:, None] >= 0, -torch.inf))
     is_positive = torch.zeros(rows, columns + 1, dtype=torch.bool, device=scores.device)
     is_positive.scatter_(1, positives.masked_fill(positives < 0, columns), True)
     return scores, is_positive[:, :columns]
@@ -82,7 +82,8 @@ def top_columns(
     order = columns.sort(1).values  # by column, then stably by positive, then stably by score
     order = order.gather(1, is_positive.gather(1, order).int().argsort(dim=1, stable=True))
     order = order.gather(1, scores.gather(1, order).argsort(dim=1, descending=True, stable=True))
-    for row in has_tie_at_border.nonzero().flatten().tolist():
+    tied = [row for row, has_tie in enumerate(has_tie_at_border.tolist()) if has_tie]
+    for row in tied:
         every = is_positive[row].int().argsort(dim=0, stable=True)
         order[row] = every[scores[row, every].argsort(dim=0, descending=True, stable=True)][:k]
     values = scores.gather(1, order)
@@ -141,8 +142,6 @@ def dominance(
     to_target: Tensor,  # (Q,) score of the best positive
 ) -> dict[str, float]:
     "`nearest` and `outranks` in per cent, `margin` in cosine; a tie counts for the reference."
-    return {
-        "nearest": 100.0 * (to_reference >= highest).double().mean().item(),
-        "outranks": 100.0 * (to_reference >= to_target).double().mean().item(),
-        "margin": (to_reference - to_target).double().mean().item(),
-    }
+    parts = ((to_reference >= highest), (to_reference >= to_target), (to_reference - to_target))
+    nearest, outranks, margin = torch.stack([part.double().mean() for part in parts]).tolist()
+    return {"nearest": 100.0 * nearest, "outranks": 100.0 * outranks, "margin": margin}

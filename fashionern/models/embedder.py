@@ -190,7 +190,7 @@ def encode_texts(
     for start in range(0, len(texts), batch_size):
         batch = texts[start : start + batch_size]
         captions = [join_captions((text,), rule=embedder.model.captions) for text in batch]
-        parts.append(clip.encode_text(clip.trim(clip.tokenize(captions))).embedding)
+        parts.append(clip.encode_text(clip.tokenize(captions, trim=True)).embedding)
     return torch.cat(parts)
 
 # %% ../../nbs/models/02_embedder.ipynb #344de3ca

@@ -49,7 +49,7 @@ class ComposedRetriever(nn.Module):
         "Features from this model's text encoder; raises `ErnError` if TME or its reference is missing."
         tokens = texts
         if not isinstance(tokens, Tensor):
-            tokens = self.trim(encoders, encoders.clip.tokenize(list(texts)))
+            tokens = encoders.clip.tokenize(list(texts), trim=not self.composer.reads_padding)
         if not self.uses_tme(encoders):
             return encoders.clip.encode_text(tokens)
         if encoders.tme is None:

@@ -93,7 +93,8 @@ def _moments(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[in
     for key, value in saved.items():
         number, name = key.split(".", 1)
         param = params[int(number)]
-        if isinstance(value, Tensor) and value.shape == param.shape:
+        # Adam's count of steps stays on the CPU, even if the parameter is a scalar too: each step reads it
+        if isinstance(value, Tensor) and name != "step" and value.shape == param.shape:
             # the parameter's memory format: kernels round differently in another
             value = torch.empty_like(param, dtype=value.dtype).copy_(value)
         moments.setdefault(int(number), {})[name] = value

@@ -199,6 +199,7 @@ class TrainingState:
         self.step = 0  # finished steps of this epoch
         self.loss_sum = torch.zeros((), device=world.device)  # over these steps
         self.unchecked: list[Tensor] = []  # losses of the last steps
+        self.checked = math.nan  # the latest loss that the CPU has read
 
     @property
     def total_steps(self) -> int:
@@ -250,15 +251,17 @@ class TrainingState:
     def check_losses(self) -> None:
         "Raise a `NonFiniteLossError` for the first unchecked loss that is NaN or infinite."
         first = self.step - len(self.unchecked)
-        values = [loss.item() for loss in self.unchecked]
+        values = torch.stack(self.unchecked).tolist() if self.unchecked else []
         self.unchecked = []
         for i, value in enumerate(values):
             if not math.isfinite(value):
                 raise NonFiniteLossError(self.options.name, value, self.epoch, first + i)
+            self.checked = value
 
     def check_weights(self) -> None:
         "Raise a `NonFiniteLossError` if a trained weight is NaN or infinite."
-        if not all(value.isfinite().all() for value in trained_state(self.module).values()):
+        finite = [value.isfinite().all() for value in trained_state(self.module).values()]
+        if finite and not torch.stack(finite).all():
             raise NonFiniteLossError(self.options.name, math.nan, self.epoch, max(self.step - 1, 0))
 
     def stop_if_requested(self) -> None:
@@ -329,9 +332,9 @@ def _train_epoch(
         state.save_if_due()
         state.stop_if_requested()
         bar.update()
-        if state.step % 10 == 1:
+        if state.step % 10 == 1 and not math.isnan(state.checked):
             lr = state.optimizer.param_groups[0]["lr"]
-            bar.set_postfix(loss=f"{loss.item():.3f}", lr=f"{lr:.1e}")
+            bar.set_postfix(loss=f"{state.checked:.3f}", lr=f"{lr:.1e}")
     state.check_losses()
     state.check_weights()
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..data.triplets import JOINS, TripletDataset, join_captions
-from ..distributed import World, norm_over
+from ..distributed import World, norm_over, to_device
 from ..encoders.clip import ClipEncoder
 from ..encoders.feature_store import FeatureStore, ImageViews, read_batches
 from ..encoders.tme import TME, Encoders, TmeSettings
@@ -46,7 +46,7 @@ class CaptionTokens:
             texts += [join_captions(triplet.captions, how, rule) for how in joins]
         number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         unique = list(number)
-        parts = [clip.tokenize(unique[i : i + 4096]).cpu() for i in range(0, len(unique), 4096)]
+        parts = [clip.token_ids(unique[i : i + 4096]) for i in range(0, len(unique), 4096)]
         rows = torch.cat(parts)[[number[text] for text in texts]]
         self.tokens = rows.view(len(data), len(joins), -1)
 
@@ -157,9 +157,10 @@ class TextBank:
     @torch.no_grad()
     def _encode(self, tokens: Tensor, references: Tensor) -> TextFeatures:
         device = self.encoders.clip.device
-        tokens = self.model.trim(self.encoders, tokens).to(device)
+        tokens = to_device(self.model.trim(self.encoders, tokens), device)
+        reference = to_device(self.store.at(references), device)
         with torch.autocast(device.type, dtype=self.amp, enabled=self.amp is not None):
-            return self.model.encode_text(self.encoders, tokens, self.store.at(references).to(device))
+            return self.model.encode_text(self.encoders, tokens, reference)
 
     def _cache_if_small(self, limit_gb: float, progress: bool) -> None:
         n, J, L = self.captions.tokens.shape
@@ -201,13 +202,13 @@ class StageOne(nn.Module):
 
     def forward(
         self,
-        tokens: Tensor,  # (B, L)
+        tokens: Tensor,  # (B, L), trimmed
         local: Tensor,  # (B, P, D) of the reference
         reference: Tensor,  # (B, D) embeddings, or (B, 3, S, S) bytes of live views
         target: Tensor,  # in the same form as `reference`
     ) -> tuple[Tensor, Optional[Tensor], Tensor]:
         "(B, D) queries; (B, D) alignment outputs, None without that branch; (B, D) targets."
-        batch = (self.encoders.clip.trim(tokens), local, reference, target)
+        batch = (tokens, local, reference, target)
         if not (0 < self.chunk < len(tokens) and torch.is_grad_enabled()):
             return self._encode(*batch)
         chunks = zip(*(x.split(self.chunk) for x in batch))
@@ -273,10 +274,10 @@ class _StageOneBatches:
         order = self.indices(epoch)[first:]
         views = _live_views(data, order, self.clip, self.cfg.num_workers) if self.live else None
         for index in order:
-            tokens = captions.tokens[index, captions.draw(index, self.cfg.seed, epoch)]
+            tokens = self.clip.trim(captions.tokens[index, captions.draw(index, self.cfg.seed, epoch)])
             reference, target = rows.images(index)
             images = next(views) if views else (reference.embedding, target.embedding)
-            yield [x.to(self.device) for x in (tokens, reference.local, *images)]
+            yield [to_device(x, self.device) for x in (tokens, reference.local, *images)]
 
     def names(self, epoch: int, step: int) -> list[str]:
         "Names of this rank's triplets."
@@ -295,7 +296,9 @@ def _live_views(
         names += [triplet.reference, triplet.target]
     numbers = [torch.cat([2 * index, 2 * index + 1]).tolist() for index in order]
     views = ImageViews(names, data.images, clip.preprocess, regions=False)
-    loader = DataLoader(views, batch_sampler=numbers, num_workers=workers)
+    loader = DataLoader(
+        views, batch_sampler=numbers, num_workers=workers, pin_memory=clip.device.type == "cuda"
+    )
     return (pixels.chunk(2) for _, pixels in read_batches(loader))
 
 # %% ../../nbs/training/07_stages.ipynb #7af1938f
@@ -454,7 +457,7 @@ class _StageTwoBatches:
         for index in self.indices(epoch)[first:]:
             reference, target = rows.images(index)
             text = bank(index, bank.captions.draw(index, self.seed, epoch))
-            yield reference.to(self.device), text.to(self.device), target.to(self.device)
+            yield tuple(to_device(x, self.device) for x in (reference, text, target))
 
     def names(self, epoch: int, step: int) -> list[str]:
         "Names of this rank's triplets."

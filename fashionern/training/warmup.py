@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..data.triplets import Statement, TripletDataset
-from ..distributed import World
+from ..distributed import World, to_device
 from ..encoders.clip import ClipEncoder, project_regions
 from ..encoders.feature_store import FeatureStore, ImageViews, read_batches
 from ..encoders.laptop import LAPTOP, EarlyStageTower
@@ -95,7 +95,7 @@ class _WarmUp(nn.Module):
     def forward(
         self,
         images: Tensor,  # (B, 3, S, S) pixels, or (B, H) stored features
-        texts: Tensor,  # (B, L) token ids, or (B, W) stored features
+        texts: Tensor,  # (B, L) token ids, trimmed, or (B, W) stored features
         statements: Optional[Tensor] = None,  # (N, L) or (N, W), as `texts`
     ) -> tuple[Tensor, Tensor, Tensor, Optional[Tensor]]:
         "Image and text embeddings, CLIP's scale, and the (B, N) logits of the statements."
@@ -114,7 +114,7 @@ class _WarmUp(nn.Module):
     def _texts(self, texts: Tensor) -> Tensor:
         if self.tunes == "heads":
             return self.clip.tower.project(texts)
-        return self.clip.encode_text(self.clip.trim(texts)).embedding
+        return self.clip.encode_text(texts).embedding
 
 
 def _select_tuned(clip: ClipEncoder, tunes: str) -> None:
@@ -141,7 +141,7 @@ def text_inputs(
     parts = []
     for start in tqdm(range(0, len(order), 256), desc="text features", unit="batch", disable=not progress):
         batch = [sentences[i] for i in order[start : start + 256]]
-        parts.append(clip.tower.pooled(clip.trim(clip.tokenize(batch))).float().cpu())
+        parts.append(clip.tower.pooled(clip.tokenize(batch, trim=True)).float().cpu())
     return torch.cat(parts)[torch.tensor(order).argsort()]
 
 # %% ../../nbs/training/06_warmup.ipynb #f24f69db
@@ -204,13 +204,17 @@ class _DescribedImages:
             yield index, sentences, rng
 
     def asked(
-        self, index: Tensor, rng: random.Random, inputs: Optional[Callable[[list[str]], Tensor]] = None
+        self, index: Tensor, rng: random.Random, inputs: Callable[[list[str]], Tensor]
     ) -> tuple[Optional[Tensor], Optional[Tensor]]:
         "A wording of each statement as the text tower's input, and whether it is true of the batch's images."
         if self.statements is None:
             return None, None
-        wordings = (inputs or self.clip.tokenize)(self.statements.draw(rng))
-        return wordings, self.statements.truth[index].to(self.world.device)
+        wordings = inputs(self.statements.draw(rng))
+        return wordings, to_device(self.statements.truth[index], self.world.device)
+
+    def tokens(self, sentences: list[str]) -> Tensor:
+        "(B, L') token ids of these sentences, trimmed."
+        return self.clip.tokenize(sentences, trim=True)
 
     def batch_names(self, epoch: int, step: int) -> list[str]:
         "Image names of this rank's batch."
@@ -229,7 +233,8 @@ class _Pixels:
         images = self.images
         for index, sentences, rng in images.draws(epoch, first):
             pixels = jitter(self.pixels[index], rng.randrange(2**31), 0.8 if images.statements else 0.4)
-            yield pixels.to(images.world.device), images.clip.tokenize(sentences), *images.asked(index, rng)
+            pixels = to_device(pixels, images.world.device)
+            yield pixels, images.tokens(sentences), *images.asked(index, rng, images.tokens)
 
 
 class _Stored:
@@ -250,14 +255,14 @@ class _Stored:
 
     def _inputs(self, sentences: list[str]) -> Tensor:
         if self.texts is None:
-            return self.images.clip.tokenize(sentences)
-        return self.texts[[self.row[sentence] for sentence in sentences]].to(self.images.world.device)
+            return self.images.tokens(sentences)
+        return to_device(self.texts[[self.row[sentence] for sentence in sentences]], self.images.world.device)
 
     def epoch(self, epoch: int, first: int) -> Iterator[tuple]:
         "Image features, texts and statements of this rank's batches, from step `first` on."
         images = self.images
         for index, sentences, rng in images.draws(epoch, first):
-            stored = self.stored[index].to(images.world.device)
+            stored = to_device(self.stored[index], images.world.device)
             yield stored, self._inputs(sentences), *images.asked(index, rng, self._inputs)
 
 # %% ../../nbs/training/06_warmup.ipynb #031d81fd

@@ -132,7 +132,7 @@ class CompoDiff(Composer):
         if self.training or self.scales == (1, 1):
             return both
         none = self.denoiser(x, t, reference, text, ~see)
-        image_only = see & torch.tensor([True, False], device=x.device)
+        image_only = see & (torch.arange(2, device=x.device) == 0)
         image = self.denoiser(x, t, reference, text, image_only)
         return guide(none, image, both, *self.scales)
 
