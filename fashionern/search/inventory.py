@@ -229,6 +229,7 @@ def run_inventory(cfg: InfoConfig | RemoveConfig) -> None:
     if isinstance(cfg, RemoveConfig):
         unknown = sorted(set(cfg.names) - store.marks().keys())
         console.print(f"removed {plural(store.remove(cfg.names), 'photo')}, {len(store):,} left")
+        store.refresh()
         if unknown:
             more = " …" if unknown[5:] else ""
             console.print(f"not in the index: {', '.join(unknown[:5])}{more}", markup=False)

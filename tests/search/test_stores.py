@@ -266,6 +266,79 @@ def test_places_without_a_store_or_taken(maker):
     assert str(taken) in sentence(kind.create, taken, ABOUT)
 
 
+def clustered(count: int, dim: int = DIM, seed: int = 0) -> np.ndarray:
+    "(count, dim) unit vectors in clusters."
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((40, dim))
+    vectors = centres[rng.integers(40, size=count)] + 0.5 * rng.standard_normal((count, dim))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def recall_at_10(store, photos: list[Photo], vectors: np.ndarray, queries: np.ndarray, where=None) -> float:
+    "The share of the ten photos nearest by NumPy that the store finds."
+    shares = []
+    for query, found in zip(queries, store.find(queries, 10, where), strict=True):
+        names = {n for n, _ in nearest(photos, vectors, query, 10)}
+        shares.append(len(names & set(dict(found))) / len(names))
+    return float(np.mean(shares))
+
+
+@pytest.mark.parametrize("kind, count", [("hnsw", 4_000), ("ivf-pq", 11_000)])
+@pytest.mark.parametrize("kept_share", [0.3, 0.1, 0.001])
+def test_after_removals_the_search_is_complete_and_its_recall_is_measured_again(tmp_path, kind, count, kept_share):
+    vectors = clustered(count)
+    photos = [Photo(f"{i}.jpg", "/p") for i in range(count)]
+    store = FolderStore.create(tmp_path / "index", {**ABOUT, "kind": kind})
+    store.put(photos, vectors)
+    store.refresh()
+    keep = np.random.default_rng(1).permutation(count)[: int(count * kept_share)]
+    store.remove([photos[i].name for i in sorted(set(range(count)) - set(keep))])
+    left = [photos[i] for i in keep]
+    for _ in range(2):  # before and after the refresh
+        for k in (12, 50, 200):
+            assert all(len(found) == min(k, len(left)) for found in store.find(vectors[:30], k))
+        assert recall_at_10(store, left, vectors[keep], vectors[:100]) > 0.95
+        facts = store.refresh()
+        assert facts.get("photos", len(left)) == len(left)  # of the measurement
+    assert len(list(store.folder.glob("*.faiss"))) == bool(facts)
+
+
+def test_replaced_photos_count_as_removed_ones(tmp_path):
+    vectors = clustered(2_000)
+    photos = [Photo(f"{i}.jpg", "/p") for i in range(2_000)]
+    store = FolderStore.create(tmp_path / "index", {**ABOUT, "kind": "hnsw"})
+    store.put(photos, vectors)
+    store.refresh()
+    moved = clustered(2_000, seed=9)[:1_900]
+    store.put(photos[:1_900], moved)
+    now = np.concatenate([moved, vectors[1_900:]])
+    assert recall_at_10(store, photos, now, clustered(100, seed=2)) > 0.95
+    assert all(len(found) == 300 for found in store.find(vectors[:9], 300))
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf-pq"])
+@pytest.mark.parametrize("filter_text", ["shelf = 'random'", "shelf = 'near' or shelf = 'random'", "part = 0"])
+def test_filters_that_leave_many_photos_keep_the_recall(tmp_path, monkeypatch, kind, filter_text):
+    from fashionern.search.stores import folder
+
+    monkeypatch.setattr(folder, "_MAX_SCORED_DIRECTLY", 50)
+    vectors = clustered(12_000)
+    axis = vectors[:, 0].argsort().argsort()  # a filter may have to do with the vectors
+    photos = []
+    for i in range(12_000):
+        shelf = "near" if axis[i] < 600 else "random" if i % 20 == 0 else "other"
+        photos.append(Photo(f"{i}.jpg", "/p", columns={"shelf": shelf, "part": int(axis[i] >= 900)}))
+    store = FolderStore.create(tmp_path / "index", {**ABOUT, "kind": kind})
+    store.put(photos, vectors)
+    store.refresh()
+    where = parse_filter(filter_text)
+    kept = [i for i, p in enumerate(photos) if holds(where, p.columns) is True]
+    queries = vectors[axis > 11_000][:60]  # far from the photos with part 0
+    found = store.find(queries, 20, where)
+    assert all(len(hits) == 20 for hits in found)
+    assert recall_at_10(store, [photos[i] for i in kept], vectors[kept], queries, where) > 0.95
+
+
 CHILD = """
 import sys
 import numpy as np
