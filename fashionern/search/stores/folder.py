@@ -171,12 +171,12 @@ class _Proposals:
 
     def _propose(self, queries: np.ndarray, wanted: int, rows: np.ndarray) -> np.ndarray:
         "(Q, P) of these covered rows, best first, about `wanted` for each query; -1 if there are fewer."
-        total = 0 if self.approximate is None else self.approximate.ntotal
-        number = -(-wanted * total // max(len(rows), 1))
-        if not 0 < number <= MAX_PROPOSALS:
+        index = self.approximate
+        number = 0 if index is None else -(-wanted * index.ntotal // max(len(rows), 1))
+        if index is None or not 0 < number <= MAX_PROPOSALS:
             return np.full((len(queries), 1), -1)
-        parameters = search_parameters(self.approximate, width=-(-self.width * number // wanted))
-        _, proposed = self.approximate.search(queries, number, params=parameters)
+        parameters = search_parameters(index, width=-(-self.width * number // wanted))
+        _, proposed = index.search(queries, number, params=parameters)
         is_row = (proposed >= 0) & (proposed < len(self.vectors))  # a damaged file may hold any number
         may_return = np.zeros(len(self.vectors), dtype=bool)
         may_return[rows] = True
