@@ -3,9 +3,12 @@
 import importlib.util
 import os
 import random
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from error_sentence import sentence
+from forked import forked
 from test_filters import NAMES, as_text, deepest_filters, holds, random_columns, random_filter
 
 from fashionern.errors import ErnError
-from fashionern.search.stores.base import Photo
+from fashionern.search.stores.base import Photo, StoreUnavailableError
 from fashionern.search.stores.filters import parse_filter
 from fashionern.search.stores.folder import FolderStore
 
@@ -337,6 +341,151 @@ def test_filters_that_leave_many_photos_keep_the_recall(tmp_path, monkeypatch, k
     found = store.find(queries, 20, where)
     assert all(len(hits) == 20 for hits in found)
     assert recall_at_10(store, [photos[i] for i in kept], vectors[kept], queries, where) > 0.95
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    "A function: change the bytes of the vectors of a folder with 1,000 photos, and return the folder and the photos."
+
+    def damage(change) -> tuple[Path, list[Photo], np.ndarray]:
+        photos, vectors = random_photos(1_000)
+        store = FolderStore.create(tmp_path / "index", ABOUT)
+        for part in range(0, 1_000, 100):
+            store.put(photos[part : part + 100], vectors[part : part + 100])
+        store.close()
+        path = tmp_path / "index" / "vectors.f32"
+        rows = np.fromfile(path, "<f4").reshape(-1, DIM)
+        change(rows)
+        path.write_bytes(rows.tobytes())
+        return tmp_path / "index", photos, vectors
+
+    return damage
+
+
+def zeros(rows: np.ndarray) -> None:
+    rows[150:160] = 0
+
+
+def shift(rows: np.ndarray) -> None:
+    rows[100:199] = rows[101:200].copy()
+
+
+def not_a_number(rows: np.ndarray) -> None:
+    rows[111] = np.nan
+
+
+@pytest.mark.parametrize("change", [zeros, shift, not_a_number])
+def test_damaged_vectors_are_refused_until_they_are_encoded_again(damaged, change):
+    folder, photos, vectors = damaged(change)
+    store = FolderStore.open(folder)
+    assert "ern_index update" in sentence(store.find, vectors[:1], 3)
+    assert store.damaged() == sorted(p.name for p in photos[100:200])  # one put has one checksum
+    store.put(photos[100:200], vectors[100:200])
+    assert store.damaged() == []
+    assert recall_at_10(store, photos, vectors, vectors[:50]) == 1
+
+
+def test_a_file_of_vectors_is_written_again_without_removed_photos(tmp_path):
+    store = FolderStore.create(tmp_path / "index", {**ABOUT, "kind": "hnsw"})
+    other = FolderStore.open(tmp_path / "index")
+    photos, vectors = random_photos(1_500)
+    for turn in range(6):
+        vectors = np.roll(vectors, 1, axis=0)
+        store.put(photos, vectors)
+        store.remove([p.name for p in photos[1_400:]])
+        store.refresh()
+        for reader in (store, other):
+            assert recall_at_10(reader, photos[:1_400], vectors[:1_400], vectors[:30]) > 0.95
+    store.refresh()
+    (file,) = (tmp_path / "index").glob("vectors*.f32")
+    assert file.stat().st_size <= 4 * DIM * 3_000 and len(list((tmp_path / "index").glob("*.faiss"))) == 1
+    reopened = FolderStore.open(tmp_path / "index")
+    assert reopened.damaged() == [] and reopened.get([photos[7].name]) == [photos[7]]
+    assert reopened.find(vectors[:1], 1)[0][0][0] == photos[0].name
+
+
+def test_a_killed_or_failed_compaction_changes_nothing(tmp_path, monkeypatch):
+    store = FolderStore.create(tmp_path / "index", ABOUT)
+    photos, vectors = random_photos(1_200)
+    store.put(photos, vectors)
+    store.remove([p.name for p in photos[500:]])
+    monkeypatch.setattr(type(store.records), "set_checksum", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        store.refresh()
+    assert [p.name for p in (tmp_path / "index").glob("vectors*")] == ["vectors.f32"]
+    assert recall_at_10(store, photos[:500], vectors[:500], vectors[:20]) == 1
+
+
+def test_an_index_of_an_earlier_version_gets_checksums(tmp_path):
+    store = FolderStore.create(tmp_path / "index", ABOUT)
+    photos, vectors = random_photos(100)
+    store.put(photos, vectors)
+    with store.records.writing():
+        store.records.db.execute("delete from meta where key glob 'sum *'")
+    store.refresh()
+    store.close()
+    path = tmp_path / "index" / "vectors.f32"
+    path.write_bytes(bytes(8) + path.read_bytes()[8:])
+    assert len(FolderStore.open(tmp_path / "index").damaged()) == 100
+
+
+def test_a_deleted_and_rebuilt_folder_is_noticed(tmp_path):
+    store = FolderStore.create(tmp_path / "index", ABOUT)
+    photos, vectors = random_photos(5)
+    store.put(photos, vectors)
+    assert store.find(vectors[:1], 1)[0]
+    shutil.rmtree(tmp_path / "index")
+    for act in (lambda: store.find(vectors[:1], 1), lambda: store.put(photos, vectors)):
+        with pytest.raises(StoreUnavailableError, match="deleted or rebuilt"):
+            act()
+    FolderStore.create(tmp_path / "index", ABOUT).close()
+    with pytest.raises(StoreUnavailableError, match="deleted or rebuilt"):
+        store.find(vectors[:1], 1)
+
+
+READ_ONLY = """
+import os, sys
+import numpy as np
+from fashionern.errors import ErnError
+from fashionern.search.inventory import describe
+from fashionern.search.stores.folder import FolderStore
+folder, dim = sys.argv[1], int(sys.argv[2])
+if os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+store = FolderStore.open(folder)
+print(len(store.find(np.eye(1, dim, dtype=np.float32), 3)[0]), len(store.marks()))
+try:
+    store.remove(["men/20.jpg"])
+except ErnError as e:
+    print(e)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="permissions of Linux")
+def test_an_index_that_cannot_be_written_is_read():
+    with tempfile.TemporaryDirectory() as tmp:
+        os.chmod(tmp, 0o755)
+        folder = Path(tmp) / "index"
+        store = FolderStore.create(folder, ABOUT)
+        store.put(*random_photos(50))
+        store.close()
+        for path in (*folder.iterdir(), folder):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        result = forked(Path("/"), READ_ONLY, folder, str(DIM))
+        folder.chmod(0o755)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("3 50\n") and "cannot be written" in result.stdout
+
+
+def test_only_a_damaged_file_is_called_damaged(tmp_path, monkeypatch):
+    store = FolderStore.create(tmp_path / "index", ABOUT)
+    assert "free space" in str(store.records.unreadable(sqlite3.OperationalError("disk I/O error")))
+    assert "free space" in str(store.records.unreadable(sqlite3.OperationalError("database or disk is full")))
+    store.close()
+    path = tmp_path / "index" / "records.sqlite"
+    path.write_bytes(path.read_bytes()[:5_000] + bytes(5_000))
+    assert "backup" in sentence(FolderStore.open, tmp_path / "index")
 
 
 CHILD = """
