@@ -389,7 +389,7 @@ def test_a_file_of_vectors_is_written_again_without_removed_photos(tmp_path):
     store = FolderStore.create(tmp_path / "index", {**ABOUT, "kind": "hnsw"})
     other = FolderStore.open(tmp_path / "index")
     photos, vectors = random_photos(1_500)
-    for turn in range(6):
+    for _ in range(6):
         vectors = np.roll(vectors, 1, axis=0)
         store.put(photos, vectors)
         store.remove([p.name for p in photos[1_400:]])
