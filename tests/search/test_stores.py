@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,14 +53,26 @@ ODD = [
 ]
 
 
-@pytest.fixture(params=["folder", pytest.param("milvus", marks=needs_milvus)])
+SERVER = os.environ.get("FASHIONERN_MILVUS", "")  # such as http://127.0.0.1:19530; make test-milvus sets it
+needs_server = pytest.mark.skipif(not SERVER, reason="no Milvus server: make test-milvus")
+
+
+LITE = pytest.param("milvus", marks=needs_milvus)
+
+
+@pytest.fixture(params=["folder", LITE, pytest.param("server", marks=needs_server)])
 def maker(request, tmp_path):
     "A store class and a place for one."
     if request.param == "folder":
         return FolderStore, tmp_path / "index"
     from fashionern.search.stores.milvus import MilvusStore
 
-    return MilvusStore, tmp_path / "index.db"
+    return MilvusStore, new_collection() if request.param == "server" else tmp_path / "index.db"
+
+
+def new_collection() -> str:
+    "The address of an index that does not exist yet."
+    return f"{SERVER}#test_{uuid.uuid4().hex}"
 
 
 @pytest.fixture
@@ -261,10 +274,12 @@ def test_wrong_vectors_and_names_are_refused_and_change_nothing(store):
 
 def test_places_without_a_store_or_taken(maker):
     kind, place = maker
-    assert str(place) in sentence(kind.open, place) and not place.exists()
+    assert str(place) in sentence(kind.open, place) and not kind.exists(place)
     assert "exakt" in sentence(kind.create, place, {**ABOUT, "kind": "exakt"})
     kind.create(place, ABOUT).close()
     assert str(place) in sentence(kind.create, place, ABOUT)
+    if "://" in str(place):
+        return
     taken = place.with_name("taken.db")
     taken.write_text("a file")
     assert str(taken) in sentence(kind.create, taken, ABOUT)
@@ -495,7 +510,7 @@ from pathlib import Path
 from test_stores import ABOUT, DIM
 from fashionern.search.stores.base import Photo
 module, name, place = sys.argv[1:]
-store = getattr(__import__(module, fromlist=[name]), name).create(Path(place), ABOUT)
+store = getattr(__import__(module, fromlist=[name]), name).create(place, ABOUT)
 vectors = np.eye(DIM, dtype=np.float32)
 for turn in range(100_000):
     batch = turn % 4
@@ -602,6 +617,47 @@ def test_a_large_put_is_split_into_requests(tmp_path, monkeypatch):
     store = milvus.MilvusStore.create(tmp_path / "index.db", ABOUT)
     store.put(photos, vectors)
     assert store.marks() == {p.name: p.mark for p in photos}
+    store.close()
+
+
+@needs_server
+@pytest.mark.parametrize("kind", ["exact", "hnsw", "ivf-pq"])
+def test_a_server_finds_what_numpy_finds(kind):
+    from fashionern.search.stores.milvus import MilvusStore
+
+    count = 20_000 if kind == "hnsw" else 12_000
+    vectors = clustered(count, 64)
+    photos = [Photo(f"{i}.jpg", "/p", columns={"i": i, "shelf": "ab"[i % 2]}) for i in range(count)]
+    store = MilvusStore.create(new_collection(), {**ABOUT, "kind": kind, "dim": 64})
+    for at in range(0, count, 2_000):
+        store.put(photos[at : at + 2_000], vectors[at : at + 2_000])
+    queries = 0.8 * vectors[:40] + 0.6 * vectors[500:540]
+    half = parse_filter("shelf = 'a'")
+    for _ in range(2):  # before and after the refresh
+        assert recall_at_10(store, photos, vectors, queries) > 0.95
+        assert recall_at_10(store, photos[::2], vectors[::2], queries, half) > 0.95
+        assert recall_at_10(store, photos[:300], vectors[:300], queries, parse_filter("i < 300")) > 0.95
+        for i in range(10):
+            (found,) = store.find(queries[i : i + 1], 5, parse_filter(f"i = {700 * i}"))
+            assert [name for name, _ in found] == [f"{700 * i}.jpg"]
+        facts = store.refresh()
+    assert kind == "exact" or facts["recall@10"] >= 0.97 and facts["photos"] == count
+    store.remove([p.name for p in photos[300:]])
+    assert all(len(found) == 50 for found in store.find(queries, 50))
+    assert recall_at_10(store, photos[:300], vectors[:300], queries) > 0.95
+    store.close()
+
+
+@needs_server
+def test_what_a_server_refuses_is_said(tmp_path):
+    from fashionern.search.stores.milvus import MilvusStore
+
+    store = MilvusStore.create(new_collection(), ABOUT)
+    photos, vectors = random_photos(20)
+    store.put(photos, vectors)
+    assert len(store.find(vectors[:1], 16_000)[0]) == 20
+    with pytest.raises(StoreUnavailableError, match="server is running"):
+        MilvusStore.open("http://127.0.0.1:9")
     store.close()
 
 
