@@ -26,6 +26,13 @@ def index_location(
     if folder is not None and store is None:
         return folder
     if store is not None and folder is None:
+        if "://" not in store and not store.endswith(".db"):
+            raise ErnError(
+                f"--store {store} is not an address of Milvus. Give http://HOST:19530 for a server, a name that ends "
+                f"in .db for Milvus Lite, or {flag} FOLDER for a folder."
+            )
+        if "@" in store.partition("://")[2].partition("/")[0]:
+            raise ErnError("--store must not contain a password. Give it with --store-token USER:PASSWORD.")
         return store
     raise ErnError(f"The index needs one location. Give either {flag} FOLDER, or --store URI for Milvus.")
 

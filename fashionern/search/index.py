@@ -151,6 +151,7 @@ class UpdatePlan:
     deleted: list[str] = field(default_factory=list)  # indexed from this folder, no longer in it
     new: int = 0
     unchanged: int = 0
+    damaged: int = 0  # of `to_encode`, photos whose vectors have changed on disk
     with_row: int = 0  # photos of the index that have a row
     with_row_here: int = 0  # those of them whose file is in the folder
     emptied: int = 0  # those of them that will have no row
@@ -158,7 +159,7 @@ class UpdatePlan:
     @property
     def changed(self) -> int:
         "Photos of the index that must be encoded again."
-        return len(self.to_encode) - self.new
+        return len(self.to_encode) - self.new - self.damaged
 
 # %% ../../nbs/search/02_index.ipynb #a81a566a
 def plan_update(
@@ -176,6 +177,7 @@ def plan_update(
     root = Path(folder).resolve()
     roots = {root}  # where this folder's photos were when they were indexed
     known = set()
+    damaged = set(store.damaged())
     absent = []
     for photo in _all_photos(store):
         known.add(photo.name)
@@ -183,6 +185,9 @@ def plan_update(
         file = files.get(photo.name)
         if file is None:
             absent.append(photo)
+        elif photo.name in damaged:
+            plan.to_encode.append(Photo(photo.name, str(file), columns=_columns(photo, rows)))
+            plan.damaged += 1
         elif Path(photo.path).is_relative_to(root):
             _plan_photo(plan, photo, file, of_photo)
         else:
@@ -214,7 +219,8 @@ def _plan_photo(plan: UpdatePlan, photo: Photo, file: Path, rows: Rows) -> None:
 
 def _moved(photo: Photo, file: Path, rows: Rows) -> Photo:
     "A photo whose folder was moved. Raises an `ErnError` if the file is another photo."
-    if Path(photo.path).exists() or _is_changed(photo, file):  # its disk may be absent
+    is_same_file = file.resolve() == Path(photo.path)  # earlier versions recorded where a link pointed
+    if not is_same_file and Path(photo.path).exists() or _is_changed(photo, file):  # its disk may be absent
         raise ErnError(
             f"{file} has the name of another photo of this index, {photo.path}. "
             "Rename or delete one of them, or index a folder above both."

@@ -28,6 +28,8 @@ from ..training.trained import load_retriever
 # %% ../../nbs/search/07_indexing.ipynb #7293ae87
 def _report_plan(cfg: BuildConfig | AddConfig, plan: UpdatePlan) -> None:
     counts = [plural(plan.new, "new photo"), f"{plan.changed:,} changed"]
+    if plan.damaged:
+        counts.append(f"{plan.damaged:,} whose vectors were damaged on disk")
     if plan.relabelled:
         counts.append(f"{len(plan.relabelled):,} with a changed table row")
     if plan.moved:
@@ -61,7 +63,7 @@ def _report_rows(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Rows) -> 
 # %% ../../nbs/search/07_indexing.ipynb #8e7122fc
 def _check_deletions(cfg: UpdateConfig, store: Store, plan: UpdatePlan) -> None:
     "Raise an `ErnError` if over half of the folder's photos are missing, unless --most-gone is given."
-    present = plan.unchanged + plan.changed + len(plan.relabelled) + len(plan.moved)
+    present = plan.unchanged + plan.changed + plan.damaged + len(plan.relabelled) + len(plan.moved)
     if len(plan.deleted) <= present or cfg.most_gone:
         return
     first = plan.deleted[0]

@@ -53,7 +53,7 @@ def find_photos(folder: str | Path) -> dict[str, Path]:
         name = path.relative_to(root).as_posix()
         if not is_valid_text(name):
             raise ErnError(f"The file name {name!r} in {root} is not valid UTF-8. Rename the file.")
-        photos[name] = path.resolve()
+        photos[name] = root.resolve() / name  # not where a link points: photos of one folder stay together
     if not photos:
         suffixes = ", ".join(IMAGE_SUFFIXES)
         other = "".join(f" Left out: {line}." for line in left_out_lines(scan.left_out))
@@ -207,7 +207,7 @@ def describe(store: Store) -> dict[str, Any]:
         "with_a_row": with_row,
         "columns": {c: _value_counts(values) for c, values in store.values(1_000_000).items()},
         "examples": {example["text"]: f"{100 * example['share']:.0f} %" for example in store.examples() or ()},
-        "approximate": store.refresh() or None,
+        "approximate": store.approximate() or None,
     }
 
 
@@ -224,6 +224,7 @@ def run_inventory(cfg: InfoConfig | RemoveConfig) -> None:
     if isinstance(cfg, RemoveConfig):
         unknown = sorted(set(cfg.names) - store.marks().keys())
         console.print(f"removed {plural(store.remove(cfg.names), 'photo')}, {len(store):,} left")
+        store.refresh()
         if unknown:
             more = " …" if unknown[5:] else ""
             console.print(f"not in the index: {', '.join(unknown[:5])}{more}", markup=False)

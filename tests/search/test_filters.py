@@ -312,8 +312,8 @@ def test_the_longest_filters_run_in_sqlite(table):
 
 def test_patterns_that_milvus_does_not_support_are_refused():
     assert "'a_%'" in sentence(to_milvus, parse_filter("x like 'a_%'"))
-    assert to_milvus(parse_filter("x like 'a_b'")) == '(columns["x"] == "a_b" and columns["x"] >= "")'
-    assert to_milvus(parse_filter("x not like 'a%'")) == '(columns["x"] >= "" and not (columns["x"] like "a%"))'
+    assert to_milvus(parse_filter("x like 'a_b'")) == '((columns["x"] == "a_b") and (columns["x"] >= ""))'
+    assert to_milvus(parse_filter("x not like 'a%'")) == '((columns["x"] >= "") and (not (columns["x"] like "a%")))'
 
 
 def test_columns_of_all_conditions():

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,15 @@ from PIL import Image
 from fashionern.data.drawn.garments import draw_pictures, sample_designs
 from fashionern.distributed import set_seed
 from fashionern.encoders.clip import TINY, create_clip
+from fashionern.encoders.feature_store import photo_mark
 from fashionern.encoders.tme import Encoders
 from fashionern.errors import ErnError
 from fashionern.models.hub import Retriever
 from fashionern.models.registry import create_model
 from fashionern.search.config import parse_index, parse_search
+from fashionern.search.index import plan_update
 from fashionern.search.indexing import run_index
-from fashionern.search.inventory import open_store
+from fashionern.search.inventory import open_store, store_class
 from fashionern.search.results import run_search
 from fashionern.search.searcher import Searcher
 
@@ -420,6 +423,41 @@ def test_two_ranks_build_the_same_index(shop, photos, tmp_path):
         [[s for _, s in q] for q in two.find(queries, 9)],
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_folder_of_linked_photos(kind, tmp_path):
+    stock = tmp_path / "stock"
+    folder = tmp_path / "shop"
+    for path in (stock, folder):
+        path.mkdir()
+    for i in range(3):
+        Image.new("RGB", (8, 8 + i)).save(stock / f"{i}.png")
+        (folder / f"photo{i}.png").symlink_to(stock / f"{i}.png")
+    place = tmp_path / ("index.db" if kind == "milvus" else "index")
+    store = store_class(place).create(place, {"dim": 3, "kind": "exact"})
+    plan = plan_update(store, folder)
+    assert plan.new == 3
+    marked = [replace(p, mark=tuple(photo_mark(Path(p.path)).tolist())) for p in plan.to_encode]
+    store.put(marked[:2], np.eye(3, dtype=np.float32)[:2])
+    plan = plan_update(store, folder)  # resumes a build that was cut off
+    assert (plan.new, plan.unchanged, plan.changed) == (1, 2, 0)
+    earlier = [replace(p, path=str(Path(p.path).resolve())) for p in marked[:2]]  # as earlier versions recorded them
+    store.set_columns(earlier)
+    plan = plan_update(store, folder)
+    assert (plan.new, plan.unchanged, plan.moved) == (1, 0, marked[:2])
+    store.set_columns(plan.moved)
+    (folder / "photo1.png").unlink()
+    assert plan_update(store, folder).deleted == ["photo1.png"]
+    store.close()
+
+
+def test_a_store_address_without_a_scheme_is_refused():
+    for command in ("info", "build --images . --encoder x", "remove a.jpg", "update --images ."):
+        with pytest.raises(ErnError, match="http://HOST:19530"):
+            parse_index([*command.split(), "--store", "127.0.0.1:19530"])
+    with pytest.raises(ErnError, match="--store-token"):
+        parse_search(["--text", "red", "--store", "https://root:secret@localhost:19530"])
 
 
 def test_an_error_is_printed_without_a_traceback(tmp_path):

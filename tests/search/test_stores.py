@@ -3,20 +3,25 @@
 import importlib.util
 import os
 import random
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from error_sentence import sentence
+from forked import forked
 from test_filters import NAMES, as_text, deepest_filters, holds, random_columns, random_filter
 
 from fashionern.errors import ErnError
-from fashionern.search.stores.base import Photo
+from fashionern.search.stores.base import Photo, StoreUnavailableError
 from fashionern.search.stores.filters import parse_filter
 from fashionern.search.stores.folder import FolderStore
 
@@ -48,14 +53,26 @@ ODD = [
 ]
 
 
-@pytest.fixture(params=["folder", pytest.param("milvus", marks=needs_milvus)])
+SERVER = os.environ.get("FASHIONERN_MILVUS", "")  # such as http://127.0.0.1:19530; make test-milvus sets it
+needs_server = pytest.mark.skipif(not SERVER, reason="no Milvus server: make test-milvus")
+
+
+LITE = pytest.param("milvus", marks=needs_milvus)
+
+
+@pytest.fixture(params=["folder", LITE, pytest.param("server", marks=needs_server)])
 def maker(request, tmp_path):
     "A store class and a place for one."
     if request.param == "folder":
         return FolderStore, tmp_path / "index"
     from fashionern.search.stores.milvus import MilvusStore
 
-    return MilvusStore, tmp_path / "index.db"
+    return MilvusStore, new_collection() if request.param == "server" else tmp_path / "index.db"
+
+
+def new_collection() -> str:
+    "The address of an index that does not exist yet."
+    return f"{SERVER}#test_{uuid.uuid4().hex}"
 
 
 @pytest.fixture
@@ -257,13 +274,233 @@ def test_wrong_vectors_and_names_are_refused_and_change_nothing(store):
 
 def test_places_without_a_store_or_taken(maker):
     kind, place = maker
-    assert str(place) in sentence(kind.open, place) and not place.exists()
+    assert str(place) in sentence(kind.open, place) and not kind.exists(place)
     assert "exakt" in sentence(kind.create, place, {**ABOUT, "kind": "exakt"})
     kind.create(place, ABOUT).close()
     assert str(place) in sentence(kind.create, place, ABOUT)
+    if "://" in str(place):
+        return
     taken = place.with_name("taken.db")
     taken.write_text("a file")
     assert str(taken) in sentence(kind.create, taken, ABOUT)
+
+
+def clustered(count: int, dim: int = DIM, seed: int = 0) -> np.ndarray:
+    "(count, dim) unit vectors in clusters."
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((40, dim))
+    vectors = centres[rng.integers(40, size=count)] + 0.5 * rng.standard_normal((count, dim))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def recall_at_10(store, photos: list[Photo], vectors: np.ndarray, queries: np.ndarray, where=None) -> float:
+    "The share of the ten photos nearest by NumPy that the store finds."
+    shares = []
+    for query, found in zip(queries, store.find(queries, 10, where), strict=True):
+        names = {n for n, _ in nearest(photos, vectors, query, 10)}
+        shares.append(len(names & set(dict(found))) / len(names))
+    return float(np.mean(shares))
+
+
+@pytest.mark.parametrize("kind, count", [("hnsw", 4_000), ("ivf-pq", 11_000)])
+@pytest.mark.parametrize("kept_share", [0.3, 0.1, 0.001])
+def test_after_removals_the_search_is_complete_and_its_recall_is_measured_again(tmp_path, kind, count, kept_share):
+    vectors = clustered(count)
+    photos = [Photo(f"{i}.jpg", "/p") for i in range(count)]
+    store = FolderStore.create(tmp_path / "index", {**ABOUT, "kind": kind})
+    store.put(photos, vectors)
+    store.refresh()
+    keep = np.random.default_rng(1).permutation(count)[: int(count * kept_share)]
+    store.remove([photos[i].name for i in sorted(set(range(count)) - set(keep))])
+    left = [photos[i] for i in keep]
+    for _ in range(2):  # before and after the refresh
+        for k in (12, 50, 200):
+            assert all(len(found) == min(k, len(left)) for found in store.find(vectors[:30], k))
+        assert recall_at_10(store, left, vectors[keep], vectors[:100]) > 0.95
+        facts = store.refresh()
+        assert facts.get("photos", len(left)) == len(left)  # of the measurement
+    assert len(list(store.folder.glob("*.faiss"))) == bool(facts)
+
+
+def test_replaced_photos_count_as_removed_ones(tmp_path):
+    vectors = clustered(2_000)
+    photos = [Photo(f"{i}.jpg", "/p") for i in range(2_000)]
+    store = FolderStore.create(tmp_path / "index", {**ABOUT, "kind": "hnsw"})
+    store.put(photos, vectors)
+    store.refresh()
+    moved = clustered(2_000, seed=9)[:1_900]
+    store.put(photos[:1_900], moved)
+    now = np.concatenate([moved, vectors[1_900:]])
+    assert recall_at_10(store, photos, now, clustered(100, seed=2)) > 0.95
+    assert all(len(found) == 300 for found in store.find(vectors[:9], 300))
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf-pq"])
+@pytest.mark.parametrize("filter_text", ["shelf = 'random'", "shelf = 'near' or shelf = 'random'", "part = 0"])
+def test_filters_that_leave_many_photos_keep_the_recall(tmp_path, monkeypatch, kind, filter_text):
+    from fashionern.search.stores import folder
+
+    monkeypatch.setattr(folder, "_MAX_SCORED_DIRECTLY", 50)
+    vectors = clustered(12_000)
+    axis = vectors[:, 0].argsort().argsort()  # a filter may have to do with the vectors
+    photos = []
+    for i in range(12_000):
+        shelf = "near" if axis[i] < 600 else "random" if i % 20 == 0 else "other"
+        photos.append(Photo(f"{i}.jpg", "/p", columns={"shelf": shelf, "part": int(axis[i] >= 900)}))
+    store = FolderStore.create(tmp_path / "index", {**ABOUT, "kind": kind})
+    store.put(photos, vectors)
+    store.refresh()
+    where = parse_filter(filter_text)
+    kept = [i for i, p in enumerate(photos) if holds(where, p.columns) is True]
+    queries = vectors[axis > 11_000][:60]  # far from the photos with part 0
+    found = store.find(queries, 20, where)
+    assert all(len(hits) == 20 for hits in found)
+    assert recall_at_10(store, [photos[i] for i in kept], vectors[kept], queries, where) > 0.95
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    "A function: change the bytes of the vectors of a folder with 1,000 photos, and return the folder and the photos."
+
+    def damage(change) -> tuple[Path, list[Photo], np.ndarray]:
+        photos, vectors = random_photos(1_000)
+        store = FolderStore.create(tmp_path / "index", ABOUT)
+        for part in range(0, 1_000, 100):
+            store.put(photos[part : part + 100], vectors[part : part + 100])
+        store.close()
+        path = tmp_path / "index" / "vectors.f32"
+        rows = np.fromfile(path, "<f4").reshape(-1, DIM)
+        change(rows)
+        path.write_bytes(rows.tobytes())
+        return tmp_path / "index", photos, vectors
+
+    return damage
+
+
+def zeros(rows: np.ndarray) -> None:
+    rows[150:160] = 0
+
+
+def shift(rows: np.ndarray) -> None:
+    rows[100:199] = rows[101:200].copy()
+
+
+def not_a_number(rows: np.ndarray) -> None:
+    rows[111] = np.nan
+
+
+@pytest.mark.parametrize("change", [zeros, shift, not_a_number])
+def test_damaged_vectors_are_refused_until_they_are_encoded_again(damaged, change):
+    folder, photos, vectors = damaged(change)
+    store = FolderStore.open(folder)
+    assert "ern_index update" in sentence(store.find, vectors[:1], 3)
+    assert store.damaged() == sorted(p.name for p in photos[100:200])  # one put has one checksum
+    store.put(photos[100:200], vectors[100:200])
+    assert store.damaged() == []
+    assert recall_at_10(store, photos, vectors, vectors[:50]) == 1
+
+
+def test_a_file_of_vectors_is_written_again_without_removed_photos(tmp_path):
+    store = FolderStore.create(tmp_path / "index", {**ABOUT, "kind": "hnsw"})
+    other = FolderStore.open(tmp_path / "index")
+    photos, vectors = random_photos(1_500)
+    for _ in range(6):
+        vectors = np.roll(vectors, 1, axis=0)
+        store.put(photos, vectors)
+        store.remove([p.name for p in photos[1_400:]])
+        store.refresh()
+        for reader in (store, other):
+            assert recall_at_10(reader, photos[:1_400], vectors[:1_400], vectors[:30]) > 0.95
+    store.refresh()
+    (file,) = (tmp_path / "index").glob("vectors*.f32")
+    assert file.stat().st_size <= 4 * DIM * 3_000 and len(list((tmp_path / "index").glob("*.faiss"))) == 1
+    reopened = FolderStore.open(tmp_path / "index")
+    assert reopened.damaged() == [] and reopened.get([photos[7].name]) == [photos[7]]
+    assert reopened.find(vectors[:1], 1)[0][0][0] == photos[0].name
+
+
+def test_a_killed_or_failed_compaction_changes_nothing(tmp_path, monkeypatch):
+    store = FolderStore.create(tmp_path / "index", ABOUT)
+    photos, vectors = random_photos(1_200)
+    store.put(photos, vectors)
+    store.remove([p.name for p in photos[500:]])
+    monkeypatch.setattr(type(store.records), "set_checksum", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        store.refresh()
+    assert [p.name for p in (tmp_path / "index").glob("vectors*")] == ["vectors.f32"]
+    assert recall_at_10(store, photos[:500], vectors[:500], vectors[:20]) == 1
+
+
+def test_an_index_of_an_earlier_version_gets_checksums(tmp_path):
+    store = FolderStore.create(tmp_path / "index", ABOUT)
+    photos, vectors = random_photos(100)
+    store.put(photos, vectors)
+    with store.records.writing():
+        store.records.db.execute("delete from meta where key glob 'sum *'")
+    store.refresh()
+    store.close()
+    path = tmp_path / "index" / "vectors.f32"
+    path.write_bytes(bytes(8) + path.read_bytes()[8:])
+    assert len(FolderStore.open(tmp_path / "index").damaged()) == 100
+
+
+def test_a_deleted_and_rebuilt_folder_is_noticed(tmp_path):
+    store = FolderStore.create(tmp_path / "index", ABOUT)
+    photos, vectors = random_photos(5)
+    store.put(photos, vectors)
+    assert store.find(vectors[:1], 1)[0]
+    shutil.rmtree(tmp_path / "index")
+    for act in (lambda: store.find(vectors[:1], 1), lambda: store.put(photos, vectors)):
+        with pytest.raises(StoreUnavailableError, match="deleted or rebuilt"):
+            act()
+    FolderStore.create(tmp_path / "index", ABOUT).close()
+    with pytest.raises(StoreUnavailableError, match="deleted or rebuilt"):
+        store.find(vectors[:1], 1)
+
+
+READ_ONLY = """
+import os, sys
+import numpy as np
+from fashionern.errors import ErnError
+from fashionern.search.inventory import describe
+from fashionern.search.stores.folder import FolderStore
+folder, dim = sys.argv[1], int(sys.argv[2])
+if os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+store = FolderStore.open(folder)
+print(len(store.find(np.eye(1, dim, dtype=np.float32), 3)[0]), len(store.marks()))
+try:
+    store.remove(["men/20.jpg"])
+except ErnError as e:
+    print(e)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="permissions of Linux")
+def test_an_index_that_cannot_be_written_is_read():
+    with tempfile.TemporaryDirectory() as tmp:
+        os.chmod(tmp, 0o755)
+        folder = Path(tmp) / "index"
+        store = FolderStore.create(folder, ABOUT)
+        store.put(*random_photos(50))
+        store.close()
+        for path in (*folder.iterdir(), folder):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        result = forked(Path("/"), READ_ONLY, folder, str(DIM))
+        folder.chmod(0o755)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("3 50\n") and "cannot be written" in result.stdout
+
+
+def test_only_a_damaged_file_is_called_damaged(tmp_path, monkeypatch):
+    store = FolderStore.create(tmp_path / "index", ABOUT)
+    assert "free space" in str(store.records.unreadable(sqlite3.OperationalError("disk I/O error")))
+    assert "free space" in str(store.records.unreadable(sqlite3.OperationalError("database or disk is full")))
+    store.close()
+    path = tmp_path / "index" / "records.sqlite"
+    path.write_bytes(path.read_bytes()[:5_000] + bytes(5_000))
+    assert "backup" in sentence(FolderStore.open, tmp_path / "index")
 
 
 CHILD = """
@@ -273,7 +510,7 @@ from pathlib import Path
 from test_stores import ABOUT, DIM
 from fashionern.search.stores.base import Photo
 module, name, place = sys.argv[1:]
-store = getattr(__import__(module, fromlist=[name]), name).create(Path(place), ABOUT)
+store = getattr(__import__(module, fromlist=[name]), name).create(place, ABOUT)
 vectors = np.eye(DIM, dtype=np.float32)
 for turn in range(100_000):
     batch = turn % 4
@@ -380,6 +617,47 @@ def test_a_large_put_is_split_into_requests(tmp_path, monkeypatch):
     store = milvus.MilvusStore.create(tmp_path / "index.db", ABOUT)
     store.put(photos, vectors)
     assert store.marks() == {p.name: p.mark for p in photos}
+    store.close()
+
+
+@needs_server
+@pytest.mark.parametrize("kind", ["exact", "hnsw", "ivf-pq"])
+def test_a_server_finds_what_numpy_finds(kind):
+    from fashionern.search.stores.milvus import MilvusStore
+
+    count = 20_000 if kind == "hnsw" else 12_000
+    vectors = clustered(count, 64)
+    photos = [Photo(f"{i}.jpg", "/p", columns={"i": i, "shelf": "ab"[i % 2]}) for i in range(count)]
+    store = MilvusStore.create(new_collection(), {**ABOUT, "kind": kind, "dim": 64})
+    for at in range(0, count, 2_000):
+        store.put(photos[at : at + 2_000], vectors[at : at + 2_000])
+    queries = 0.8 * vectors[:40] + 0.6 * vectors[500:540]
+    half = parse_filter("shelf = 'a'")
+    for _ in range(2):  # before and after the refresh
+        assert recall_at_10(store, photos, vectors, queries) > 0.95
+        assert recall_at_10(store, photos[::2], vectors[::2], queries, half) > 0.95
+        assert recall_at_10(store, photos[:300], vectors[:300], queries, parse_filter("i < 300")) > 0.95
+        for i in range(10):
+            (found,) = store.find(queries[i : i + 1], 5, parse_filter(f"i = {700 * i}"))
+            assert [name for name, _ in found] == [f"{700 * i}.jpg"]
+        facts = store.refresh()
+    assert kind == "exact" or facts["recall@10"] >= 0.97 and facts["photos"] == count
+    store.remove([p.name for p in photos[300:]])
+    assert all(len(found) == 50 for found in store.find(queries, 50))
+    assert recall_at_10(store, photos[:300], vectors[:300], queries) > 0.95
+    store.close()
+
+
+@needs_server
+def test_what_a_server_refuses_is_said(tmp_path):
+    from fashionern.search.stores.milvus import MilvusStore
+
+    store = MilvusStore.create(new_collection(), ABOUT)
+    photos, vectors = random_photos(20)
+    store.put(photos, vectors)
+    assert len(store.find(vectors[:1], 16_000)[0]) == 20
+    with pytest.raises(StoreUnavailableError, match="server is running"):
+        MilvusStore.open("http://127.0.0.1:9")
     store.close()
 
 

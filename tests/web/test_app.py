@@ -2,14 +2,18 @@
 
 import io
 import json
+import shutil
+import socket
 import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from tiny_index import tiny_searcher
@@ -20,6 +24,9 @@ TestClient = pytest.importorskip(
 
 from fashionern.errors import ErnError  # noqa: E402
 from fashionern.search.query import Hits, Query  # noqa: E402
+from fashionern.search.searcher import Searcher  # noqa: E402
+from fashionern.search.stores.folder import FolderStore  # noqa: E402
+from fashionern.web import app, guard  # noqa: E402
 from fashionern.web.app import GENERAL_EXAMPLES, MAX_UPLOAD_BYTES, create_app, listen  # noqa: E402
 from fashionern.web.config import photo_id  # noqa: E402
 
@@ -232,6 +239,80 @@ def test_uploads_that_are_refused(client):
     assert "10 MB" in error_of(client.post("/api/upload", content=b"x" * (MAX_UPLOAD_BYTES + 1)), 413)
     stream = (b"x" * 1_000_000 for _ in range(30))
     assert "10 MB" in error_of(client.post("/api/upload", content=stream), 413), "no length declared"
+
+
+def test_a_number_of_any_length_is_refused_or_finds_nothing(client):
+    query = {"name": "women/01.png", "k": 2}
+    for digits in (400, 401, 4_000):
+        for where in ({"price": 10**digits}, {"price": [1, -(10**digits)]}):
+            assert "number" in error_of(client.post("/api/search", json={**query, "where": where}), 400)
+        assert "text_weight" in error_of(client.post("/api/search", json={**query, "text_weight": 10**digits}), 400)
+        assert error_of(client.post("/api/search", json={**query, "where": f"price = {'9' * digits}"}), 400)
+    assert names(client.post("/api/search", json={**query, "where": {"price": 10**299}})) == []
+
+
+def test_an_index_that_is_gone_is_status_503(searcher, tmp_path, caplog):
+    store = FolderStore.create(tmp_path / "index", searcher.store.about)
+    marks = searcher.store.marks()
+    vectors = np.eye(len(marks), store.about["dim"], dtype=np.float32)
+    store.put(searcher.store.get(list(marks)), vectors)
+    with TestClient(create_app(Searcher(searcher.retriever, store)), base_url="http://localhost:7860") as client:
+        query = {"name": "women/01.png", "text": "is red", "k": 2}
+        assert names(client.post("/api/search", json=query))
+        shutil.rmtree(tmp_path / "index")
+        assert "deleted or rebuilt" in error_of(client.post("/api/search", json=query), 503)
+        FolderStore.create(tmp_path / "index", store.about).close()
+        assert "deleted or rebuilt" in error_of(client.post("/api/search", json=query), 503)
+    assert str(tmp_path / "index") in caplog.text  # the path is in the log alone
+
+
+@pytest.fixture
+def address(searcher, monkeypatch):
+    "Host and port of a server with short limits."
+    monkeypatch.setattr(app, "MAX_HEADER_SECONDS", 0.5)
+    monkeypatch.setattr(guard, "MAX_IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(guard, "MAX_BODY_SECONDS", 1.5)
+    bound = listen("127.0.0.1", 0)
+    server = app.make_server(create_app(searcher))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    thread.start()
+    yield bound.getsockname()
+    server.should_exit = True
+    thread.join(30)
+
+
+def test_half_sent_requests_are_closed(address):
+    head = b"POST /api/upload HTTP/1.1\r\nHost: localhost\r\n"
+    answered = b"GET /api/about HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for sent in (b"", b"GET", head, head + b"Content-Length: 9000\r\n\r\n1234", answered + head):
+        with socket.create_connection(address, timeout=20) as connection:
+            connection.sendall(sent)
+            received = b""
+            while part := connection.recv(65_536):  # until the server closes; else the timeout fails the test
+                received += part
+        assert b" 408 " in received or b"Content-Length" not in sent
+    with socket.create_connection(address, timeout=20) as connection:  # a byte at a time
+        connection.sendall(head + b"Content-Length: 9000\r\n\r\n")
+        for _ in range(100):
+            try:
+                connection.sendall(b"x")
+            except OSError:
+                break
+            time.sleep(0.1)
+        else:
+            raise AssertionError("the server accepts a body for ever")
+
+
+def test_many_uploads_take_little_memory_and_push_out_only_ones_own(client):
+    noise = io.BytesIO()
+    Image.effect_noise((700, 700), 60).convert("RGB").save(noise, "PNG")
+    size = len(noise.getvalue())
+    endpoints = next(route.endpoint.__self__ for route in client.app.routes if route.path == "/api/upload")
+    first = endpoints.uploads.add(Image.new("RGB", (9, 9)), 1, "another visitor")
+    for _ in range(3 * endpoints.uploads.max_client_bytes // size // 2):
+        assert client.post("/api/upload", content=noise.getvalue()).status_code == 200
+    kept = sum(len(data) for _, data, _ in endpoints.uploads._items.values())
+    assert kept <= endpoints.uploads.max_client_bytes + 1_000 and endpoints.uploads.get(first)
 
 
 @pytest.mark.parametrize(

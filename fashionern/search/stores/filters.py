@@ -319,25 +319,32 @@ def _quoted(value: Value) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def _joined(parts: list[str], word: str) -> str:
+    "The parts joined by `and` or `or`, as a balanced tree."
+    if len(parts) == 1:
+        return parts[0]
+    middle = len(parts) // 2
+    return f"({_joined(parts[:middle], word)} {word} {_joined(parts[middle:], word)})"
+
+
 def _milvus_compare(name: str, op: str, values: tuple[Value, ...]) -> str:
     "`op` holds for any of the values; for !=, the column exists and differs from all of them."
     sign = "==" if op == "=" else op
-    parts = [f"{name} {sign} {_quoted(v)}" for v in values]
-    if op == "!=":
-        return f"(exists {name} and {' and '.join(parts)})"
-    return f"({' or '.join(parts)})"
+    parts = [f"({name} {sign} {_quoted(v)})" for v in values]
+    return _joined([f"(exists {name})", *parts], "and") if op == "!=" else _joined(parts, "or")
 
 
 def _milvus_like(name: str, pattern: str, is_true: bool) -> str:
     "The text matches, or does not match; the comparison with an empty text excludes numbers."
     if "%" not in pattern:
-        return f'({name} {"==" if is_true else "!="} {_quoted(pattern)} and {name} >= "")'
+        return f'(({name} {"==" if is_true else "!="} {_quoted(pattern)}) and ({name} >= ""))'
     if "_" in pattern or "\\" in pattern:
         raise ErnError(
             f"Milvus does not support the pattern {pattern!r}: with % it must not contain "
             "an underscore or a backslash. Use = or a shorter pattern."
         )
-    return f'({name} >= "" and {"" if is_true else "not "}({name} like {_quoted(pattern)}))'
+    matches = f"({name} like {_quoted(pattern)})"
+    return f'(({name} >= "") and {matches if is_true else f"(not {matches})"})'
 
 # %% ../../../nbs/search/stores/00_filters.ipynb #a1f05928
 def to_milvus(
@@ -346,13 +353,13 @@ def to_milvus(
 ) -> str:
     "The filter as a Milvus expression over the JSON field `columns`."
     if isinstance(f, (And, Or)):
-        word = " and " if isinstance(f, And) == is_true else " or "
-        return f"({word.join(to_milvus(part, is_true) for part in f.parts)})"
+        word = "and" if isinstance(f, And) == is_true else "or"
+        return _joined([to_milvus(part, is_true) for part in f.parts], word)
     if isinstance(f, Not):
         return to_milvus(f.part, not is_true)
     name = f"columns[{_quoted(f.column)}]"
     if isinstance(f, Missing):
-        return f"(not exists {name})" if is_true else f"(exists {name})"
+        return f"(not (exists {name}))" if is_true else f"(exists {name})"
     if isinstance(f, Like):
         return _milvus_like(name, f.pattern, is_true)
     if isinstance(f, In):

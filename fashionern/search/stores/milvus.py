@@ -11,15 +11,29 @@ import importlib.util
 import json
 import logging
 import os
+import sys
+import time
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
 import numpy as np
+from tqdm import tqdm
 
 from ...errors import ErnError, unknown_name
-from .base import INDEX_KINDS, Photo, are_examples, batched, check_known, check_vectors
+from fashionern.search.stores.base import (
+    INDEX_KINDS,
+    MIN_PHOTOS_FOR_APPROXIMATE,
+    MIN_PROPOSALS,
+    TARGET_RECALL,
+    Photo,
+    StoreUnavailableError,
+    are_examples,
+    batched,
+    check_known,
+    check_vectors,
+)
 from .filters import Filter, columns_of, to_milvus
 
 # %% ../../../nbs/search/stores/03_milvus.ipynb #a1f06106
@@ -67,12 +81,31 @@ def _milvus_errors(where: str | Path) -> Iterator[None]:
     try:
         yield
     except (pymilvus.MilvusException, grpc.RpcError, ValueError) as e:
-        reason = " ".join(str(getattr(e, "message", e)).split())[:300]
-        if _is_lite(_address(where)[0]):
-            remedy = "Close every other program that has it open."
-        else:
-            remedy = "Check the address, and that the server is running."
-        raise ErnError(f"Milvus does not answer for {where} ({reason}). {remedy}") from None
+        raise _translated(where, e) from None
+
+
+_DOWN = ("Fail connecting", "Retry timeout", "Retry run out", "server unavailable", "has been closed")
+
+
+def _translated(where: str | Path, error: Exception) -> ErnError:
+    "The error for what Milvus or pymilvus raised: no answer, a wrong token, or a refused request."
+    reason = " ".join(str(getattr(error, "message", error)).split())[:300]
+    if _is_lite(_address(where)[0]):
+        return StoreUnavailableError(
+            f"Milvus does not answer for {where} ({reason}). Close every other program that has it open."
+        )
+    if "auth" in reason.lower():
+        return ErnError(f"{where} refuses the token ({reason}). Give --store-token USER:PASSWORD, or set MILVUS_TOKEN.")
+    if "unsupported pattern" in reason:
+        return ErnError(
+            f"The Milvus server at {where} supports only patterns that end in their only %, such as 'Nike%'. "
+            "Use such a pattern, = or in, or a newer server."
+        )
+    if not getattr(error, "message", "") or any(text in reason for text in _DOWN):
+        return StoreUnavailableError(
+            f"Milvus does not answer for {where} ({reason}). Check the address, and that the server is running."
+        )
+    return ErnError(f"Milvus refuses a request to {where} ({reason}). The guide names the versions that are tested.")
 
 # %% ../../../nbs/search/stores/03_milvus.ipynb #e1b8df9e
 def _connect(where: str | Path) -> Any:
@@ -137,27 +170,27 @@ def _check_names(photos: Sequence[Photo]) -> None:
             )
 
 # %% ../../../nbs/search/stores/03_milvus.ipynb #a1f0610a
-_INDEXES: dict[str, tuple[str, dict, dict]] = {  # kind → Milvus name, build and search parameters
-    "exact": ("FLAT", {}, {}),
-    "hnsw": ("HNSW", {"M": 32, "efConstruction": 200}, {"ef": 128}),
-    "ivf-pq": ("IVF_PQ", {"nlist": 1024, "nbits": 8}, {"nprobe": 64}),
-}
+_INDEXES = {"exact": "FLAT", "hnsw": "HNSW", "ivf-pq": "IVF_PQ"}
+_WIDTHS = {"HNSW": (64, 128, 256, 512, 1024, 2048), "IVF_PQ": (16, 32, 64, 128, 256, 512, 1024)}
+_MAX_LISTS = 1024  # of IVF-PQ
 
 
-def _build_parameters(kind: str, dim: int) -> dict[str, Any]:
+def _build_parameters(kind: str, dim: int, photos: int = 0) -> dict[str, Any]:
     "The arguments of `add_index`; product quantisation takes about 4 numbers together."
-    name, params, _ = _INDEXES[kind]
+    params = {}
+    if kind == "hnsw":
+        params = {"M": 32, "efConstruction": 200}
     if kind == "ivf-pq":
-        params = {**params, "m": next(dim // d for d in (4, 5, 6, 8, 3, 2, 1) if dim % d == 0)}
-    return {"index_type": name, "metric_type": "IP", "params": params}
+        parts = next(dim // d for d in (4, 5, 6, 8, 3, 2, 1) if dim % d == 0)
+        params = {"nlist": min(max(16, photos // 160), _MAX_LISTS), "nbits": 8, "m": parts}
+    return {"index_type": _INDEXES[kind], "metric_type": "IP", "params": params}
 
 
-def _search_parameters(kind: str, k: int) -> dict[str, int]:
-    "The search parameters of a kind for k results."
-    params = dict(_INDEXES[kind][2])
-    if "ef" in params:
-        params["ef"] = max(params["ef"], 2 * k)
-    return params
+def _search_parameters(index: str, width: int, k: int) -> dict[str, int]:
+    "The search parameters of a Milvus index for k results."
+    if index == "HNSW":
+        return {"ef": max(width, 2 * k)}
+    return {"nprobe": min(width, _MAX_LISTS)} if index == "IVF_PQ" else {}
 
 # %% ../../../nbs/search/stores/03_milvus.ipynb #a1f0610d
 def _create_collection(client: Any, where: str | Path, about: dict[str, Any]) -> None:
@@ -176,8 +209,8 @@ def _create_collection(client: Any, where: str | Path, about: dict[str, Any]) ->
         schema.add_field(field, DataType.INT64)
     schema.add_field("columns", DataType.JSON)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=about["dim"])
-    index = client.prepare_index_params()
-    index.add_index("vector", **_build_parameters(about["kind"], about["dim"]))
+    first = "hnsw" if about["kind"] == "hnsw" else "exact"
+    index = client.prepare_index_params("vector", **_build_parameters(first, about["dim"]))
     options: dict[str, Any] = {"consistency_level": "Strong", "timeout": TIMEOUT_SECONDS}
     if _is_lite(uri):
         options["properties"] = {"about": text}
@@ -205,6 +238,8 @@ def _no_index(where: str | Path) -> ErnError:
 MAX_REQUEST_BYTES = 32 * 2**20
 MAX_RESULTS = 16_384  # the largest k that a server accepts
 ROWS_PER_PAGE = 10_000  # read together
+_MAX_FETCHED = 2_000  # photos that match a filter: their vectors are fetched and compared here
+_ROWS_PER_FLUSH = 4_000  # fewer than the 4,992 from which a server searches unflushed photos approximately
 _KEYS_PER_REQUEST = 1_000
 _QUERIES_PER_REQUEST = 256
 
@@ -235,6 +270,8 @@ class _Connection:
         self.about = about
         self._known_columns: set[str] = set()
         self._uri, self._name = _address(where)
+        self._unflushed = 0  # photos
+        self._changed = 0  # photos that were put or removed since the last refresh
 
     @classmethod
     def create(
@@ -258,7 +295,8 @@ class _Connection:
         if not _may_exist(where):
             raise _no_index(where)
         store = cls._begin(where)
-        store.refresh()  # after a kill a photo may be in the log of Milvus Lite and in a file
+        if _is_lite(store._uri):
+            store.flush()  # after a kill a photo may be in the log of Milvus Lite and in a file
         return store
 
     @classmethod
@@ -288,17 +326,17 @@ class _Connection:
         finally:
             _disconnect(where, client)
 
-    def refresh(self) -> dict[str, Any]:
-        "Make Milvus Lite write its log to indexed files, about twenty times faster to search."
-        if _is_lite(self._uri):
-            self._request("flush")
-        return {}
+    def flush(self) -> None:
+        "Make Milvus write its log to files that it can index."
+        self._request("flush")
+        self._unflushed = 0
 
     def close(self) -> None:
         "Write the log, and let other processes open the folder."
         if self.client is not None:
             try:
-                self.refresh()
+                if _is_lite(self._uri) or self._unflushed:
+                    self.flush()
             finally:
                 _disconnect(self.where, self.client)
                 self.client = None
@@ -315,7 +353,7 @@ class _Rows(_Connection):
     "Reads the rows of a collection."
 
     def __len__(self) -> int:
-        return self._request("query", filter="", output_fields=["count(*)"])[0]["count(*)"]
+        return self._count()
 
     def marks(self) -> dict[str, tuple[int, int, int]]:
         "Name → mark of every photo."
@@ -331,6 +369,10 @@ class _Rows(_Connection):
         check_known(names, found, self.where)
         return [found[n] for n in names]
 
+    def damaged(self) -> list[str]:
+        "None: Milvus checks its own files."
+        return []
+
     def values(self, max_values: int = 50) -> dict[str, list]:
         "Column → its values, most frequent first, for columns with at most `max_values`."
         counts: dict[str, Counter] = {}
@@ -344,21 +386,210 @@ class _Rows(_Connection):
         return self._request("get", ids=[_key(n) for n in names], output_fields=fields)
 
     def _all(self, *fields: str) -> Iterator[dict[str, Any]]:
-        "These fields of every row, read page by page."
-        options = {"batch_size": ROWS_PER_PAGE, "output_fields": list(fields)}
+        "These fields of every row."
+        for rows in self._pages("", *fields):
+            yield from rows
+
+    def _pages(self, matching: str, *fields: str) -> Iterator[list[dict[str, Any]]]:
+        "These fields of the rows that match an expression, page by page."
+        options = {"batch_size": ROWS_PER_PAGE, "filter": matching, "output_fields": list(fields)}
         pages = self._request("query_iterator", **options)
         with _milvus_errors(self.where):
             while rows := pages.next():
-                yield from rows
+                yield list(rows)
             pages.close()
+
+    def _count(self, matching: str = "") -> int:
+        "How many photos match an expression."
+        return self._request("query", filter=matching, output_fields=["count(*)"])[0]["count(*)"]
 
 # %% ../../../nbs/search/stores/03_milvus.ipynb #f1cccb41
 def _by_frequency(counts: Counter) -> list:
     "The values, most frequent first; numbers before texts."
     return sorted(counts, key=lambda v: (-counts[v], isinstance(v, str), v))
 
+# %% ../../../nbs/search/stores/03_milvus.ipynb #07f135f0
+class _Exact(_Rows):
+    "Compares queries with photos in this process."
+
+    def _compare(self, queries: np.ndarray, k: int, matching: str = "") -> list[list[tuple[str, float]]]:
+        "The k photos nearest to each query, of all that match an expression."
+        names = np.zeros((len(queries), 0), dtype=object)
+        scores = np.zeros((len(queries), 0), dtype=np.float32)
+        for rows in self._pages(matching, "name", "vector"):
+            vectors = np.array([row["vector"] for row in rows], dtype=np.float32)
+            page = np.array([row["name"] for row in rows], dtype=object)
+            names = np.concatenate([names, np.tile(page, (len(queries), 1))], 1)
+            scores = np.concatenate([scores, queries @ vectors.T], 1)
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            names = np.take_along_axis(names, order, 1)
+            scores = np.take_along_axis(scores, order, 1)
+        return [list(zip(*hits)) for hits in zip(names.tolist(), scores.tolist())]
+
+    def approximate(self) -> dict[str, Any]:
+        "The facts of the approximate index without changing it; {} if every photo is compared."
+        return self._properties().get("approximate") or {}
+
+    def _properties(self) -> dict[str, Any]:
+        "What `_set_property` stored."
+        found = {}
+        for key, text in self._request("describe_collection").get("properties", {}).items():
+            try:
+                found[key] = json.loads(text)
+            except ValueError:
+                continue  # a property of Milvus
+        return found
+
+    def _set_property(self, key: str, value: Any) -> None:
+        self._request("alter_collection_properties", properties={key: json.dumps(value)})
+
+# %% ../../../nbs/search/stores/03_milvus.ipynb #020bbe90
+class _Search(_Exact):
+    "Searches the collection's index."
+
+    def _search(self, queries: np.ndarray, k: int, matching: str = "") -> list[list[tuple[str, float]]]:
+        "Up to k names and scores of each query, best first."
+        count = self._count(matching) if matching or k > MAX_RESULTS else None
+        if k > MAX_RESULTS:
+            if count is not None and count > MAX_RESULTS:
+                raise ErnError(f"Milvus returns at most {MAX_RESULTS:,} results, not {k:,}. Ask for at most 16,000.")
+            k = count or 1
+        if matching and count is not None and count <= _MAX_FETCHED:
+            return self._compare(queries, k, matching) if count else [[] for _ in queries]
+        found = self._search_index(queries, k, matching, self.approximate())
+        if any(len(hits) < k for hits in found):
+            needed = min(k, self._count(matching))
+            for i, hits in enumerate(found):
+                if len(hits) < needed:
+                    found[i] = self._compare(queries[i : i + 1], k, matching)[0]
+        return found
+
+    def _search_index(
+        self,
+        queries: np.ndarray,
+        k: int,
+        matching: str,
+        facts: dict[str, Any],  # 'index' and 'breadth' of the search
+    ) -> list[list[tuple[str, float]]]:
+        "Up to k names and scores of each query, from the server."
+        index = facts.get("index", "FLAT")
+        scored_again = index == "IVF_PQ"
+        number = min(max(MIN_PROPOSALS, 5 * k), MAX_RESULTS) if scored_again else k
+        parameters = _search_parameters(index, facts.get("breadth", 0), number)
+        options = {
+            "limit": max(number, 1),
+            "filter": matching,
+            "output_fields": ["name", "vector"] if scored_again else ["name"],
+            "search_params": {"metric_type": "IP", "params": parameters},
+        }
+        found = []
+        for part in batched(list(queries), _QUERIES_PER_REQUEST):
+            for query, hits in zip(part, self._request("search", data=part, **options)):
+                pairs = [(hit["entity"]["name"], _score(hit, query if scored_again else None)) for hit in hits]
+                found.append(sorted(pairs, key=lambda pair: -pair[1])[:k])
+        return found
+
+
+def _score(hit: Any, query: Optional[np.ndarray]) -> float:
+    "The score that Milvus gave a result, or its inner product with a query."
+    return float(hit["distance"] if query is None else np.float32(hit["entity"]["vector"]) @ query)
+
+# %% ../../../nbs/search/stores/03_milvus.ipynb #0a4bf756
+class _Indexed(_Search):
+    "Changes the index of a collection."
+
+    def _mixed_queries(self) -> np.ndarray:
+        "(Q, D) queries between two photos, as composed queries are."
+        page = next(self._pages("", "vector"))  # in the order of their keys, which is random
+        vectors = np.array([row["vector"] for row in page[: 2 * _QUERIES]], dtype=np.float32)
+        half = len(vectors) // 2
+        return 0.8 * vectors[:half] + 0.6 * vectors[half : 2 * half]
+
+    def _replace_index(self, kind: str, count: int) -> None:
+        "Give the collection another index; it cannot be searched meanwhile."
+        self._request("release_collection")
+        self._request("drop_index", index_name="vector")
+        self._create_index(kind, count)
+        self._request("load_collection")
+
+    def _create_index(self, kind: str, count: int) -> None:
+        index = self.client.prepare_index_params("vector", **_build_parameters(kind, self.about["dim"], count))
+        self._request("create_index", index_params=index)
+
+    def _wait_for_index(self) -> None:
+        "Wait until the server has built its index and searches with it."
+        if _is_lite(self._uri):
+            return
+        end = time.monotonic() + _BUILD_SECONDS
+        while not self._is_indexed():
+            if time.monotonic() > end:
+                raise StoreUnavailableError(f"The server at {self.where} does not finish its index. See its log.")
+            time.sleep(0.5)
+
+    def _is_indexed(self) -> bool:
+        "Whether all photos are in segments with a loaded index, except segments too small for one."
+        pending = self._request("describe_index", index_name="vector")["pending_index_rows"]
+        segments = self._request("list_loaded_segments")
+        return not pending and all(s.index_name or s.num_rows < 1_024 for s in segments)
+
+
+def _mean_recall(found: list, nearest: list) -> float:
+    "The mean share of the nearest photos that were found."
+    shares = [len(dict(near).keys() & dict(hits).keys()) / len(near) for hits, near in zip(found, nearest)]
+    return float(np.mean(shares))
+
+# %% ../../../nbs/search/stores/03_milvus.ipynb #3cf11f85
+_BUILD_SECONDS = 3_600  # that a server may take to build its index
+_QUERIES = 100  # to measure a recall with
+_RANDOM_PHOTOS = 'id like "0%"'  # a sixteenth of all: the key is a digest
+
+
+class _Tuned(_Indexed):
+    "Builds the approximate index and measures its recall."
+
+    def refresh(self) -> dict[str, Any]:
+        "Flush what was put, and measure the approximate index if it is due; returns its facts."
+        self.flush()
+        kind = self.about["kind"]
+        if kind == "exact":
+            return {}
+        facts = self.approximate()
+        count = len(self)
+        changed = self._changed + facts.get("changed", 0)
+        if count < MIN_PHOTOS_FOR_APPROXIMATE[kind]:
+            facts = {}
+        elif not facts or max(changed, abs(count - facts["photos"])) > 0.1 * facts["photos"]:
+            facts = self._measured(count)
+        elif changed != facts["changed"]:
+            facts = {**facts, "changed": changed}
+        if facts != self.approximate():
+            self._set_property("approximate", facts)
+        self._changed = 0
+        return facts
+
+    def _measured(self, count: int) -> dict[str, Any]:
+        "Build the index of this kind, and choose the width of its search; an exact index if none is wide enough."
+        kind = self.about["kind"]
+        name = _INDEXES[kind]
+        if self._request("describe_index", index_name="vector")["index_type"] != name:
+            self._replace_index(kind, count)
+        self._wait_for_index()
+        facts = {"index": name, "photos": count, "changed": 0}
+        filters = ["", _RANDOM_PHOTOS] if count > 32 * _MAX_FETCHED else [""]
+        queries = self._mixed_queries()
+        nearest = [self._compare(queries, 10, matching) for matching in filters]
+        for width in _WIDTHS[name]:
+            facts["breadth"] = width
+            found = [self._search_index(queries, 10, matching, facts) for matching in filters]
+            recall = min(map(_mean_recall, found, nearest))
+            if recall >= TARGET_RECALL:
+                return {**facts, "recall@10": recall}
+        self._replace_index("exact", count)
+        tqdm.write(f"{name} finds only {100 * recall:.1f} % of the nearest photos: every photo is compared", sys.stderr)
+        return {**facts, "index": "FLAT", "recall@10": 1.0}
+
 # %% ../../../nbs/search/stores/03_milvus.ipynb #a1f06111
-class MilvusStore(_Rows):
+class MilvusStore(_Tuned):
     "A `Store` in Milvus."
 
     def put(self, photos: Sequence[Photo], vectors: np.ndarray) -> None:
@@ -368,6 +599,10 @@ class MilvusStore(_Rows):
         rows = [_row(p, v) for p, v in zip(photos, np.asarray(vectors, dtype=np.float32))]
         for part in _split_requests(rows):
             self._request("upsert", data=part)
+        self._changed += len(rows)
+        self._unflushed += len(rows)
+        if self._unflushed >= _ROWS_PER_FLUSH and not _is_lite(self._uri):
+            self.flush()
 
     def set_columns(self, photos: Sequence[Photo]) -> None:
         "Change the columns and paths of photos in the store; their vectors stay."
@@ -386,43 +621,30 @@ class MilvusStore(_Rows):
             if keys:
                 self._request("delete", ids=keys)
             removed += len(keys)
+        self._changed += removed
         return removed
 
     def examples(self) -> Optional[list[dict[str, Any]]]:
         "The examples that were measured when the index was built; None if none were measured."
-        properties = self._request("describe_collection").get("properties", {})
-        try:
-            examples = json.loads(properties.get("examples", "null"))
-        except ValueError:
-            return None
+        examples = self._properties().get("examples")
         return examples if are_examples(examples) else None
 
     def set_examples(self, examples: Optional[list[dict[str, Any]]]) -> None:
         "Store measured examples; None removes them."
-        self._request("alter_collection_properties", properties={"examples": json.dumps(examples)})
+        self._set_property("examples", examples)
 
     def find(
         self,
         queries: np.ndarray,  # (Q, D)
         k: int,
         where: Optional[Filter] = None,
-    ) -> list[list[tuple[str, float]]]:  # up to k names and scores each; approximate for ivf-pq
+    ) -> list[list[tuple[str, float]]]:  # up to k names and inner products each
         "The photos nearest to each query, best first."
-        k = k if k <= MAX_RESULTS else min(k, len(self))
-        if where is not None:
-            self._check_columns(columns_of(where))
-        parameters = _search_parameters(self.about["kind"], k)
-        options = {
-            "limit": max(k, 1),
-            "filter": "" if where is None else to_milvus(where),
-            "output_fields": ["name"],
-            "search_params": {"metric_type": "IP", "params": parameters},
-        }
-        found = []
-        for part in batched(list(np.asarray(queries, dtype=np.float32)), _QUERIES_PER_REQUEST):
-            for hits in self._request("search", data=part, **options):
-                found.append([(hit["entity"]["name"], float(hit["distance"])) for hit in hits][:k])
-        return found
+        queries = np.asarray(queries, dtype=np.float32)
+        if where is None:
+            return self._search(queries, k)
+        self._check_columns(columns_of(where))
+        return self._search(queries, k, to_milvus(where))
 
     def _check_columns(self, names: set[str]) -> None:
         "Raise an `ErnError` for a column that no photo has; each is checked once."
