@@ -95,9 +95,9 @@ class TrainConfig:
     loss_scale: Optional[float] = None
     """Stages 1 and 2: factor by which a loss multiplies cosines. Default: CLIP's learned scale,
     which is 100 in OpenAI's weights, as in the paper."""
-    reference_margin: Optional[float] = None
-    """Stage 2: also compare each target with the query's own reference, which ignores the text: the target's score
-    must be higher by this margin. Default: only the targets of the batch are compared, as in the paper."""
+    request_weight: float = 0.0
+    """Stage 2: weight of a second loss, to which every image is right that has what the query asks for,
+    by the dataset's statements.json. Default: only a triplet's own target is right, as in the paper."""
     local_negatives: bool = False
     """Stage 2: take negatives only from this rank's batch, as the published code does.
     Default: from the batches of all ranks."""
@@ -189,9 +189,8 @@ class TrainConfig:
 _POSITIVE = ("lr", "batch_size", "num_epochs", "ffn", "tme_lr", "tme_batch_size", "tme_epochs",
              "warmup_lr", "warmup_batch_size", "warmup_epochs")  # fmt: skip
 _POSITIVE_IF_GIVEN = ("loss_scale", "cosine_epochs")
-_NOT_NEGATIVE_IF_GIVEN = ("reference_margin",)
-_NOT_NEGATIVE = ("tme_chunk", "tme_clip_lr", "align_weight", "eval_every", "save_every", "text_cache_gb",
-                 "num_workers", "seed")  # fmt: skip
+_NOT_NEGATIVE = ("request_weight", "tme_chunk", "tme_clip_lr", "align_weight", "eval_every", "save_every",
+                 "text_cache_gb", "num_workers", "seed")  # fmt: skip
 
 
 def _check_ranges(cfg: TrainConfig) -> None:
@@ -199,7 +198,7 @@ def _check_ranges(cfg: TrainConfig) -> None:
     for name in (*_POSITIVE, *_POSITIVE_IF_GIVEN):
         value = getattr(cfg, name)
         check_flag(value is None or value > 0, name, value, "must be greater than 0")
-    for name in (*_NOT_NEGATIVE, *_NOT_NEGATIVE_IF_GIVEN):
+    for name in _NOT_NEGATIVE:
         value = getattr(cfg, name)
         check_flag(value is None or value >= 0, name, value, "must not be negative")
     check_flag(
@@ -284,12 +283,13 @@ PRESETS = {
         run_dir=Path("runs/demo"),
         lr=1e-3,
         batch_size=128,
-        num_epochs=8,
+        num_epochs=4,
+        request_weight=1.0,
         tme_lr=1e-3,
         tme_batch_size=128,
-        tme_epochs=8,
-        warmup_epochs=24,
-        reference_margin=0.02,
+        tme_epochs=4,
+        warmup_batch_size=48,
+        warmup_epochs=8,
     ),
     "catalogue": replace(
         _TINY_SHOP,

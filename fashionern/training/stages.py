@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['Banks', 'CaptionTokens', 'TripletRows', 'per_epoch', 'PackedTexts', 'TextBank', 'StageOne', 'loss_scale',
-           'stage_one_loss', 'tme_settings_of', 'train_tme', 'reference_loss', 'StageTwo', 'train_composer']
+           'stage_one_loss', 'tme_settings_of', 'train_tme', 'request_loss', 'StageTwo', 'train_composer']
 
 # %% ../../nbs/training/07_stages.ipynb #814556dc
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional
 
@@ -22,11 +23,13 @@ from ..distributed import World, norm_over, to_device
 from ..encoders.clip import ClipEncoder
 from ..encoders.feature_store import FeatureStore, ImageViews, read_batches
 from ..encoders.tme import TME, Encoders, TmeSettings
+from ..errors import ErnError
 from ..models.retriever import ComposedRetriever
 from ..records import ImageFeatures, TextFeatures
 from .config import TrainConfig
 from .loop import Batches, FitOptions, Schedule, amp_dtype, fit
 from .losses import Matched, PairLoss, batch_classification, create_loss
+from .warmup import statement_truth
 
 # %% ../../nbs/training/07_stages.ipynb #3cd8c6f8
 class CaptionTokens:
@@ -68,6 +71,20 @@ class TripletRows:
     def images(self, index: Tensor) -> tuple[ImageFeatures, ImageFeatures]:
         "Features of references and targets."
         return self.store.at(self.reference[index]), self.store.at(self.target[index])
+
+    @cached_property
+    def truth(self) -> tuple[Tensor, Tensor]:
+        "(n, S) of the references and of the targets: 1 for each statement that is true, else 0."
+        triplets = self.data.triplets
+        sides = [t.reference for t in triplets], [t.target for t in triplets]
+        row = {name: i for i, name in enumerate(dict.fromkeys(sides[0] + sides[1]))}
+        truth = statement_truth(self.data.statements, list(row))
+        before, after = (truth[[row[name] for name in names]] for names in sides)
+        return before, after
+
+    def statements(self, index: Tensor) -> list[Tensor]:
+        "(B, S) of the references and of the targets, as `truth`."
+        return [side[index] for side in self.truth]
 
     def names(self, index: Tensor) -> list[str]:
         "'REFERENCE → TARGET' of each triplet, for messages."
@@ -366,14 +383,20 @@ def _optimizer_groups(tme: TME, clip: ClipEncoder, cfg: TrainConfig) -> list[dic
     return groups
 
 # %% ../../nbs/training/07_stages.ipynb #0b9971ba
-def reference_loss(
-    target: Tensor,  # (B,) score of each query with its target
-    reference: Tensor,  # (B,) score of each query with its own reference
-    margin: float,  # by which the target should be ahead
-    scale: float = 100.0,
+def request_loss(
+    scores: Tensor,  # (B, N) of queries and candidates; candidate i is the target of query i
+    asked: Tensor,  # (B, S) 1 for each statement that the query asks for, else 0
+    true: Tensor,  # (N, S) 1 for each statement that is true of the candidate, else 0
+    scale: float = 30.0,
 ) -> Tensor:
-    "Logistic loss of target against reference."
-    return F.softplus(scale * (reference + margin - target)).mean()
+    "−log of the softmax's share of candidates of which all is true that was asked for, without the own target."
+    fails = asked @ (1 - true).T > 0
+    logits = scale * scores
+    others = ~torch.eye(*scores.shape, dtype=torch.bool, device=scores.device)
+    obeying = others & ~fails
+    out = logits.masked_fill(~others, -1e4).logsumexp(1) - logits.masked_fill(~obeying, -1e4).logsumexp(1)
+    judged = obeying.any(1) & (others & fails).any(1)
+    return (out * judged).sum() / judged.sum().clamp(min=1)
 
 # %% ../../nbs/training/07_stages.ipynb #1c1078d3
 class StageTwo(nn.Module):
@@ -385,35 +408,45 @@ class StageTwo(nn.Module):
         loss: PairLoss,
         world: World = World(),
         gather: bool = False,  # the loss is over the triplets of all ranks
-        margin: Optional[float] = None,  # of `reference_loss`; None: without it
-        scale: float = 100.0,  # of `reference_loss`
+        request_weight: float = 0.0,  # of `request_loss`
     ):
         super().__init__()
         self.model = model
         self.loss = loss
         self.world = world
         self.gather = gather
-        self.margin = margin
-        self.scale = scale
+        self.request_weight = request_weight
         norm_over(model, world if gather else World())
 
     def forward(
-        self, reference: ImageFeatures, text: TextFeatures, target: ImageFeatures
+        self,
+        reference: ImageFeatures,
+        text: TextFeatures,
+        target: ImageFeatures,
+        before: Optional[Tensor] = None,  # (B, S) 1 for each statement that is true of the reference
+        after: Optional[Tensor] = None,  # (B, S) 1 for each statement that is true of the target
     ) -> Tensor:
         query, embedding = self.model(reference, text, target)
-        unchanged = embedding if self.margin is None else self.model.encode_target(reference)
-        rows = [x.float() for x in (query, embedding, reference.embedding, text.embedding, unchanged)]
+        rows = [query, embedding, reference.embedding, text.embedding]
+        if before is not None and after is not None:
+            rows += [self.model.encode_target(reference), before, after]
+        rows = [x.float() for x in rows]
         if self.gather:
             rows = [self.world.gather(x) for x in rows]
-        query, embedding, image, words, unchanged = rows
+        query, embedding, image, words = rows[:4]
         with torch.autocast(query.device.type, enabled=False):  # 16 bits are too few for scaled cosines
             scores = self.model.score(query, embedding)
             loss = self.loss(Matched(scores, query, embedding, image, words, self.model.score))
-            if self.margin is not None:
-                own = self.model.score(query, unchanged).diagonal()
-                loss = loss + reference_loss(scores.diagonal(), own, self.margin, self.scale)
+            if len(rows) > 4:
+                loss = loss + self.request_weight * self._request_loss(query, embedding, *rows[4:])
         extra = self.model.auxiliary_loss(reference, text, target)
         return loss if extra is None else loss + extra
+
+    def _request_loss(
+        self, query: Tensor, target: Tensor, reference: Tensor, before: Tensor, after: Tensor
+    ) -> Tensor:
+        scores = self.model.score(query, torch.cat([target, reference]))
+        return request_loss(scores, after * (1 - before), torch.cat([after, before]))
 
 # %% ../../nbs/training/07_stages.ipynb #d09a759b
 # key: uses TME, reads padding, caption rule
@@ -435,6 +468,12 @@ class _StageTwoBatches:
     ):
         self.seed = cfg.seed
         self.device = world.device
+        self.ask = cfg.request_weight > 0
+        if self.ask and not data.statements:
+            raise ErnError(
+                f"--request-weight needs statements.json in {cfg.root}, which says what is true of which image. "
+                "Write that file, or omit the flag."
+            )
         self.indices = Batches(len(data), cfg.batch_size, cfg.seed, world)
         limit_gb = cfg.text_cache_gb if data.sampler is None else 0
         amp = amp_dtype(cfg.amp, world.device)
@@ -457,7 +496,10 @@ class _StageTwoBatches:
         for index in self.indices(epoch)[first:]:
             reference, target = rows.images(index)
             text = bank(index, bank.captions.draw(index, self.seed, epoch))
-            yield tuple(to_device(x, self.device) for x in (reference, text, target))
+            batch = [reference, text, target]
+            if self.ask:
+                batch += rows.statements(index)
+            yield tuple(to_device(x, self.device) for x in batch)
 
     def names(self, epoch: int, step: int) -> list[str]:
         "Names of this rank's triplets."
@@ -497,6 +539,6 @@ def train_composer(
         log=log,
         batch_names=batches.names,
     )
-    step = StageTwo(model, loss, world, not cfg.local_negatives, cfg.reference_margin, scale)
+    step = StageTwo(model, loss, world, not cfg.local_negatives, cfg.request_weight)
     fit(step, batches.epoch, lambda module, batch: module(*batch), options, world)
     model.eval()

@@ -266,10 +266,10 @@ def write_fashioniq(
 # %% ../../../nbs/data/drawn/02_garments.ipynb #c6fa53fa
 def draw_fashioniq(
     root: str | Path,  # the folder to create
-    train_images: int = 1000,  # this and all other counts are per category
+    train_images: int = 2800,  # this and all other counts are per category
     val_images: int = 504,
     test_images: int = 100,
-    train_triplets: int = 2000,
+    train_triplets: int = 4000,
     val_triplets: int = 400,
     test_triplets: int = 80,
     pictures: int = 2,  # per design

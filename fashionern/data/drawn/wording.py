@@ -150,7 +150,7 @@ def descriptions(
 def value_texts(
     attribute: str,
     value: str,
-    number: int = 8,  # max texts
+    number: int = 24,  # max texts
 ) -> tuple[str, ...]:
     "Sentences of the training families that say this value and nothing else; always the same ones."
     form = value_forms(attribute, value)
