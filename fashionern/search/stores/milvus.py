@@ -84,7 +84,7 @@ def _milvus_errors(where: str | Path) -> Iterator[None]:
         raise _translated(where, e) from None
 
 
-_DOWN = ("Fail connecting", "Retry timeout", "Retry run out", "server unavailable", "has been closed")
+_DOWN = ("Fail connecting", "Retry timeout", "Retry run out", "server unavailable", "not ready", "has been closed")
 
 
 def _translated(where: str | Path, error: Exception) -> ErnError:
