@@ -111,6 +111,8 @@ class PretendedGpu(TorchDispatchMode):
             raise GpuFault(what)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.prim.device.default:
+            return args[0].fake_device
         kwargs = dict(kwargs or {})
         tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
         on_gpu = any(isinstance(t, FakeTensor) for t in tensors)
