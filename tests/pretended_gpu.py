@@ -12,6 +12,7 @@ short engine in Python here. It calls the same nodes of the graph, with the same
 """
 
 import functools
+import itertools
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Iterator, Sequence
@@ -54,6 +55,7 @@ class PretendedGpu(TorchDispatchMode):
         super().__init__()
         self.counts: Counter[str] = Counter()  # what was counted, in or outside `strict`
         self.is_strict = False
+        self.free_memory = 0  # of the GPU, in bytes
         self.pinned: dict[int, Tensor] = {}  # address → tensor, kept so that the address is not reused
         self._stack = ExitStack()
 
@@ -69,6 +71,7 @@ class PretendedGpu(TorchDispatchMode):
             (torch.cuda, "set_device", lambda device: None),
             (torch.cuda, "get_device_capability", lambda device=None: (9, 0)),
             (torch.cuda, "is_bf16_supported", lambda *_: True),
+            (torch.cuda, "mem_get_info", lambda device=None: (self.free_memory, 2**40)),
             (torch.cuda, "_lazy_init", lambda: None),
             (FakeTensorMode, "avoid_device_init", True),
             (Tensor, "pin_memory", lambda tensor, device=None: self._pin(tensor)),
@@ -111,6 +114,8 @@ class PretendedGpu(TorchDispatchMode):
             raise GpuFault(what)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.prim.device.default:
+            return args[0].fake_device
         kwargs = dict(kwargs or {})
         tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
         on_gpu = any(isinstance(t, FakeTensor) for t in tensors)
@@ -230,6 +235,16 @@ def backward(loss: Tensor) -> None:
                 if node not in seen:
                     seen.add(node)
                     waiting.append(node)
+    # as in the engine: within one backward pass, checkpointing computes each part again only once
+    with patch.object(torch._C, "_current_graph_task_id", functools.partial(int, next(_passes))):
+        _visit(root, loss, uses)
+
+
+_passes = itertools.count(2**20)
+
+
+def _visit(root: Any, loss: Tensor, uses: Counter[Any]) -> None:
+    "Run every node once all its gradients are there."
     gradients: dict[Any, dict[int, Tensor]] = {root: {loss.output_nr: torch.ones_like(loss)}}
     ready = [root]
     while ready:

@@ -30,14 +30,16 @@ PARTS = {  # name → module
     "store": "benchmark.workloads",
     "memory": "benchmark.workloads",
     "startup": "benchmark.workloads",
+    "gpu": "benchmark.gpu",
 }
+_USUAL = [part for part in PARTS if part != "gpu"]  # benchmarks/gpu.sh runs that one
 
 # %% ../../nbs/benchmark/06_main.ipynb #0cf3c287
 @dataclass(frozen=True)
 class BenchmarkConfig:
     "Flags of `python -m fashionern.benchmark`."
 
-    only: str = ",".join(PARTS)
+    only: str = ",".join(_USUAL)
     "Parts to run, separated by commas."
     rounds: int = 3
     "How often each way runs, in turn."

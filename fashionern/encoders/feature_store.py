@@ -119,6 +119,7 @@ class FeatureStore:
     local: np.ndarray  # (N, P, D) local features
     sums: np.ndarray  # (N,) checksums; 0: no features yet
     photos: np.ndarray  # (N, 3) of `photo_mark`
+    resident: Optional[ImageFeatures] = None  # all rows on a GPU, in the stored dtype; from `load_if_small`
 
     def __init__(
         self,
@@ -155,10 +156,31 @@ class FeatureStore:
             raise ErnError(f"Image {e} has no features in {self.folder}. {_REBUILD}") from None
 
     def at(self, rows: Tensor) -> ImageFeatures:
-        "The features of these rows in float32."
+        "The features of these rows in float32: on the CPU, or on the GPU after `load_if_small`."
+        if self.resident is not None:
+            return self.resident[to_device(rows, self.resident.embedding.device)].to(torch.float32)
+        return self._features(self.whole[rows.numpy()], self.local[rows.numpy()]).to(torch.float32)
+
+    def _features(self, whole: np.ndarray, local: np.ndarray) -> ImageFeatures:
+        "Copies of rows of the two arrays, in the stored dtype."
         stored = STORE_DTYPES[self.dtype][0]
-        arrays = (self.whole[rows.numpy()], self.local[rows.numpy()])
-        return ImageFeatures(*(torch.from_numpy(a).view(stored).float() for a in arrays))
+        return ImageFeatures(torch.from_numpy(whole).view(stored), torch.from_numpy(local).view(stored))
+
+    def load_if_small(self, device: torch.device) -> None:
+        "Copy all rows to a GPU unless they take more than a quarter of its free memory: then no step copies any."
+        if device.type != "cuda" or self.resident is not None:
+            return
+        size = self.whole.nbytes + self.local.nbytes
+        if size <= torch.cuda.mem_get_info(device)[0] / 4:
+            self._load(device)
+
+    def _load(self, device: torch.device) -> None:
+        parts = []
+        for i in range(0, len(self), 4096):
+            rows = slice(i, i + 4096)
+            parts.append(to_device(self._features(np.array(self.whole[rows]), np.array(self.local[rows])), device))
+        embedding = torch.cat([part.embedding for part in parts])
+        self.resident = ImageFeatures(embedding, torch.cat([part.local for part in parts]))
 
     def put(
         self,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Loss', 'BatchesFrom', 'Schedule', 'amp_dtype', 'gpu_amp', 'MetricsLog', 'Batches', 'FitOptions', 'NonFiniteLossError',
-           'TrainingState', 'fit']
+           'TrainingState', 'fit', 'train_step']
 
 # %% ../../nbs/training/04_loop.ipynb #21827ab7
 import json
@@ -329,7 +329,7 @@ def _train_epoch(
     "Train the remaining steps of the epoch."
     wrapped.train()
     for batch in batches(state.epoch, state.step):
-        loss = _train_step(state, wrapped, batch, loss_of)
+        loss = train_step(state, wrapped, batch, loss_of)
         state.finish_step(loss)
         state.save_if_due()
         state.stop_if_requested()
@@ -341,7 +341,7 @@ def _train_epoch(
     state.check_weights()
 
 
-def _train_step(state: TrainingState, wrapped: nn.Module, batch: Any, loss_of: Loss) -> Tensor:
+def train_step(state: TrainingState, wrapped: nn.Module, batch: Any, loss_of: Loss) -> Tensor:
     "Take one optimizer step and return its loss."
     options = state.options
     device = state.world.device.type

@@ -332,6 +332,7 @@ def train_tme(
     clip = encoders.clip
     if encoders.tme is None:
         encoders.tme = TME(clip, tme_settings_of(cfg)).to(world.device)
+    store.load_if_small(world.device)
     batches = _StageOneBatches(clip, data, store, cfg, world)
     _select_trained(encoders.tme, clip, cfg)
     scale = loss_scale(cfg, clip)
@@ -524,6 +525,7 @@ def train_composer(
             log(stage=model.name, epoch=0, **evaluate(0))
         return
     banks = {} if banks is None else banks
+    store.load_if_small(world.device)
     batches = _StageTwoBatches(model, encoders, data, store, cfg, world, banks)
     scale = loss_scale(cfg, encoders.clip)
     loss = create_loss(cfg.loss, encoders.clip.dim, scale=scale).to(world.device)
