@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from ..data.datasets.factory import create_dataset
 from ..data.triplets import TripletDataset
-from ..distributed import World, set_seed, world
+from ..distributed import World, exclusive, set_seed, world
 from ..encoders.clip import PooledTrunk
 from ..encoders.feature_store import FeatureStore, extract_features
 from ..encoders.sources import random_part, random_warning
@@ -37,7 +37,7 @@ from . import record
 from .config import TrainConfig
 from .loop import MetricsLog, amp_dtype, gpu_amp
 from .losses import create_loss
-from .record import encoder_weights, is_restart, open_run, settle_captions
+from .record import encoder_weights, open_run, settle_captions
 from .stages import Banks, tme_settings_of, train_composer, train_tme
 from .warmup import warm_up
 from ..weights import DamagedFileError, read_weights
@@ -333,10 +333,15 @@ def train(
     after_warmup: Callable[[], None] = lambda: None,  # called once the encoders are warmed up
 ) -> list[Result]:
     "Run all stages; returns the results of all models with their best weights (rank 0)."
+    with exclusive(cfg.run_dir, world, "Wait until it ends, or give another --run-dir."):
+        return _train(cfg, world, after_warmup)
+
+
+def _train(cfg: TrainConfig, world: World, after_warmup: Callable[[], None]) -> list[Result]:
     cfg, without = plain_text_if_needed(cfg)
     names = list(dict.fromkeys([*cfg.compare, cfg.model]))
     check_models(cfg, names)
-    cfg = replace(cfg, resume=cfg.resume or is_restart(cfg.run_dir, world))
+    cfg = record.may_resume(cfg, world)
     cfg = record.keep_preprocess(cfg, world)
     data = load_splits(cfg)
     cfg = settle_captions(cfg, data[0])

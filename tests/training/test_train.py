@@ -150,9 +150,28 @@ def test_a_killed_run_resumed_ends_with_the_same_weights(garments, unbroken, tmp
     chosen = flags(garments, killed, **SAVE_OFTEN)
     with started([*PYTHON, *chosen], tmp_path / "log") as process:
         until_logged(process, killed, '"stage 2 (fashionern)", "epoch": 2,')
+        code = "from fashionern.cli.train import main; main()"
+        second = forked(ROOT, code, *chosen, "--resume")
+        assert second.returncode == 2, second.stderr[-3000:]
+        assert f"{killed} is in use by process {process.pid} on " in second.stderr
     assert not (killed / "models" / "fashionern" / "last.safetensors").exists(), "killed too late"
     trained(*chosen, "--resume")
     assert_same(killed, unbroken)
+
+
+def test_a_start_that_failed_before_the_first_step_leaves_its_folder_free(garments, tmp_path):
+    folder = tmp_path / "run"
+    quick = {"stages": "dvr", "num-epochs": 1, "compare": "sum"}
+    code = "from fashionern.cli.train import main; main()"
+    (tmp_path / "features").write_text("a file, where the features should go")
+    wrong = flags(garments, folder, **{"features-dir": tmp_path / "features", "lr": 0.5, **quick})
+    failed = forked(ROOT, code, *wrong)
+    assert failed.returncode == 2 and str(tmp_path / "features") in failed.stderr, failed.stderr[-3000:]
+    assert (folder / "config.json").exists() and (folder / "encoders.safetensors").exists(), "it failed too early"
+    trained(*flags(garments, folder, **quick), "--resume")  # what the first error advised, with another --lr
+    assert len(json.loads((folder / "record.json").read_text())["starts"]) == 1
+    refused = forked(ROOT, code, *flags(garments, folder, **quick))
+    assert refused.returncode == 2 and "already holds a run" in refused.stderr
 
 
 def rank_of(process: subprocess.Popen, rank: int) -> int:

@@ -30,7 +30,7 @@ from ..images import ImageFinder, image_name, load_image
 from ..language.phrasing import requests
 from ..layout import QUERY_SETS, triplet_file
 from ...errors import ErnError, unknown_name
-from ...files import check_path, read_json, write_atomic, write_json
+from ...files import check_path, locked, read_json, write_atomic, write_json
 
 # %% ../../../nbs/data/catalogue/03_table.ipynb #70d01dc3
 def _counts(rows: int, rejoined: int = 0, wrong: int = 0, multiline: int = 0) -> dict[str, int]:
@@ -332,7 +332,7 @@ def triplets_from_table(
     before = read_report(root)
     if _is_finished(root, before, options):
         return before
-    with _replacing(root, before) as built:
+    with locked(root, "Wait until it ends, or give another --root."), _replacing(root, before) as built:
         return _build(built, frame, images, report, progress)
 
 # %% ../../../nbs/data/catalogue/03_table.ipynb #5898e42f
