@@ -16,10 +16,10 @@ from ..encoders.sources import random_part, random_warning
 from ..errors import ErnError, escape_markup, plural, such_as
 from ..models.hub import Retriever
 from ..models.untrained import EncoderSpec, encoder_spec, untrained_retriever
-from .config import AddConfig, BuildConfig, Indexing, InfoConfig, RemoveConfig, UpdateConfig, index_location  # noqa: E501
+from .config import AddConfig, BuildConfig, Indexing, UpdateConfig, index_location
 from .examples import measure_examples
 from .index import Rows, UpdatePlan, begin_store, check_same_model, encode_into, load_index_model, plan_update  # noqa: E501
-from .inventory import column_warnings, console, find_photos, open_store, read_rows, row_key, run_inventory  # noqa: E501
+from .inventory import BUSY, column_warnings, console, find_photos, open_store, read_rows, row_key, run_inventory  # noqa: E501
 from .stores.base import Store
 from ..training.trained import load_retriever
 
@@ -98,23 +98,19 @@ def _finish(store: Store, where: str | Path, unreadable: dict[str, str]) -> None
 # %% ../../nbs/search/07_indexing.ipynb #69aa0006
 def run_index(cfg: Indexing) -> int:
     "Run an `ern_index` command; returns its exit status, 1 if some photos could not be read."
-    if isinstance(cfg, InfoConfig):
+    if not isinstance(cfg, (BuildConfig, AddConfig)):
         run_inventory(cfg)
-        return 0
-    if isinstance(cfg, RemoveConfig):
-        with _writing(cfg, World()):
-            run_inventory(cfg)
         return 0
     with world(cfg.device) as ranks, _writing(cfg, ranks):
         return _index_folder(cfg, ranks)
 
 
-def _writing(cfg: BuildConfig | AddConfig | RemoveConfig, ranks: World) -> AbstractContextManager[None]:
+def _writing(cfg: BuildConfig | AddConfig, ranks: World) -> AbstractContextManager[None]:
     "Context in which no other `ern_index` writes to the index's folder; Milvus needs no lock."
     folder = cfg.out if isinstance(cfg, BuildConfig) else cfg.index
     if folder is None or not (isinstance(cfg, BuildConfig) or folder.is_dir()):
         return nullcontext()
-    return exclusive(folder, ranks, "Wait until it ends.")
+    return exclusive(folder, ranks, BUSY)
 
 
 def _index_folder(cfg: BuildConfig | AddConfig, ranks: World) -> int:
