@@ -94,10 +94,11 @@ def check_text_weight(weight: Optional[float]) -> None:
 # %% ../nbs/00_errors.ipynb #e93d7e3b
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    "Exit with status 2 after printing an `ErnError`, with 130 on Ctrl-C, with 141 on a closed pipe."
+    "Exit with status 2 after printing an `ErnError`, with 130 on Ctrl-C, with 141 (as after SIGPIPE) on a closed pipe."
     from rich.console import Console
     from rich.markup import escape
 
+    _replace_missing_streams()
     say = Console(stderr=True, highlight=False, soft_wrap=True).print
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # UTF-8 cannot encode every file name
@@ -112,15 +113,29 @@ def exit_on_error() -> Iterator[None]:
     except KeyboardInterrupt:
         say("\nStopped. Finished work is kept. To resume, repeat the command, with --resume if it has that flag.")
         sys.exit(130)
-    except BrokenPipeError:
-        _exit_if_stdout_is_closed()
-        raise  # some other pipe broke
+    except OSError as e:
+        if e.filename is None:  # not an error of a file
+            problem = _stdout_problem()
+            if isinstance(problem, BrokenPipeError):
+                sys.exit(141)
+            if problem is not None:
+                say(f"[bold red]error:[/] standard output cannot be written ({problem.strerror}).")
+                sys.exit(2)
+        raise  # some other file or pipe
 
 
-def _exit_if_stdout_is_closed() -> None:
-    "Exit with 141, the status of a program killed by SIGPIPE, if nobody reads stdout any more."
+def _replace_missing_streams() -> None:
+    "Open the null device for stdout and stderr if the command was started without them."
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+
+
+def _stdout_problem() -> Optional[OSError]:
+    "Why stdout cannot be written, after which what is left goes to the null device; None if it can be written."
     try:
         os.write(sys.stdout.fileno(), b"\n")
-    except BrokenPipeError:
+    except OSError as e:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        return e
+    return None

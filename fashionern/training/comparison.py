@@ -31,7 +31,7 @@ from .flags import AblateConfig, MethodsConfig
 from .losses import LOSSES
 from .outcomes import Outcome, methods_table, write_outcomes
 from .record import keep_preprocess, may_resume, open_run, settle_captions
-from .run import Run, Splits, check_models, load_or_train_encoders, load_splits, train_model
+from .run import Run, Splits, check_data, check_models, load_or_train_encoders, load_splits, train_model  # noqa: E501
 from .stages import Banks
 
 # %% ../../nbs/training/12_comparison.ipynb #fdf17dc5
@@ -287,6 +287,7 @@ def _compare_methods(
     cfg = keep_preprocess(cfg, ranks)
     data = load_splits(cfg, cfg.split)
     cfg = settle_captions(cfg, data[0])
+    check_data(plain_config(cfg), ranks, data, [row.model for row in rows])
     comparison = _Comparison(cfg, ranks, rows, seeds, data)
     open_run(cfg, ranks, *data)
     outcomes: list[Outcome] = []

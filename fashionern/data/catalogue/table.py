@@ -307,7 +307,7 @@ def triplets_from_table(
     "Write the folder for `load_folder` and return its report. Raises an `ErnError` for wrong input."
     root = Path(root)
     attributes = tuple(attributes)
-    _check_options(attributes, per_product, two_changes, queries)
+    _check_options(attributes, per_product, two_changes, queries, seed)
     images = ImageFinder(root / "images" if (root / "images").is_dir() else root)
     where = {column: list(values) for column, values in (where or {}).items()}
     frame, counts = read_table(table, [id_column, *attributes, *where], name_column)
@@ -341,7 +341,7 @@ REPORT = "report.json"
 
 
 def _check_options(
-    attributes: tuple[str, ...], per_product: int, two_changes: int, queries: Optional[int]
+    attributes: tuple[str, ...], per_product: int, two_changes: int, queries: Optional[int], seed: int
 ) -> None:
     if not attributes or len(set(attributes)) < len(attributes):
         given = ", ".join(attributes) or "(none)"
@@ -350,6 +350,8 @@ def _check_options(
         raise ErnError(f"--per-product {per_product} and --queries {queries} must be at least 1.")
     if two_changes < 0:
         raise ErnError(f"--two-changes {two_changes} must be at least 0.")
+    if seed < 0:
+        raise ErnError(f"--seed {seed} must be at least 0.")
 
 # %% ../../../nbs/data/catalogue/03_table.ipynb #d38530e6
 def read_report(root: Path) -> dict:
