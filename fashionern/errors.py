@@ -71,6 +71,21 @@ def such_as(
     return f": {first}" if len(names) <= shown else f", such as {first}"
 
 
+def _close_names(name: str, known: Sequence[str]) -> list[str]:
+    "Up to three known names: first those that differ in case and punctuation alone, then similar or longer ones."
+    plain = lambda text: re.sub(r"[\W_]", "", text).lower()
+    key = plain(name)
+    same = [other for other in known if key and plain(other) == key]
+    by_lower: dict[str, list[str]] = {}
+    for other in known:
+        by_lower.setdefault(other.lower(), []).append(other)
+    similar = []
+    for lower in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5):
+        similar += by_lower[lower]
+    inside = [other for other in known if len(key) > 2 and key in plain(other)]
+    return list(dict.fromkeys(same + (similar or inside)))[:3]
+
+
 def unknown_name(
     kind: str,  # what the name stands for, such as 'model'
     name: str,  # what the user wrote
@@ -78,7 +93,7 @@ def unknown_name(
 ) -> ErnError:
     "The error for a name that does not exist, with the closest names that do."
     known = sorted(known)
-    close = difflib.get_close_matches(str(name).lower(), known, n=3, cutoff=0.5)
+    close = _close_names(str(name), known)
     if close:
         hint = f"Did you mean {' or '.join(map(repr, close))}?"
     else:

@@ -322,7 +322,7 @@ def _possible_rows(cfg: TrainConfig, rows: list[Row], say: Callable[..., None]) 
     if not needing:
         return rows
     try:
-        check_tme(cfg.clip_model_name.replace("/", "-"), download=True)
+        check_tme(cfg.clip_model_name, download=True)
     except UnsupportedTowerError as e:
         if len(needing) == len(rows):
             raise

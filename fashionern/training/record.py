@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import fashionern
 from ..data.triplets import TripletDataset
-from ..distributed import World, restarts
+from ..distributed import World
 from ..errors import ErnError, sanitize
 from ..files import check_path, read_json, write_json
 from ..registry import PLUGINS, plugin_digest
@@ -75,8 +75,16 @@ def _git_state() -> dict[str, Any]:
 
 # %% ../../nbs/training/05_record.ipynb #bb0d41f2
 def launch(world: World) -> str:
-    "One name for all processes of one `torchrun`, including restarts after a process died."
-    return world.broadcast(f"{os.environ.get('TORCHELASTIC_RUN_ID', '')} {os.getppid()}")
+    "The id of the `torchrun` that started these processes, and its process on each machine: 'ID host:12 host2:7'."
+    agents = sorted(set(world.collect(f"{platform.node()}:{os.getppid()}")))
+    return " ".join([os.environ.get("TORCHELASTIC_RUN_ID", ""), *agents])
+
+
+def _is_same_launch(one: str, other: str) -> bool:
+    "Whether two launches have the id and at least one machine's `torchrun` in common; never without `torchrun`."
+    run_id, *agents = one.split(" ")
+    other_id, *others = other.split(" ")
+    return run_id != "" and run_id == other_id and not set(agents).isdisjoint(others)
 
 
 def _start(world: World, launched: str, resumed: bool) -> dict[str, Any]:
@@ -173,7 +181,7 @@ def is_restart(folder: Path, world: World) -> bool:
     "Whether `torchrun` restarted these processes after they had started the run in `folder`."
     file = folder / "record.json"
     launched = launch(world)
-    return restarts() > 0 and file.exists() and read_json(file)["starts"][-1]["launch"] == launched
+    return world.broadcast(file.exists() and _is_same_launch(read_json(file)["starts"][-1]["launch"], launched))
 
 # %% ../../nbs/training/05_record.ipynb #e8c5b17d
 CONFIG = "config.json"
