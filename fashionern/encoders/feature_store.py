@@ -269,11 +269,23 @@ def photo_loader(
     )
 
 
+def _is_shared_memory_full(message: str) -> bool:
+    "Whether torch or the system refused shared memory to a `DataLoader` process."
+    if "Bus error" in message:
+        return True
+    return re.search(r"</torch_\w+>.*(No space left|Cannot allocate|temporarily unavailable)", message) is not None
+
+
 def read_batches(loader: DataLoader) -> Iterator:
     "The loader's batches; raises `ErnError` if one of its processes dies."
     try:
         yield from loader
     except RuntimeError as e:
+        if _is_shared_memory_full(str(e)):
+            raise ErnError(
+                "The processes that read images have too little shared memory (/dev/shm). Give --num-workers 0, "
+                "or a larger mount, as with docker run --shm-size=8g. Finished work is kept; --resume continues it."
+            ) from None
         if not re.search(r"DataLoader worker .*(is killed by signal|exited unexpectedly)", str(e)):
             raise
         raise ErnError(

@@ -48,7 +48,7 @@ class TrainConfig:
     """Dataset: fashioniq, shoes, fashion200k, cirr, or folder.
     folder reads your own triplets or product table."""
     root: Path = Path("data/fashioniq")
-    "Folder of the dataset."
+    "Folder of the dataset. Default: data/DATASET."
     missing: Literal["error", "drop"] = "error"
     "What to do about missing images: stop with an error, or drop their triplets and report the count."
     protocol: Optional[str] = None
@@ -181,6 +181,8 @@ class TrainConfig:
     plugin: Plugin = ()
 
     def __post_init__(self) -> None:
+        if self.root == TrainConfig.root:
+            object.__setattr__(self, "root", TrainConfig.root.with_name(self.dataset.lower()))
         _check_ranges(self)
         _check_stages(self)
 

@@ -125,6 +125,12 @@ def test_wrong_flags(error_of, garments, tmp_path, more, words):
     assert all(w in message for w in words), message
 
 
+def test_the_default_folder_is_that_of_the_dataset(error_of, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    message = error_of(ern_train.main, "--dataset", "shoes")
+    assert "data/shoes" in message and "--root" in message and "fashioniq" not in message
+
+
 def test_unknown_preset(error_of):
     assert "'fashioniq-rn50x4'" in error_of(ern_train.main, "--preset", "fashioniq-rn50")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -198,6 +199,48 @@ def test_a_rank_that_dies_is_restarted_and_the_run_ends_with_the_same_weights(ga
     starts = json.loads((restarted / "record.json").read_text())["starts"]
     assert [s["resumed"] for s in starts] == [False, True] and all(s["processes"] == 2 for s in starts)
     assert_same(restarted, unbroken_of_two)
+
+
+def machine(port: int, *args: str) -> list:
+    "The command of one of two machines, with one rank, that meet on the loopback interface."
+    meeting = [f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-backend=c10d", "--rdzv-id=two", "--local-addr=127.0.0.1"]
+    fast = ["--rdzv-conf=keep_alive_interval=1,last_call_timeout=1", "--max-restarts=3", "--nnodes=2"]
+    ranks = ["--nproc_per_node=1", "-m", "fashionern.train"]
+    return [sys.executable, "-m", "torch.distributed.run", *meeting, *fast, *ranks, *args]
+
+
+def wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with socket.socket() as attempt:
+            if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError("the first machine does not listen")
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to find the rank")
+def test_a_machine_that_dies_and_comes_back_rejoins_the_run(garments, unbroken_of_two, tmp_path):
+    folder = tmp_path / "run"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = machine(port, *flags(garments, folder, **SAVE_OFTEN))
+    logs = [tmp_path / f"log{i}" for i in range(3)]
+    with started(command, logs[0]) as first:
+        wait_for_port(port)
+        with started(command, logs[1]) as second:
+            until_logged(second, folder, '"stage 2 (combiner)", "epoch": 2,')
+            worker = rank_of(second, 1)
+            second.kill()
+            os.kill(worker, signal.SIGKILL)
+            second.wait()
+        with started(command, logs[2]) as again:
+            ended = [process.wait(timeout=400) for process in (first, again)]
+            assert ended == [0, 0], "".join(log.read_text()[-2000:] for log in logs)
+    starts = json.loads((folder / "record.json").read_text())["starts"]
+    assert [s["resumed"] for s in starts][:2] == [False, True] and all(s["processes"] == 2 for s in starts)
+    assert_same(folder, unbroken_of_two)
 
 
 def test_sigterm_saves_and_exits_with_its_own_status(garments, unbroken, tmp_path):
