@@ -125,11 +125,12 @@ def logged_losses(run_dir: Path) -> list[float]:
 
 
 @contextmanager
-def started(command: list, log: Path) -> Iterator[subprocess.Popen]:
+def started(command: list, log: Path, **environment: str) -> Iterator[subprocess.Popen]:
     "A process that writes its errors to a file; it is killed at the end of the block."
     args = [str(c) for c in command]
     errors = log.open("w")
-    with errors, subprocess.Popen(args, env=ENV, stdout=subprocess.DEVNULL, stderr=errors) as process:
+    env = {**ENV, **environment}
+    with errors, subprocess.Popen(args, env=env, stdout=subprocess.DEVNULL, stderr=errors) as process:
         try:
             yield process
         finally:
@@ -227,15 +228,16 @@ def test_a_machine_that_dies_and_comes_back_rejoins_the_run(garments, unbroken_o
         port = free.getsockname()[1]
     command = machine(port, *flags(garments, folder, **SAVE_OFTEN))
     logs = [tmp_path / f"log{i}" for i in range(3)]
-    with started(command, logs[0]) as first:
+    own_store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # else torch does not tell a new machine the address
+    with started(command, logs[0], **own_store) as first:
         wait_for_port(port)
-        with started(command, logs[1]) as second:
+        with started(command, logs[1], **own_store) as second:
             until_logged(second, folder, '"stage 2 (combiner)", "epoch": 2,')
             worker = rank_of(second, 1)
             second.kill()
             os.kill(worker, signal.SIGKILL)
             second.wait()
-        with started(command, logs[2]) as again:
+        with started(command, logs[2], **own_store) as again:
             ended = [process.wait(timeout=400) for process in (first, again)]
             assert ended == [0, 0], "".join(log.read_text()[-2000:] for log in logs)
     starts = json.loads((folder / "record.json").read_text())["starts"]
