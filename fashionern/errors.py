@@ -71,6 +71,21 @@ def such_as(
     return f": {first}" if len(names) <= shown else f", such as {first}"
 
 
+def _close_names(name: str, known: Sequence[str]) -> list[str]:
+    "Up to three known names: first those that differ in case and punctuation alone, then similar or longer ones."
+    plain = lambda text: re.sub(r"[\W_]", "", text).lower()
+    key = plain(name)
+    same = [other for other in known if key and plain(other) == key]
+    by_lower: dict[str, list[str]] = {}
+    for other in known:
+        by_lower.setdefault(other.lower(), []).append(other)
+    similar = []
+    for lower in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5):
+        similar += by_lower[lower]
+    inside = [other for other in known if len(key) > 2 and key in plain(other)]
+    return list(dict.fromkeys(same + (similar or inside)))[:3]
+
+
 def unknown_name(
     kind: str,  # what the name stands for, such as 'model'
     name: str,  # what the user wrote
@@ -78,7 +93,7 @@ def unknown_name(
 ) -> ErnError:
     "The error for a name that does not exist, with the closest names that do."
     known = sorted(known)
-    close = difflib.get_close_matches(str(name).lower(), known, n=3, cutoff=0.5)
+    close = _close_names(str(name), known)
     if close:
         hint = f"Did you mean {' or '.join(map(repr, close))}?"
     else:
@@ -94,10 +109,11 @@ def check_text_weight(weight: Optional[float]) -> None:
 # %% ../nbs/00_errors.ipynb #e93d7e3b
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    "Exit with status 2 after printing an `ErnError`, with 130 on Ctrl-C, with 141 on a closed pipe."
+    "Exit with status 2 after printing an `ErnError`, with 130 on Ctrl-C, with 141 (as after SIGPIPE) on a closed pipe."
     from rich.console import Console
     from rich.markup import escape
 
+    _replace_missing_streams()
     say = Console(stderr=True, highlight=False, soft_wrap=True).print
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # UTF-8 cannot encode every file name
@@ -112,15 +128,29 @@ def exit_on_error() -> Iterator[None]:
     except KeyboardInterrupt:
         say("\nStopped. Finished work is kept. To resume, repeat the command, with --resume if it has that flag.")
         sys.exit(130)
-    except BrokenPipeError:
-        _exit_if_stdout_is_closed()
-        raise  # some other pipe broke
+    except OSError as e:
+        if e.filename is None:  # not an error of a file
+            problem = _stdout_problem()
+            if isinstance(problem, BrokenPipeError):
+                sys.exit(141)
+            if problem is not None:
+                say(f"[bold red]error:[/] standard output cannot be written ({problem.strerror}).")
+                sys.exit(2)
+        raise  # some other file or pipe
 
 
-def _exit_if_stdout_is_closed() -> None:
-    "Exit with 141, the status of a program killed by SIGPIPE, if nobody reads stdout any more."
+def _replace_missing_streams() -> None:
+    "Open the null device for stdout and stderr if the command was started without them."
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+
+
+def _stdout_problem() -> Optional[OSError]:
+    "Why stdout cannot be written, after which what is left goes to the null device; None if it can be written."
     try:
         os.write(sys.stdout.fileno(), b"\n")
-    except BrokenPipeError:
+    except OSError as e:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        return e
+    return None

@@ -66,8 +66,8 @@ _MAX_WRAPPERS = 4  # one in another
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    "What `read_tensors` reads, without the prefix `module.` if every name has it."
-    return _without_module(read_tensors(path))
+    "What `read_tensors` reads, under the names before torch or Lightning wrapped the model."
+    return _without_wrappers(read_tensors(path))
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -78,6 +78,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             f"There is no weights file {path}. "
             "Check --clip-path or --fusion-model-path, or copy the complete run folder."
         )
+    _check_is_binary(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     place = ""
     for _ in range(_MAX_WRAPPERS):
@@ -117,11 +118,17 @@ def _not_tensors(
     )
 
 
-def _without_module(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    "The state dict without the prefix `module.`, if every name has it."
-    if not state or not all(name.startswith("module.") for name in state):
-        return state
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+_PREFIXES = ("module.", "model.")  # of `DistributedDataParallel` and of Lightning
+_COMPILED = "_orig_mod."  # of `torch.compile`, also in front of the name of a part
+
+
+def _without_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    "The state dict without `_orig_mod.`, and without each prefix that every name has."
+    state = {name.replace(_COMPILED, ""): tensor for name, tensor in state.items()}
+    for prefix in _PREFIXES:
+        if state and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
 
 
 def read_header(path: str | Path) -> dict[str, str]:
@@ -142,6 +149,24 @@ def _unreadable(path: str | Path, cause: Exception) -> DamagedFileError:
     )
 
 # %% ../nbs/04_weights.ipynb #2bd08234
+_TEXTS = {  # how a file begins → what it is and what to do
+    b"<!doctype html": "is a web page. Its address leads to a page, such as a login: download the file itself",
+    b"<html": "is a web page. Its address leads to a page, such as a login: download the file itself",
+    b"<?xml": "is an XML message, such as a server's refusal. Download the file again",
+    b"version https://git-lfs": "is a pointer of Git LFS. Run git lfs pull, or download the file itself",
+    b"{": "is JSON text, such as a server's refusal. Download the file again",
+}
+
+
+def _check_is_binary(path: Path) -> None:
+    "Raise an `ErnError` for text that was saved in the place of weights."
+    with open(path, "rb") as f:
+        beginning = f.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for start, what in _TEXTS.items() if b"\0" not in beginning else ():
+        if beginning.startswith(start):
+            raise ErnError(f"{path} {what}.")
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         state = load_file(path)
@@ -167,16 +192,28 @@ def _read_torch(path: Path) -> Any:
         with _numpy_scalars():
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
+        if not _is_pickle(path):
+            raise _not_weights(path, e) from None
         classes = ", ".join(dict.fromkeys(re.findall(r"GLOBAL `?([\w.]+)", str(e))))
         raise ErnError(
             f"{path} holds more than tensors{classes and f' ({classes})'}, and opening it could run code from it. "
             "Ask its author for the state dict alone, preferably as safetensors."
         ) from None
     except Exception as e:  # a damaged file can raise almost any error in its reader
-        raise ErnError(
-            f"{path} cannot be read as weights ({type(e).__name__}). "
-            "It must be a safetensors file, a torch file of tensors only, or a TorchScript archive."
-        ) from None
+        raise _not_weights(path, e) from None
+
+
+def _not_weights(path: Path, cause: Exception) -> ErnError:
+    return ErnError(
+        f"{path} cannot be read as weights ({type(cause).__name__}). "
+        "It must be a safetensors file, a torch file of tensors only, or a TorchScript archive."
+    )
+
+
+def _is_pickle(path: Path) -> bool:
+    "Whether a file begins like a pickle or a zip file, which is how torch saves."
+    with open(path, "rb") as f:
+        return f.read(2) in (b"PK", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
 
 
 def _is_cut_short(path: Path) -> bool:

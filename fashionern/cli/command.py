@@ -6,6 +6,8 @@
 __all__ = ['command', 'check_training_paths']
 
 # %% ../../nbs/cli/00_command.ipynb #39378582
+import os
+import re
 import sys
 from functools import wraps
 from pathlib import Path
@@ -23,6 +25,8 @@ def command(body: Callable[[], None]) -> Callable[[], None]:
     @wraps(body)
     def main() -> None:
         with exit_on_error():
+            if "LOCAL_RANK" in os.environ:  # torch.distributed.launch repeats it as a flag
+                sys.argv[1:] = [arg for arg in sys.argv[1:] if not re.fullmatch(r"--local[-_]rank=\d+", arg)]
             if sys.argv[1:] == ["--version"]:
                 print(f"{Path(sys.argv[0]).stem} {__version__}")
                 return

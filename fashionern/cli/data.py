@@ -17,7 +17,7 @@ from .command import command
 from ..errors import ErnError
 from ..files import check_writable, write_json
 from ..registry import load_plugins
-from ..training.config import Plugin, check_workers
+from ..training.config import Plugin, check_seed, check_workers
 
 # %% ../../nbs/cli/07_data.ipynb #5a14f2d7
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class DrawConfig:
     "Processes that draw images; default: one per core, at most 8."
 
     def __post_init__(self) -> None:
+        check_seed("seed", self.seed)
         check_workers(self.num_workers)
 
 # %% ../../nbs/cli/07_data.ipynb #d70636ea

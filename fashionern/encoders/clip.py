@@ -188,7 +188,10 @@ def create_clip(
     regions: Optional[str] = None,  # 'crops' or 'grid'; None: the file's own, else grid for ern-laptop alone
 ) -> ClipEncoder:
     "The encoder of that name in eval mode; raises `ErnError` for an unknown name, tag or file."
-    source = find_encoder(name, pretrained, weights=weights and clip_path is None)
+    source = find_encoder(name, pretrained, weights=False)
+    _check_text_tower(source)  # before weights are downloaded
+    if weights and clip_path is None:
+        source = find_encoder(name, pretrained)
     path = clip_path or source.weights
     state = read_clip_weights(path) if path else {}
     if source.kind == "laptop":
@@ -234,8 +237,7 @@ def build_clip(
     quick_gelu: bool = False,
 ) -> ClipEncoder:
     "An encoder with random weights in eval mode; raises `ErnError` for an unusable configuration or tokenizer."
-    _tokenizer_options(source)  # refused before transformers is asked for
-    check_transformers(source.given, source.config)
+    _check_text_tower(source)
     model = _create_model(source, quick_gelu)
     encoder = ClipEncoder(
         model=model,
@@ -318,6 +320,12 @@ def _text_model(
     return source.config["text_cfg"]["hf_model_name"]
 
 # %% ../../nbs/encoders/05_clip.ipynb #2c970332
+def _check_text_tower(source: EncoderSource) -> None:
+    "Raise an `ErnError` for options of the tokenizer that are refused, or if transformers is missing."
+    _tokenizer_options(source)
+    check_transformers(source.given, source.config)
+
+
 _TOKENIZER_OPTIONS = {"clean", "strip_sep_token", "language"}  # of open_clip's configurations
 
 

@@ -11,10 +11,10 @@ import errno
 import hashlib
 import os
 import re
-import shutil
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Callable, Iterator, Optional, Sequence
 
@@ -30,7 +30,7 @@ from ..data.transforms import Preprocess
 from ..distributed import World, to_device
 from .clip import ClipEncoder, PooledTrunk, project_regions
 from ..errors import ErnError, unknown_name
-from ..files import cannot_write, read_json, write_json
+from ..files import cannot_write, locked, read_json, write_json
 from ..records import CROPS, ImageFeatures
 
 # %% ../../nbs/encoders/07_feature_store.ipynb #ab40c5f2
@@ -226,7 +226,8 @@ def create_store(
             tqdm.write(
                 f"{str(e).partition('. ')[0]}. The features are built again.", file=sys.stderr
             )
-            shutil.rmtree(folder)
+            for name in ("store.json", *(f"{array}.npy" for array in _layout(0, 0, dtype))):
+                (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     for name, (shape, stored) in _layout(len(names), dim, dtype).items():
         _new_array(folder / f"{name}.npy", shape, stored)
@@ -269,7 +270,8 @@ def _is_replaced(store: FeatureStore, row: int, images: Callable[[str], Path]) -
         return False
     if stat.st_size != size or digest_of(path.read_bytes()) != digest:
         return True
-    store.photos[row, 1] = stat.st_mtime_ns
+    if store.photos.flags.writeable:
+        store.photos[row, 1] = stat.st_mtime_ns
     return False
 
 # %% ../../nbs/encoders/07_feature_store.ipynb #a88acc35
@@ -289,11 +291,23 @@ def photo_loader(
     )
 
 
+def _is_shared_memory_full(message: str) -> bool:
+    "Whether torch or the system refused shared memory to a `DataLoader` process."
+    if "Bus error" in message:
+        return True
+    return re.search(r"</torch_\w+>.*(No space left|Cannot allocate|temporarily unavailable)", message) is not None
+
+
 def read_batches(loader: DataLoader) -> Iterator:
     "The loader's batches; raises `ErnError` if one of its processes dies."
     try:
         yield from loader
     except RuntimeError as e:
+        if _is_shared_memory_full(str(e)):
+            raise ErnError(
+                "The processes that read images have too little shared memory (/dev/shm). Give --num-workers 0, "
+                "or a larger mount, as with docker run --shm-size=8g. Finished work is kept; --resume continues it."
+            ) from None
         if not re.search(r"DataLoader worker .*(is killed by signal|exited unexpectedly)", str(e)):
             raise
         raise ErnError(
@@ -341,11 +355,34 @@ def extract_features(
     names = list(dict.fromkeys(names))
     folder = store_folder(root, clip, names, dtype, amp)
     world.barrier()
-    if world.main:
-        existing = create_store(folder, clip.image_fingerprint(), names, clip.dim, dtype)
-        _clear_invalid(existing, names, images)
-    world.barrier()
-    store = FeatureStore(folder, writable=world.main)
+    with ExitStack() as stack:
+        writable = world.main and _is_writable(folder)
+        if writable:
+            stack.enter_context(locked(folder, "", wait=True))
+            existing = create_store(folder, clip.image_fingerprint(), names, clip.dim, dtype)
+            _clear_invalid(existing, names, images)
+        elif world.main:
+            _check_complete(FeatureStore(folder), names, images)
+        world.barrier()
+        store = FeatureStore(folder, writable)
+        _fill(store, clip, images, names, root, batch_size, workers, world, dtype, amp, compiled)
+    return store
+
+
+def _fill(
+    store: FeatureStore,
+    clip: ClipEncoder | PooledTrunk,
+    images: ImageFinder | Callable[[str], Path],
+    names: list[str],
+    root: str | Path,
+    batch_size: int,
+    workers: int,
+    world: World,
+    dtype: str,
+    amp: Optional[torch.dtype],
+    compiled: bool,
+) -> None:
+    "Encode the empty rows of these images, on all ranks."
     trunk = None
     if isinstance(clip, ClipEncoder) and clip.is_pooled:
         trunk = extract_features(
@@ -365,10 +402,31 @@ def extract_features(
             if world.main:
                 store.put(rows, ImageFeatures(embedding, local), photos)
                 bar.update(min(len(rows), total - bar.n))
-    if world.main:
+    if world.main and total:
         store.flush()
     world.barrier()
-    return store
+
+# %% ../../nbs/encoders/07_feature_store.ipynb #bcbbc41c
+def _is_writable(folder: Path) -> bool:
+    "Whether the folder, created if necessary, can be written; an `ErnError` if it cannot be created."
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise _no_place(folder, e.strerror) from None
+    return os.access(folder, os.W_OK)
+
+
+def _no_place(folder: Path, reason: Optional[str]) -> ErnError:
+    remedy = "Give another folder for them with --features-dir."
+    return ErnError(f"Image features cannot be saved in {folder} ({reason}). {remedy}")
+
+
+def _check_complete(store: FeatureStore, names: list[str], images: Callable[[str], Path]) -> None:
+    "Raise an `ErnError` unless a store that cannot be written has valid features of all images."
+    rows = store.rows(names).numpy()
+    missing = int((store.sums[rows] == 0).sum()) + len(invalid_rows(store, rows, images))
+    if missing:
+        raise _no_place(store.folder, f"it is read-only, and {missing:,} of {len(rows):,} images are missing")
 
 # %% ../../nbs/encoders/07_feature_store.ipynb #af9efb59
 def _clear_invalid(store: FeatureStore, names: list[str], images: Callable[[str], Path]) -> None:

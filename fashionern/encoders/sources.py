@@ -107,7 +107,10 @@ def _unknown(name: str) -> ErnError:
         return ErnError(
             f"{name} is a file. Give its architecture with --clip-model-name and the file itself with --clip-path."
         )
-    error = unknown_name("CLIP model", name, open_clip.list_models())
+    start, _, tag = name.rpartition("/")
+    known = open_clip.list_models()
+    tagged = tag in {known_tag for _, known_tag in open_clip.list_pretrained()}
+    error = unknown_name("CLIP model", start.replace("/", "-") if tagged else name, known)
     if re.fullmatch(_REPOSITORY, name):
         return ErnError(f"{error} There is no folder {path} either. A model on the hub is written {_HUB}{name}.")
     return error

@@ -7,13 +7,14 @@ __all__ = ['run_index']
 
 # %% ../../nbs/search/07_indexing.ipynb #5d50d4a9
 import re
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
 from ..data.images import scan_images
 from ..data.tables import match_rows
-from ..distributed import World, world
+from ..distributed import World, exclusive, world
 from ..encoders.sources import random_part, random_warning
 from ..errors import ErnError, escape_markup, plural, such_as
 from ..models.hub import Retriever
@@ -21,7 +22,7 @@ from ..models.untrained import EncoderSpec, encoder_spec, untrained_retriever
 from .config import AddConfig, BuildConfig, Indexing, UpdateConfig, index_location
 from .examples import measure_examples
 from .index import Rows, UpdatePlan, begin_store, check_same_model, encode_into, load_index_model, plan_update  # noqa: E501
-from .inventory import column_warnings, console, find_photos, left_out_lines, open_store, read_rows, run_inventory  # noqa: E501
+from .inventory import BUSY, column_warnings, console, find_photos, left_out_lines, open_store, read_rows, run_inventory  # noqa: E501
 from .stores.base import Store
 from ..training.trained import load_retriever
 
@@ -129,8 +130,16 @@ def run_index(cfg: Indexing) -> int:
     if not isinstance(cfg, (BuildConfig, AddConfig)):
         run_inventory(cfg)
         return 0
-    with world(cfg.device) as ranks:
+    with world(cfg.device) as ranks, _writing(cfg, ranks):
         return _index_folder(cfg, ranks)
+
+
+def _writing(cfg: BuildConfig | AddConfig, ranks: World) -> AbstractContextManager[None]:
+    "Context in which no other `ern_index` writes to the index's folder; Milvus needs no lock."
+    folder = cfg.out if isinstance(cfg, BuildConfig) else cfg.index
+    if folder is None or not (isinstance(cfg, BuildConfig) or folder.is_dir()):
+        return nullcontext()
+    return exclusive(folder, ranks, BUSY)
 
 
 def _index_folder(cfg: BuildConfig | AddConfig, ranks: World) -> int:

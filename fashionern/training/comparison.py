@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional, Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from ..distributed import World, world
+from ..distributed import World, exclusive, world
 from ..encoders.feature_store import FeatureStore
 from ..encoders.tme import Encoders, UnsupportedTowerError
 from ..errors import plural, unknown_name
@@ -30,8 +30,8 @@ from .config import STAGES, Stage, TrainConfig
 from .flags import AblateConfig, MethodsConfig
 from .losses import LOSSES
 from .outcomes import Outcome, methods_table, write_outcomes
-from .record import is_restart, keep_preprocess, open_run, settle_captions
-from .run import Run, Splits, check_models, load_or_train_encoders, load_splits, train_model
+from .record import keep_preprocess, may_resume, open_run, settle_captions
+from .run import Run, Splits, check_data, check_models, load_or_train_encoders, load_splits, train_model  # noqa: E501
 from .stages import Banks
 
 # %% ../../nbs/training/12_comparison.ipynb #fdf17dc5
@@ -273,13 +273,21 @@ def compare_methods(
     ranks: World = World(),
 ) -> list[Outcome]:
     "Train and evaluate every row with every seed; finished ones are read from the run folder."
+    with exclusive(cfg.run_dir, ranks, "Wait until it ends, or give another --run-dir."):
+        return _compare_methods(cfg, rows, seeds, ranks)
+
+
+def _compare_methods(
+    cfg: MethodsConfig | AblateConfig, rows: Sequence[Row], seeds: Sequence[int], ranks: World
+) -> list[Outcome]:
     for row in rows:
         stages: tuple[Stage, ...] = ("tme", "dvr") if row.needs_tme(cfg.stages) else ("dvr",)
         check_models(replace(plain_config(cfg), stages=stages, **row.changes), [row.model])
-    cfg = replace(cfg, resume=cfg.resume or is_restart(cfg.run_dir, ranks))
+    cfg = may_resume(cfg, ranks)
     cfg = keep_preprocess(cfg, ranks)
     data = load_splits(cfg, cfg.split)
     cfg = settle_captions(cfg, data[0])
+    check_data(plain_config(cfg), ranks, data, [row.model for row in rows])
     comparison = _Comparison(cfg, ranks, rows, seeds, data)
     open_run(cfg, ranks, *data)
     outcomes: list[Outcome] = []
@@ -314,7 +322,7 @@ def _possible_rows(cfg: TrainConfig, rows: list[Row], say: Callable[..., None]) 
     if not needing:
         return rows
     try:
-        check_tme(cfg.clip_model_name.replace("/", "-"), download=True)
+        check_tme(cfg.clip_model_name, download=True)
     except UnsupportedTowerError as e:
         if len(needing) == len(rows):
             raise

@@ -16,7 +16,7 @@ import tyro
 
 from ..errors import ErnError
 from ..registry import load_plugins
-from .config import PRESETS, Plugin, TrainConfig, check_flag, check_workers, get_preset
+from .config import PRESETS, Plugin, TrainConfig, check_flag, check_seed, check_workers, get_preset
 
 # %% ../../nbs/training/01_flags.ipynb #2df4121e
 _SEEDS = (42, 43, 44)
@@ -74,10 +74,10 @@ class AblateConfig(TrainConfig):
 
 def _check_comparison(cfg: MethodsConfig | AblateConfig) -> None:
     "Raise an `ErnError` for invalid seeds, or for flags that a comparison cannot use."
-    distinct = bool(cfg.seeds) and len(set(cfg.seeds)) == len(cfg.seeds) and min(cfg.seeds) >= 0
-    check_flag(
-        distinct, "seeds", " ".join(map(str, cfg.seeds)), "must be distinct and not negative"
-    )
+    distinct = bool(cfg.seeds) and len(set(cfg.seeds)) == len(cfg.seeds)
+    check_flag(distinct, "seeds", " ".join(map(str, cfg.seeds)), "must be distinct")
+    for seed in cfg.seeds:
+        check_seed("seeds", seed)
     rule = "must include dvr, the stage that trains the compared models"
     check_flag("dvr" in cfg.stages, "stages", " ".join(cfg.stages), rule)
     rule = "cannot be used in a comparison, which needs the saved weights of stage 1"
@@ -242,6 +242,7 @@ class EvalConfig:
         check_flag(self.pictures >= 0, "pictures", self.pictures, "must not be negative")
         check_flag(self.obedience >= 0, "obedience", self.obedience, "must not be negative")
         check_workers(self.num_workers)
+        check_seed("seed", self.seed)
         check_flag(self.top_k > 0, "top_k", self.top_k, "must be greater than 0")
         if self.run_dir is None and (self.root is None or not self.models):
             raise ErnError(

@@ -57,7 +57,7 @@ def amp_dtype(
     if amp == "auto" and device.type == "cuda":
         amp = "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
     elif amp == "auto":
-        amp = "bf16" if _is_fast_in_bf16() else "off"
+        amp = "bf16" if device.type == "cpu" and _is_fast_in_bf16() else "off"
     if amp == "fp16" and device.type == "cpu":
         raise ErnError("--amp fp16 needs a GPU. Give --amp bf16 or --amp off.")
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONFIG', 'MAX_FFN', 'dataset_fingerprint', 'describe_data', 'trained_on', 'launch', 'changed_plugins',
            'warn_changed_plugins', 'record_start', 'is_restart', 'best_weights', 'encoder_weights', 'RunRecord',
-           'open_run', 'keep_preprocess', 'keeps_early_models', 'settle_captions']
+           'has_begun', 'may_resume', 'open_run', 'keep_preprocess', 'keeps_early_models', 'settle_captions']
 
 # %% ../../nbs/training/05_record.ipynb #c5400003
 import hashlib
@@ -26,7 +26,7 @@ from tqdm import tqdm
 import fashionern
 from ..data.registry import DRAWN_NOTE
 from ..data.triplets import TripletDataset
-from ..distributed import World, restarts
+from ..distributed import World
 from ..errors import ErnError, plural, sanitize
 from ..files import check_path, read_json, write_json
 from ..registry import PLUGINS, plugin_digest
@@ -100,8 +100,16 @@ def _git_state() -> dict[str, Any]:
 
 # %% ../../nbs/training/05_record.ipynb #bb0d41f2
 def launch(world: World) -> str:
-    "One name for all processes of one `torchrun`, including restarts after a process died."
-    return world.broadcast(f"{os.environ.get('TORCHELASTIC_RUN_ID', '')} {os.getppid()}")
+    "The id of the `torchrun` that started these processes, and its process on each machine: 'ID host:12 host2:7'."
+    agents = sorted(set(world.collect(f"{platform.node()}:{os.getppid()}")))
+    return " ".join([os.environ.get("TORCHELASTIC_RUN_ID", ""), *agents])
+
+
+def _is_same_launch(one: str, other: str) -> bool:
+    "Whether two launches have the id and at least one machine's `torchrun` in common; never without `torchrun`."
+    run_id, *agents = one.split(" ")
+    other_id, *others = other.split(" ")
+    return run_id != "" and run_id == other_id and not set(agents).isdisjoint(others)
 
 
 def _start(world: World, launched: str, resumed: bool) -> dict[str, Any]:
@@ -198,7 +206,7 @@ def is_restart(folder: Path, world: World) -> bool:
     "Whether `torchrun` restarted these processes after they had started the run in `folder`."
     file = folder / "record.json"
     launched = launch(world)
-    return restarts() > 0 and file.exists() and read_json(file)["starts"][-1]["launch"] == launched
+    return world.broadcast(file.exists() and _is_same_launch(read_json(file)["starts"][-1]["launch"], launched))
 
 # %% ../../nbs/training/05_record.ipynb #e8c5b17d
 CONFIG = "config.json"
@@ -316,11 +324,41 @@ _MAY_DIFFER = {
 _Config = TypeVar("_Config", bound=TrainConfig)
 
 
+def has_begun(folder: Path) -> bool:
+    "Whether a run took a training step in this folder: its log or weights are there."
+    if any(file.stat().st_size for file in folder.rglob("metrics.jsonl")):
+        return True
+    return not set(folder.rglob("*.safetensors")) <= set(_untrained(folder))
+
+
+def _untrained(folder: Path) -> list[Path]:
+    "Files of encoders that a run without warm-up and stage 1 saved before its first training step."
+    settings = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
+    stages = settings.get("stages") if isinstance(settings, dict) else None
+    if stages != ["dvr"]:
+        return []
+    return list(folder.rglob("encoders.safetensors"))
+
+
+def may_resume(cfg: _Config, world: World) -> _Config:
+    "The flags with --resume if it was given or `torchrun` restarted this run, and if there is a step to resume from."
+    wanted = cfg.resume or is_restart(cfg.run_dir, world)
+    begun = world.broadcast(has_begun(cfg.run_dir))
+    if wanted and not begun and world.main and (cfg.run_dir / CONFIG).exists():
+        tqdm.write(f"{cfg.run_dir} holds no training step yet. The run starts from the beginning.", file=sys.stderr)
+    return replace(cfg, resume=wanted and begun)
+
+
 def open_run(cfg: TrainConfig, world: World, *data: TripletDataset) -> None:
     "Create the run folder, or check that the run may be resumed; record start and settings."
     file = cfg.run_dir / CONFIG
-    if file.exists() and any(path != file for path in cfg.run_dir.iterdir()):
+    begun = has_begun(cfg.run_dir)
+    if file.exists() and begun:
         _check_resumable(cfg)
+    world.barrier()
+    if world.main and not begun:
+        for failed in (cfg.run_dir / "record.json", *_untrained(cfg.run_dir)):
+            failed.unlink(missing_ok=True)
     world.barrier()
     record_start(cfg.run_dir, world, dataset_fingerprint(*data), cfg.resume)
     if world.main:

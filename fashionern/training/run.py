@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Splits', 'load_splits', 'Run', 'load_or_train_encoders', 'Checkpoints', 'BestResult', 'train_model', 'train',
-           'run_training', 'check_models', 'plain_text_if_needed']
+           'run_training', 'check_models', 'plain_text_if_needed', 'check_data']
 
 # %% ../../nbs/training/08_run.ipynb #7afe6383
 from dataclasses import replace
@@ -18,12 +18,13 @@ from rich.markup import escape
 
 from ..data.datasets.factory import create_dataset
 from ..data.triplets import TripletDataset
-from ..distributed import World, set_seed, world
+from ..distributed import ONE_ROW, BatchNorm, World, exclusive, set_seed, world
 from ..encoders.clip import PooledTrunk
 from ..encoders.feature_store import FeatureStore, extract_features
 from ..encoders.sources import random_part, random_warning
 from ..encoders.tme import Encoders, UnsupportedTowerError, load_encoders
 from ..encoders.words import learn_words
+from ..errors import ErnError
 from ..evaluation.evaluate import Result, TextMemo, evaluate
 from ..evaluation.protocols import protocols_for
 from ..evaluation.tables import results_table
@@ -35,9 +36,9 @@ from ..models.registry import create_model, load_model, save_model, try_model, u
 from ..models.retriever import ComposedRetriever
 from . import record
 from .config import TrainConfig
-from .loop import MetricsLog, amp_dtype, gpu_amp
+from .loop import Batches, MetricsLog, amp_dtype, gpu_amp
 from .losses import create_loss
-from .record import encoder_weights, is_restart, open_run, settle_captions
+from .record import encoder_weights, open_run, settle_captions
 from .stages import Banks, tme_settings_of, train_composer, train_tme
 from .warmup import warm_up
 from ..weights import DamagedFileError, read_weights
@@ -333,17 +334,22 @@ def train(
     after_warmup: Callable[[], None] = lambda: None,  # called once the encoders are warmed up
 ) -> list[Result]:
     "Run all stages; returns the results of all models with their best weights (rank 0)."
+    with exclusive(cfg.run_dir, world, "Wait until it ends, or give another --run-dir."):
+        return _train(cfg, world, after_warmup)
+
+
+def _train(cfg: TrainConfig, world: World, after_warmup: Callable[[], None]) -> list[Result]:
     cfg, without = plain_text_if_needed(cfg)
     names = list(dict.fromkeys([*cfg.compare, cfg.model]))
     check_models(cfg, names)
-    cfg = replace(cfg, resume=cfg.resume or is_restart(cfg.run_dir, world))
+    cfg = record.may_resume(cfg, world)
     cfg = record.keep_preprocess(cfg, world)
     data = load_splits(cfg)
     cfg = settle_captions(cfg, data[0])
+    check_data(cfg, world, data, names)
     run = Run(cfg, world, data, after_warmup=after_warmup)
     if without:
         run.say(f"[bold]without TME[/]: {escape(without)}")
-    _check_data(run)
     open_run(cfg, world, *run.data)
     if world.main:
         folder = escape(str(cfg.run_dir))
@@ -410,13 +416,20 @@ def plain_text_if_needed(
     return cfg, ""
 
 
-def _check_data(run: Run) -> None:
-    "Raise an `ErnError` for a protocol, precision or batch size that does not fit data or machine."
-    cfg = run.cfg
-    protocols_for(run.data[1], [cfg.protocol] if cfg.protocol else None)
-    amp_dtype(cfg.amp, run.world.device)
+def check_data(cfg: TrainConfig, world: World, data: Splits, names: Sequence[str]) -> None:
+    "Raise an `ErnError` for a protocol, precision or batch size that does not fit data, machine or models."
+    protocols_for(data[1], [cfg.protocol] if cfg.protocol else None)
+    amp_dtype(cfg.amp, world.device)
     for flag in ("batch_size", "tme_batch_size", "warmup_batch_size"):
-        run.world.share(getattr(cfg, flag), f"--{flag.replace('_', '-')}")
+        world.share(getattr(cfg, flag), f"--{flag.replace('_', '-')}")
+    if "dvr" not in cfg.stages:
+        return
+    rows = Batches(len(data[0]), cfg.batch_size, cfg.seed, world).size
+    if not cfg.local_negatives:
+        rows *= world.size  # batch norm is over all ranks
+    for name in names if rows == 1 else []:
+        if any(isinstance(part, BatchNorm) for part in create_model(name, 8, ffn=8).modules()):
+            raise ErnError(f"{name}: {ONE_ROW}")
 
 
 def _sizes(train: TripletDataset, val: TripletDataset) -> str:

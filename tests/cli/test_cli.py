@@ -108,6 +108,14 @@ def test_missing_images(error_of, garments, tmp_path):
         (["--dataset", "fashionqi"], ["dataset", "'fashioniq'"]),
         (["--stages", "dvr", "--model", "fashionern-published"], ["TME", "--clip-path"]),
         (["--device", "gpu"], ["--device gpu", "cpu"]),
+        (["--device", "meta"], ["--device meta", "cpu"]),
+        (["--device", "hpu"], ["--device hpu", "cpu"]),
+        (["--device", "mps:7"], ["--device mps:7", "GPU"]),
+        (["--device", "xpu:7"], ["--device xpu:7", "GPU"]),
+        (["--device", "cuda:99"], ["--device cuda:99", "GPU"]),
+        (["--seed", str(10**23)], ["--seed 1000", "4294967295"]),
+        (["--seed", "-1"], ["--seed -1"]),
+        (["--batch-size", "1"], ["--batch-size", "fashionern", "norm=layer"]),
         (["--amp", "fp16"], ["--amp fp16"]),
         (["--clip-path", "none.safetensors"], ["none.safetensors", "--clip-path"]),
     ],
@@ -115,6 +123,12 @@ def test_missing_images(error_of, garments, tmp_path):
 def test_wrong_flags(error_of, garments, tmp_path, more, words):
     message = error_of(ern_train.main, *flags(garments, tmp_path / "run", *more))
     assert all(w in message for w in words), message
+
+
+def test_the_default_folder_is_that_of_the_dataset(error_of, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    message = error_of(ern_train.main, "--dataset", "shoes")
+    assert "data/shoes" in message and "--root" in message and "fashioniq" not in message
 
 
 def test_unknown_preset(error_of):
@@ -262,6 +276,8 @@ def test_brackets_in_names_are_not_markup(monkeypatch, capsys, garments, tmp_pat
         (["--methods", "fashionern@ask=nobody"], "nobody"),
         (["--seeds", "1", "1"], "--seeds"),
         (["--seeds", "1,2"], "--seeds 1 2"),
+        (["--seeds", str(10**23)], "--seeds 1000"),
+        (["--methods", "dvr", "--batch-size", "1"], "--batch-size"),
         (["--loss", "triplets"], "triplet"),
         (["--loss-scale", "0"], "--loss-scale"),
         (["--stages", "warmup"], "--stages"),
@@ -316,6 +332,25 @@ def test_a_closed_pipe_is_not_an_error(name):
     ended = subprocess.run([sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
     assert ended.stderr == "" and ended.returncode in (0, 1, 141)  # rich prints the help: 1, or 0 in older versions
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_output_that_cannot_be_written():
+    program = "import sys; from fashionern.cli.data import main; sys.argv = ['ern_data', '--version']; main()"
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr == "error: standard output cannot be written (No space left on device).\n"
+    shell = '"$0" -c "$1" >&- 2>&-'
+    assert subprocess.run(["bash", "-c", shell, sys.executable, program]).returncode == 0
+
+
+def test_the_flag_that_torch_distributed_launch_adds(monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    for flag in ("--local-rank=0", "--local_rank=0"):
+        monkeypatch.setattr(sys, "argv", ["ern_data", flag, "--version"])
+        ern_data.main()
+        assert fashionern.__version__ in capsys.readouterr().out
 
 
 def without_torch(command: str, *arguments: str) -> subprocess.CompletedProcess:

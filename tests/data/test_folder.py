@@ -213,6 +213,29 @@ def test_unreadable_photos_and_equal_names_are_counted(shop, tmp_path):
     assert report["usable"]["groups"] == 2  # 0–39 and 100–119 share photos, and 80–99 share a name with these
 
 
+def test_a_failed_rebuild_leaves_the_dataset_as_it_was(shop, tmp_path, monkeypatch):
+    other = tmp_path / "other.csv"
+    pd.read_csv(shop / "shop.csv").assign(id=lambda t: "x" + t["id"].astype(str)).to_csv(other)
+    first = make(shop, tmp_path)
+    content = lambda: {path.name: path.read_bytes() for path in sorted(tmp_path.iterdir()) if path.is_file()}
+    before = content()
+    assert "No product" in sentence(make, shop, tmp_path, str(other))
+    late = {"attributes": ("name",), "val": 1}  # fails once the training split is written
+    assert "differ in exactly one attribute" in sentence(make, shop, tmp_path, **late)
+    assert content() == before and not (tmp_path / ".building").exists()
+
+    def killed(part, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m:
+        m.setattr(table_module.Path, "replace", killed)  # during the swap
+        with pytest.raises(KeyboardInterrupt):
+            make(shop, tmp_path, test=0, seed=1)
+    assert "triplets.test.json" not in content()
+    assert make(shop, tmp_path) == first and content() == before  # the files decide, not the earlier report
+    assert "test" not in make(shop, tmp_path, test=0)["splits"] and "triplets.test.json" not in content()
+
+
 def make_from(shop: Path, root: Path) -> dict:
     "The folder of `shop`'s table, with the photos that `root` already has."
     return triplets_from_table(shop / "shop.csv", "id", ATTRIBUTES, root, "name", progress=False)

@@ -4,11 +4,15 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 import pytest
 import torch
+from error_sentence import sentence
 from forked import forked
 from PIL import Image
 
@@ -95,6 +99,55 @@ def test_two_ranks_write_the_same_store(photos):
     command = [*ranks, str(photos / "extract.py"), str(photos), "two"]
     subprocess.run(command, env=ENV, check=True, timeout=300, capture_output=True)
     assert_same(store_in(photos / "two"), store_in(photos / "undisturbed"))
+
+
+def test_processes_that_start_together_make_one_store(photos):
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda _: forked(photos, EXTRACT, photos, "together"), range(4)))
+    said = [process.stderr for process in done]
+    assert all(process.returncode == 0 for process in done), said
+    assert not any("damaged" in errors for errors in said), said
+    assert sum("Waiting until it has finished" in errors for errors in said) >= 1, said
+    assert_same(store_in(photos / "together"), store_in(photos / "undisturbed"))
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    "Context in which this user cannot write to the folder; root becomes another user."
+    outer = [path for path in (folder, *folder.parents) if path.stat().st_uid == os.geteuid() and path != Path("/")]
+    modes = {path: path.stat().st_mode for path in outer}
+    for path in outer:
+        path.chmod(modes[path] | 0o055)
+    for path in folder.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    folder.chmod(0o555)
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.setresuid(0, 0, 0)
+        for path in folder.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        for path, mode in modes.items():
+            path.chmod(mode)
+
+
+def test_a_read_only_store_is_read_and_an_incomplete_one_is_explained(photos, tmp_path):
+    clip, finder = clip_of(photos), ImageFinder(photos / "images")
+    first = extract_features(clip, finder, NAMES[:5], tmp_path / "data" / "features", workers=0)
+    os.utime(photos / "images" / "03.png", (0, 0))  # another time, the same bytes
+    with read_only(tmp_path / "data"):
+        again = extract_features(clip, finder, NAMES[:5], tmp_path / "data" / "features", workers=0)
+        assert again.folder == first.folder and not again.whole.flags.writeable
+        message = sentence(extract_features, clip, finder, NAMES[:6], tmp_path / "data" / "features")
+        assert "Permission denied" in message and "--features-dir" in message and "data/features" in message
+    FeatureStore(first.folder, writable=True).sums[2] = 0
+    with read_only(tmp_path / "data"):
+        message = sentence(extract_features, clip, finder, NAMES[:5], tmp_path / "data" / "features")
+    assert "read-only, and 1 of 5 images are missing" in message and "--features-dir" in message
 
 
 @pytest.mark.parametrize(

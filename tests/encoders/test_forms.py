@@ -1,5 +1,6 @@
 "Every form of an encoder loads or is refused: names, folders in two formats, and files of weights from elsewhere."
 
+import importlib.util
 import io
 import json
 import os
@@ -532,6 +533,9 @@ def test_a_vocabulary_without_its_tokenizer_is_refused(tmp_path):
     ("name", "words"),
     [
         ("ViT-B-23", "Did you mean"),
+        ("vit-b-16", "Did you mean 'ViT-B-16'"),
+        ("vit_b_16/openai", "Did you mean 'ViT-B-16'"),
+        ("siglip2", "Did you mean 'ViT-.*SigLIP2"),
         ("ViT-B-32/laoin", "set of weights"),
         ("patrickjohncyh/fashion-clip", "hf-hub:patrickjohncyh/fashion-clip"),
         ("hf-hub:nobody", "hf-hub:ORG/NAME"),
@@ -541,6 +545,45 @@ def test_a_vocabulary_without_its_tokenizer_is_refused(tmp_path):
 def test_a_name_is_refused(name, words):
     with pytest.raises(ErnError, match=words):
         create_clip(name)
+
+
+def test_a_missing_package_is_reported_before_weights_are_downloaded(monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name != "transformers" and find_spec(name) or None)
+
+    def downloaded(*_):
+        raise AssertionError("weights were downloaded first")
+
+    monkeypatch.setattr(sources, "_tag_weights", downloaded)
+    with pytest.raises(ErnError, match=r'transformers for its tokenizer. Run: pip install "fashionern\[hf\]"'):
+        create_clip("ViT-B-16-SigLIP", "webli")
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod.", "module._orig_mod.", "model.", "module.model."])
+def test_weights_of_a_wrapped_model(tmp_path, wrapper):
+    clip = create_clip(TINY)
+    state = {wrapper + name: tensor for name, tensor in clip.model.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "w.pt")
+    loaded = create_clip(TINY, clip_path=tmp_path / "w.pt").model.state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in clip.model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\n<!DOCTYPE html><html>404</html>", "is a web page"),
+        (b"\xef\xbb\xbf<html>", "is a web page"),
+        (b'{"error": "Entry not found"}', "is JSON text"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        (b"GGUF" + bytes(90), "cannot be read as"),
+    ],
+)
+def test_a_file_that_holds_no_weights_is_named(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ErnError) as refused:
+        create_clip(TINY, clip_path=tmp_path / name)
+    assert words in str(refused.value) and "code" not in str(refused.value)
 
 
 def test_a_file_as_name_says_how_to_give_it(tmp_path):

@@ -22,6 +22,7 @@ from fashionern.encoders.clip import TINY, create_clip
 from fashionern.encoders.feature_store import photo_mark
 from fashionern.encoders.tme import Encoders
 from fashionern.errors import ErnError
+from fashionern.files import locked
 from fashionern.models.hub import Retriever
 from fashionern.models.registry import create_model
 from fashionern.search.config import parse_index, parse_search
@@ -458,6 +459,24 @@ def test_a_store_address_without_a_scheme_is_refused():
             parse_index([*command.split(), "--store", "127.0.0.1:19530"])
     with pytest.raises(ErnError, match="--store-token"):
         parse_search(["--text", "red", "--store", "https://root:secret@localhost:19530"])
+
+
+def test_one_process_writes_to_an_index(shop, photos, tmp_path):
+    model = str(shop / "model0")
+    assert index("build", "folder", tmp_path, "--model", model) == 0
+    code = "from fashionern.cli.index import main; main()"
+    remove = ("remove", "--index", tmp_path / "index", "1.png")
+    with locked(tmp_path / "index", ""):
+        build, add = (_command("folder", tmp_path, Path(model), command)[2:] for command in ("build", "add"))
+        for command in (build, add, remove):
+            refused = forked(tmp_path, code, *command)
+            assert refused.returncode == 2, (command, refused.stdout, refused.stderr[-900:])
+            assert f"{tmp_path / 'index'} is in use by process {os.getpid()} on " in refused.stderr
+        assert "1.png" in names_in("folder", tmp_path), "reading needs no lock"
+    assert forked(tmp_path, code, *remove).returncode == 0
+    with pytest.raises(ErnError, match="There is no index"):
+        index("add", "folder", tmp_path / "wrong")
+    assert not (tmp_path / "wrong" / "index").exists()
 
 
 def test_an_error_is_printed_without_a_traceback(tmp_path):

@@ -1,9 +1,13 @@
-"The numbers of triplets in the line with which a run starts."
+"What a run decides when it starts: the line with the numbers of triplets, and its precision."
 
 from types import SimpleNamespace
 
 import pytest
+import torch
+from error_sentence import sentence
 
+from fashionern import distributed
+from fashionern.training import loop
 from fashionern.training.run import _sizes
 
 
@@ -27,3 +31,17 @@ FEW, ALL = Split(size=235, found={"queries_expected": 240}), Split(size=4800, fo
 )
 def test_missing_images_are_said_once(train, val, line):
     assert _sizes(train, val) == line
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_automatic_precision_asks_the_cpu_only_on_a_cpu(fast, monkeypatch):
+    monkeypatch.setattr(loop, "_is_fast_in_bf16", lambda: fast)
+    assert loop.amp_dtype("auto", torch.device("cpu")) == (torch.bfloat16 if fast else None)
+    assert loop.amp_dtype("auto", torch.device("mps")) is None
+
+
+def test_a_gpu_that_the_machine_does_not_have(monkeypatch):
+    monkeypatch.setitem(distributed._GPUS, "cuda", lambda: 1)
+    assert distributed.pick_device("cuda") == distributed.pick_device("cuda:0") == torch.device("cuda:0")
+    assert "--device cuda:9" in sentence(distributed.pick_device, "cuda:9")
+    assert "--nproc_per_node=1" in sentence(distributed.pick_device, "cuda", 1)

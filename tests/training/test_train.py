@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -124,11 +125,12 @@ def logged_losses(run_dir: Path) -> list[float]:
 
 
 @contextmanager
-def started(command: list, log: Path) -> Iterator[subprocess.Popen]:
+def started(command: list, log: Path, **environment: str) -> Iterator[subprocess.Popen]:
     "A process that writes its errors to a file; it is killed at the end of the block."
     args = [str(c) for c in command]
     errors = log.open("w")
-    with errors, subprocess.Popen(args, env=ENV, stdout=subprocess.DEVNULL, stderr=errors) as process:
+    env = {**ENV, **environment}
+    with errors, subprocess.Popen(args, env=env, stdout=subprocess.DEVNULL, stderr=errors) as process:
         try:
             yield process
         finally:
@@ -150,9 +152,28 @@ def test_a_killed_run_resumed_ends_with_the_same_weights(garments, unbroken, tmp
     chosen = flags(garments, killed, **SAVE_OFTEN)
     with started([*PYTHON, *chosen], tmp_path / "log") as process:
         until_logged(process, killed, '"stage 2 (fashionern)", "epoch": 2,')
+        code = "from fashionern.cli.train import main; main()"
+        second = forked(ROOT, code, *chosen, "--resume")
+        assert second.returncode == 2, second.stderr[-3000:]
+        assert f"{killed} is in use by process {process.pid} on " in second.stderr
     assert not (killed / "models" / "fashionern" / "last.safetensors").exists(), "killed too late"
     trained(*chosen, "--resume")
     assert_same(killed, unbroken)
+
+
+def test_a_start_that_failed_before_the_first_step_leaves_its_folder_free(garments, tmp_path):
+    folder = tmp_path / "run"
+    quick = {"stages": "dvr", "num-epochs": 1, "compare": "sum"}
+    code = "from fashionern.cli.train import main; main()"
+    (tmp_path / "features").write_text("a file, where the features should go")
+    wrong = flags(garments, folder, **{"features-dir": tmp_path / "features", "lr": 0.5, **quick})
+    failed = forked(ROOT, code, *wrong)
+    assert failed.returncode == 2 and str(tmp_path / "features") in failed.stderr, failed.stderr[-3000:]
+    assert (folder / "config.json").exists() and (folder / "encoders.safetensors").exists(), "it failed too early"
+    trained(*flags(garments, folder, **quick), "--resume")  # what the first error advised, with another --lr
+    assert len(json.loads((folder / "record.json").read_text())["starts"]) == 1
+    refused = forked(ROOT, code, *flags(garments, folder, **quick))
+    assert refused.returncode == 2 and "already holds a run" in refused.stderr
 
 
 def rank_of(process: subprocess.Popen, rank: int) -> int:
@@ -179,6 +200,49 @@ def test_a_rank_that_dies_is_restarted_and_the_run_ends_with_the_same_weights(ga
     starts = json.loads((restarted / "record.json").read_text())["starts"]
     assert [s["resumed"] for s in starts] == [False, True] and all(s["processes"] == 2 for s in starts)
     assert_same(restarted, unbroken_of_two)
+
+
+def machine(port: int, *args: str) -> list:
+    "The command of one of two machines, with one rank, that meet on the loopback interface."
+    meeting = [f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-backend=c10d", "--rdzv-id=two", "--local-addr=127.0.0.1"]
+    fast = ["--rdzv-conf=keep_alive_interval=1,last_call_timeout=1", "--max-restarts=3", "--nnodes=2"]
+    ranks = ["--nproc_per_node=1", "-m", "fashionern.train"]
+    return [sys.executable, "-m", "torch.distributed.run", *meeting, *fast, *ranks, *args]
+
+
+def wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with socket.socket() as attempt:
+            if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError("the first machine does not listen")
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to find the rank")
+def test_a_machine_that_dies_and_comes_back_rejoins_the_run(garments, unbroken_of_two, tmp_path):
+    folder = tmp_path / "run"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = machine(port, *flags(garments, folder, **SAVE_OFTEN))
+    logs = [tmp_path / f"log{i}" for i in range(3)]
+    own_store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # else torch does not tell a new machine the address
+    with started(command, logs[0], **own_store) as first:
+        wait_for_port(port)
+        with started(command, logs[1], **own_store) as second:
+            until_logged(second, folder, '"stage 2 (combiner)", "epoch": 2,')
+            worker = rank_of(second, 1)
+            second.kill()
+            os.kill(worker, signal.SIGKILL)
+            second.wait()
+        with started(command, logs[2], **own_store) as again:
+            ended = [process.wait(timeout=400) for process in (first, again)]
+            assert ended == [0, 0], "".join(log.read_text()[-2000:] for log in logs)
+    starts = json.loads((folder / "record.json").read_text())["starts"]
+    assert [s["resumed"] for s in starts][:2] == [False, True] and all(s["processes"] == 2 for s in starts)
+    assert_same(folder, unbroken_of_two)
 
 
 def test_sigterm_saves_and_exits_with_its_own_status(garments, unbroken, tmp_path):

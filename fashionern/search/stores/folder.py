@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ...errors import ErnError, plural, unknown_name
-from ...files import RECORDS, not_found, write_atomic
+from ...files import LOCK, RECORDS, not_found, write_atomic
 from fashionern.search.stores.base import (
     INDEX_KINDS,
     MIN_PHOTOS_FOR_APPROXIMATE,
@@ -661,7 +661,7 @@ def _new_folder(where: str | Path) -> Path:
     folder = Path(where)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        is_empty = all(p.name.startswith(RECORDS) for p in folder.iterdir())
+        is_empty = all(p.name.startswith((RECORDS, LOCK)) for p in folder.iterdir())
     except OSError as e:
         raise ErnError(f"{folder} cannot be created ({e.strerror}). Choose another place.") from None
     if not is_empty:
