@@ -128,8 +128,11 @@ class PretendedGpu(TorchDispatchMode):
         if func in _READS:
             self._count(f"synchronisation: {_READS[func]}")
             return self._value(func, args, kwargs)
-        if func.namespace == "c10d":
-            return self._collective(func, args)
+        if func.namespace == "c10d":  # of the backend "fake", which leaves the outputs as they are
+            with torch._C._DisableTorchDispatch():
+                return func(*args, **kwargs)
+        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+            return self._decomposed(func, args, kwargs)  # as in inference mode
         for t in tensors:
             if not isinstance(t, FakeTensor) and t.dim() > 0:
                 if func in (aten.index.Tensor, aten.index_put_.default, aten.index_put.default):
@@ -139,6 +142,14 @@ class PretendedGpu(TorchDispatchMode):
         if func in (aten.index.Tensor, aten.index_put_.default):
             args = self._without_masks(args)
         return self.fake.dispatch(func, types, args, kwargs)
+
+    def _decomposed(self, func: Any, args: Sequence, kwargs: dict) -> Any:
+        "The operations that an operation consists of, checked one by one."
+        super().__enter__()
+        try:
+            return func.decompose(*args, **kwargs)
+        finally:
+            super().__exit__(None, None, None)
 
     def _copy(self, func: Any, args: Sequence, kwargs: dict) -> Any:
         source = args[1] if func is aten.copy_.default else args[0]
@@ -188,11 +199,6 @@ class PretendedGpu(TorchDispatchMode):
                 index = torch.arange(len(index), device=index.device)
             indices.append(index)
         return [args[0], indices, *args[2:]]
-
-    @staticmethod
-    def _collective(func: Any, args: Sequence) -> Any:
-        "A collective operation of one process: its outputs have their shapes already."
-        return (args[0], None) if func._schema.returns else None
 
     def _pin(self, tensor: Tensor) -> Tensor:
         assert not isinstance(tensor, FakeTensor), "only memory of the CPU can be pinned"
