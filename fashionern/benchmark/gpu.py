@@ -96,8 +96,10 @@ def stage_one_step(
     "A step of stage 1 with both towers trained on live views."
     encoders = random_encoders(sizes)
     clip = encoders.clip
+    tme = encoders.tme
+    assert tme is not None
     cfg = paper_preset(sizes.clip_model_name)
-    stages._select_trained(encoders.tme, clip, cfg)
+    stages._select_trained(tme, clip, cfg)
     S = clip.preprocess.size
     views = torch.randint(256, (2, B, 3, S, S), dtype=torch.uint8, device=sizes.device)
     tokens = clip.tokenize([f"is {WORDS[i % 8]} and {WORDS[i // 8 % 8]}" for i in range(B)], trim=True)
@@ -105,9 +107,10 @@ def stage_one_step(
     world = World(device=sizes.device)
 
     def loss_of(module: torch.nn.Module, batch: Any) -> Tensor:
-        return stages.stage_one_loss(*module(*batch), cfg.align_weight, world)
+        query, align, target = module(*batch)
+        return stages.stage_one_loss(query, align, target, cfg.align_weight, world)
 
-    groups = stages._optimizer_groups(encoders.tme, clip, cfg)
+    groups = stages._optimizer_groups(tme, clip, cfg)
     schedule = Schedule(1, cfg.tme_lr, clip_norm=1.0)
     options = FitOptions("stage 1", 10**6, schedule, optimizer=torch.optim.AdamW, groups=groups, amp=amp)
     return _step(stages.StageOne(encoders, chunk), (tokens, local, *views), loss_of, options, world)
