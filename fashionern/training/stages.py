@@ -473,7 +473,7 @@ class _StageTwoBatches:
         if self.ask and not data.statements:
             raise ErnError(
                 f"--request-weight needs statements.json in {cfg.root}, which says what is true of which image. "
-                "Write that file, or omit the flag."
+                "Write that file, or give --request-weight 0."
             )
         self.indices = Batches(len(data), cfg.batch_size, cfg.seed, world)
         limit_gb = cfg.text_cache_gb if data.sampler is None else 0
