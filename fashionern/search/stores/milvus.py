@@ -105,7 +105,7 @@ def _translated(where: str | Path, error: Exception) -> ErnError:
         return StoreUnavailableError(
             f"Milvus does not answer for {where} ({reason}). Check the address, and that the server is running."
         )
-    return ErnError(f"Milvus refuses a request to {where} ({reason}). The guide names the versions that are tested.")
+    return ErnError(f"Milvus refuses a request to {where} ({reason}).")
 
 # %% ../../../nbs/search/stores/03_milvus.ipynb #e1b8df9e
 def _connect(where: str | Path) -> Any:
