@@ -457,7 +457,7 @@ def test_a_store_address_without_a_scheme_is_refused():
     for command in ("info", "build --images . --encoder x", "remove a.jpg", "update --images ."):
         with pytest.raises(ErnError, match="http://HOST:19530"):
             parse_index([*command.split(), "--store", "127.0.0.1:19530"])
-    with pytest.raises(ErnError, match="--store-token"):
+    with pytest.raises(ErnError, match="MILVUS_TOKEN"):
         parse_search(["--text", "red", "--store", "https://root:secret@localhost:19530"])
 
 
