@@ -32,7 +32,7 @@ def index_location(
                 f"in .db for Milvus Lite, or {flag} FOLDER for a folder."
             )
         if "@" in store.partition("://")[2].partition("/")[0]:
-            raise ErnError("--store must not contain a password. Set the environment variable MILVUS_TOKEN to USER:PASSWORD instead.")
+            raise ErnError("--store must not contain a password. Set MILVUS_TOKEN to USER:PASSWORD instead.")
         return store
     raise ErnError(f"The index needs one location. Give either {flag} FOLDER, or --store URI for Milvus.")
 

@@ -95,7 +95,7 @@ def _translated(where: str | Path, error: Exception) -> ErnError:
             f"Milvus does not answer for {where} ({reason}). Close every other program that has it open."
         )
     if "auth" in reason.lower():
-        return ErnError(f"{where} refuses the token ({reason}). Set the environment variable MILVUS_TOKEN to USER:PASSWORD.")
+        return ErnError(f"{where} refuses the token ({reason}). Set MILVUS_TOKEN to USER:PASSWORD.")
     if "unsupported pattern" in reason:
         return ErnError(
             f"The Milvus server at {where} supports only patterns that end in their only %, such as 'Nike%'. "
