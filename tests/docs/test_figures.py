@@ -179,14 +179,14 @@ def test_prose_about_the_demo_is_true():
     made = figures.read(figures.RESULTS / "demo.json")
     of = {r["model"]: r["dominance"] for r in made["results"]}
     recall = {r["model"]: r["mean"]["R@10"] for r in made["results"]}
-    assert abs(recall["sum"] - recall["fashionern"]) < 1, "README: in recall the sum keeps up"
-    assert 22 < of["sum"]["nearest"] < 28, "README: the reference first for a quarter of the queries"
+    assert max(recall, key=recall.get) == "fashionern", "README: the highest recall at 10"
+    assert of["sum"]["nearest"] > 100 / 3, "README: the reference first for over a third of the queries"
     composed = ("sum", "combiner", "fashionern")
     for share in ("nearest", "outranks"):
         least = min(composed, key=lambda model: of[model][share])
         assert least == "fashionern", "README: FashionERN ranks the reference first, and above the target, least often"
     obeyed = figures.read(figures.RESULTS / "obedience.json")["overall"]["share"]
-    assert round(100 * obeyed) == 57, "README: as the text asks with FashionERN"
+    assert round(100 * obeyed) == 63, "README: as the text asks with FashionERN"
     assert all(r["mean"]["R@1"] <= 50 for r in made["results"]), (
         "README: two images of each design, of which one is the target"
     )
