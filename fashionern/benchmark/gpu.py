@@ -95,6 +95,7 @@ def stage_one_step(
 ) -> Step:
     "A step of stage 1 with both towers trained on live views."
     encoders = random_encoders(sizes)
+    assert encoders.tme is not None
     clip = encoders.clip
     cfg = paper_preset(sizes.clip_model_name)
     stages._select_trained(encoders.tme, clip, cfg)
@@ -105,7 +106,8 @@ def stage_one_step(
     world = World(device=sizes.device)
 
     def loss_of(module: torch.nn.Module, batch: Any) -> Tensor:
-        return stages.stage_one_loss(*module(*batch), cfg.align_weight, world)
+        query, align, target = module(*batch)
+        return stages.stage_one_loss(query, align, target, cfg.align_weight, world)
 
     groups = stages._optimizer_groups(encoders.tme, clip, cfg)
     schedule = Schedule(1, cfg.tme_lr, clip_norm=1.0)

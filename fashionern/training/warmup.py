@@ -303,7 +303,8 @@ def warm_up(
 
     _select_tuned(clip, tunes)
     clip.freeze_unused()
-    fit(_WarmUp(clip, tunes, images.statements is not None), batches.epoch, loss_of, options, world)
+    module = _WarmUp(clip, tunes, images.statements is not None).to(world.device)
+    fit(module, batches.epoch, loss_of, options, world)
     learn_words(clip, (text for name in images.names for text in data.descriptions[name]))
     learn_words(clip, images.statements.texts() if images.statements else ())
     clip.requires_grad_(False).eval()
