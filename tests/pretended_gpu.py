@@ -128,9 +128,6 @@ class PretendedGpu(TorchDispatchMode):
         if func in _READS:
             self._count(f"synchronisation: {_READS[func]}")
             return self._value(func, args, kwargs)
-        if func.namespace == "c10d":  # of the backend "fake", which leaves the outputs as they are
-            with torch._C._DisableTorchDispatch():
-                return func(*args, **kwargs)
         if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
             return self._decomposed(func, args, kwargs)  # as in inference mode
         for t in tensors:
@@ -186,7 +183,8 @@ class PretendedGpu(TorchDispatchMode):
         if func is aten.equal.default:
             return True
         if func is aten.nonzero.default:
-            return torch.empty((0, x.dim()), dtype=torch.long, device=GPU)
+            with self.fake:
+                return torch.empty((0, x.dim()), dtype=torch.long, device=GPU)
         raise NotImplementedError(func)
 
     def _without_masks(self, args: Sequence) -> list:
@@ -196,7 +194,8 @@ class PretendedGpu(TorchDispatchMode):
             if index is not None and index.dtype == torch.bool:
                 self._count("synchronisation: index with a mask")
                 assert index.dim() == 1, "only masks of rows are supported"
-                index = torch.arange(len(index), device=index.device)
+                with self.fake:
+                    index = torch.arange(len(index), device=index.device)
             indices.append(index)
         return [args[0], indices, *args[2:]]
 

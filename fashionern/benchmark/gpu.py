@@ -95,6 +95,7 @@ def stage_one_step(
 ) -> Step:
     "A step of stage 1 with both towers trained on live views."
     encoders = random_encoders(sizes)
+    assert encoders.tme is not None
     clip = encoders.clip
     tme = encoders.tme
     assert tme is not None

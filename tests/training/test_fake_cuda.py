@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
+import torch.distributed.nn.functional as dist_nn
 from pretended_gpu import GPU, GpuFault, PretendedGpu, backward
 from torch import Tensor, nn
-from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.checkpoint import checkpoint
 
 from fashionern.benchmark.inputs import WORDS, drawn_images, random_store, random_triplets
@@ -185,22 +184,18 @@ def test_losses_are_read_ten_at_a_time(gpu):
     assert reads == 2, "whether the weights are finite, and the mean loss of the epoch"
 
 
-def test_ranks_share_their_targets_and_their_batch_statistics(gpu, triplets, store):
-    dist.init_process_group("fake", rank=1, world_size=2, store=FakeStore())
-    try:
-        world = World(1, 2, GPU)
-        assert world.gather(torch.ones(3, 4, device=GPU, requires_grad=True)).shape == (6, 4)
-        encoders = frozen_encoders()
-        model = create_model("dvr", encoders.clip.dim, ffn=32).to(GPU)
-        step = stages.StageTwo(model, create_loss("batch-classification", encoders.clip.dim), world, gather=True)
-        cfg = config(batch_size=16)
-        batches = stages._StageTwoBatches(model, encoders, triplets, store, cfg, world, {})
-        with gpu.strict():
-            for batch in batches.epoch(0, 0):
-                step(*batch).backward()
-        assert gradients(model)
-    finally:
-        dist.destroy_process_group()
+def test_ranks_share_their_targets_and_their_batch_statistics(gpu, triplets, store, monkeypatch):
+    monkeypatch.setattr(dist_nn, "all_gather", lambda x: (x, x.detach()))
+    monkeypatch.setattr(dist_nn, "all_reduce", lambda x: x + x.detach())
+    world = World(1, 2, GPU)
+    encoders = frozen_encoders()
+    model = create_model("dvr", encoders.clip.dim, ffn=32).to(GPU)
+    step = stages.StageTwo(model, create_loss("batch-classification", encoders.clip.dim), world, gather=True)
+    batches = stages._StageTwoBatches(model, encoders, triplets, store, config(batch_size=16), world, {})
+    with gpu.strict():
+        for batch in batches.epoch(0, 0):
+            step(*batch).backward()
+    assert gradients(model)
 
 
 @pytest.mark.parametrize("regions", ["crops", "grid"])
