@@ -34,8 +34,8 @@ train() {
 }
 
 draw() {
-    "$PYTHON" - "$1" <<'PY'
-import os, shutil, sys
+    "$PYTHON" - <<'PY'
+import os, shutil
 from pathlib import Path
 from fashionern.data.drawn.garments import draw_fashioniq
 root = Path(os.environ["OUT"]) / "garments"
@@ -77,6 +77,7 @@ PY
 profile() {
     "$PYTHON" - "$1" <<'PY'
 import os, sys
+import open_clip
 import torch
 from torch.profiler import ProfilerActivity, profile
 from fashionern.benchmark.gpu import paper_preset, stage_one_step, stage_two_step
@@ -84,7 +85,7 @@ from fashionern.benchmark.inputs import Sizes
 name, out, toy = sys.argv[1], os.environ["OUT"], bool(os.environ["TOY"])
 sizes = Sizes(clip_model_name=name, device=torch.device(os.environ["DEVICE"]))
 cfg = paper_preset(name)
-dim = {"RN50x4": 640, "ViT-B-16": 512}.get(name, 128)
+dim = open_clip.get_model_config(name)["embed_dim"]
 steps = {
     "stage1": stage_one_step(sizes, 4 if toy else cfg.tme_batch_size, torch.bfloat16),
     "stage2": stage_two_step(sizes, 4 if toy else cfg.batch_size, torch.bfloat16, dim),
@@ -106,6 +107,7 @@ if [ -n "$TOY" ]; then
     encoders=(ern-tiny)
     scale=0.02
     ROUNDS=1
+    export TORCHINDUCTOR_COMPILE_THREADS=1
 else
     encoders=(RN50x4 ViT-B-16)
     scale=1
@@ -118,7 +120,7 @@ for encoder in "${encoders[@]}"; do
     part "profile-$encoder" profile "$encoder"
 done
 part ranking benchmark $scale ern-tiny ranking ranking
-part draw draw garments
+part draw draw
 part resume resume
 tar -czf "$OUT.tar.gz" -C "$(dirname "$OUT")" --exclude garments --exclude '*.safetensors' "$(basename "$OUT")"
 echo "results: $OUT and $OUT.tar.gz"
