@@ -571,7 +571,7 @@ def test_milvus_lite_is_open_in_one_process_at_a_time(tmp_path):
     refused = subprocess.run(other, capture_output=True, text=True)
     assert (
         refused.returncode
-        and f"ErnError: Milvus does not answer for {place} (" in refused.stderr
+        and f"StoreUnavailableError: Milvus does not answer for {place} (" in refused.stderr
         and "has it open" in refused.stderr
     )
     second.close()
