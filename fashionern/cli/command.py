@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Callable
 
 from .. import __version__
-from ..errors import exit_on_error
+from ..errors import ErnError, exit_on_error
 from ..files import check_model, check_paths
 from ..training.config import TrainConfig
 
@@ -41,4 +41,7 @@ def check_training_paths(cfg: TrainConfig) -> None:
 
     check_paths(cfg, "clip_path", "fusion_model_path")
     check_model(cfg.clip_model_name)
-    require_root(cfg.dataset, cfg.root)
+    try:
+        require_root(cfg.dataset, cfg.root)
+    except ErnError as e:
+        raise ErnError(f"{e} Give its place with --root.") from None
