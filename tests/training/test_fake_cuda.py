@@ -119,7 +119,9 @@ def test_mixed_precision_keeps_weights_and_gradients_in_float32(gpu, triplets, s
     # the gradient scaler reads whether a gradient has overflowed, once per step
     scaler_step = gpu.allowed(torch.amp.GradScaler._maybe_opt_step)
     monkeypatch.setattr(torch.amp.GradScaler, "_maybe_opt_step", scaler_step)
-    model = train_composer("fashionern", triplets, store, amp=amp, reference_margin=0.02)
+    statements = [Statement(("red",), tuple(NAMES[::2])), Statement(("striped",), tuple(NAMES[::3]))]
+    told = replace(triplets, statements=statements)
+    model = train_composer("fashionern", told, store, amp=amp, request_weight=1.0)
     assert {g.dtype for g in gradients(model)} == {torch.float32}
 
 
