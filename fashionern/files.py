@@ -112,6 +112,9 @@ def _try_lock(path: Path) -> Optional[TextIO]:
     if not _is_granted(file):
         file.close()
         return None
+    if not path.exists():  # its last owner has just removed the empty folder
+        file.close()
+        return _try_lock(path)
     _held.add(path)
     file.truncate(0)
     file.write(f"process {os.getpid()} on {platform.node()}")
@@ -134,12 +137,13 @@ def _is_granted(file: TextIO) -> bool:
 # %% ../nbs/02_files.ipynb #4aaad1cc
 @contextmanager
 def locked(
-    folder: str | Path,  # is created
+    folder: str | Path,  # is created, and removed if nothing was written to it
     remedy: str,  # end of the error
     wait: bool = False,  # wait for the lock, instead of the error
 ) -> Iterator[None]:
     "Context in which no other process holds the lock of the folder; an `ErnError` names the one that does."
     path = Path(folder).resolve() / LOCK
+    is_new = not path.parent.exists()
     file = _try_lock(path)
     if file is None:
         owner = "this process" if path in _held else path.read_text(encoding="utf-8") or "another process"
@@ -152,6 +156,9 @@ def locked(
     try:
         yield
     finally:
+        if is_new and list(path.parent.iterdir()) == [path]:
+            path.unlink()
+            path.parent.rmdir()
         _held.discard(path)
         file.close()
 

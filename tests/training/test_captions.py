@@ -53,13 +53,13 @@ def tokenized(monkeypatch) -> list[str]:
     from fashionern.encoders.clip import ClipEncoder
 
     texts: list[str] = []
-    original = ClipEncoder.tokenize
+    original = ClipEncoder.token_ids
 
-    def tokenize(self, given):
+    def token_ids(self, given):
         texts.extend(given)
         return original(self, given)
 
-    monkeypatch.setattr(ClipEncoder, "tokenize", tokenize)
+    monkeypatch.setattr(ClipEncoder, "token_ids", token_ids)
     return texts
 
 
