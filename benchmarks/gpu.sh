@@ -35,13 +35,12 @@ train() {
 
 draw() {
     "$PYTHON" - <<'PY'
-import os, shutil
+import os
 from pathlib import Path
 from fashionern.data.drawn.garments import draw_fashioniq
 root = Path(os.environ["OUT"]) / "garments"
-shutil.rmtree(root, ignore_errors=True)
 counts = (24, 16, 16, 40, 12, 5) if os.environ["TOY"] else (400, 200, 200, 800, 200, 50)
-draw_fashioniq(root, *counts, size=96)
+draw_fashioniq(root, *counts, size=96, workers=1)
 PY
 }
 
