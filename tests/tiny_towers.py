@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fashionern.data.transforms import Preprocess, square_side
-from fashionern.encoders.clip import TINY, ClipEncoder
+from fashionern.encoders.clip import TINY, ClipEncoder, fill_unset
 
 CONTEXT = 16
 VOCABULARY = 60
@@ -83,6 +83,7 @@ def tiny_encoder(kind: str, folder: Path) -> ClipEncoder:
     model = getattr(open_clip.model, class_name, open_clip.CoCa)(**arguments)
     if kind == "pad-mask":
         model.text.use_pad_mask = True
+    fill_unset(model)
     if kind == "coca-correct-mask":
         model.text.correct_cls_mask = True
     return _encoder(model, pad_id, end_id=1 if kind == "siglip" else END)

@@ -196,7 +196,7 @@ def test_slow_headers_are_abandoned(server):
     server["/slow"] = slowly
     server["/after"] = reply(b"yes")
     fetcher = Fetcher(replace(QUICK, max_seconds=0.4, tries=2))
-    with pytest.raises(FetchError, match="empty"):
+    with pytest.raises(FetchError, match="empty|cut off"):  # by what the closed socket is doing just then
         fetcher.get(f"{server.url}/slow", 100)
     assert server.count() == {"/slow": 2} and fetcher.get(f"{server.url}/after", 100) == b"yes"
 

@@ -147,6 +147,16 @@ def test_every_family_of_towers_has_regions(kind):
         assert torch.allclose(dense.project(dense.places.mean((1, 2))), dense.embedding, atol=1e-4)
 
 
+def test_every_weight_of_coca_is_set(tmp_path):
+    open_clip_folder(tmp_path / "coca", COCA)
+    torch.use_deterministic_algorithms(True)  # then memory that nobody has set holds NaN
+    try:
+        encoder = create_clip(f"local-dir:{tmp_path / 'coca'}", weights=False)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(parameter.isfinite().all() for parameter in encoder.model.parameters())
+
+
 @torch.inference_mode()
 def test_a_region_of_coca_is_pooled_alone(tmp_path):
     open_clip_folder(tmp_path / "coca", COCA)
