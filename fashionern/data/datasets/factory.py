@@ -68,7 +68,22 @@ def create_dataset(
         raise unknown_name("policy for missing images", missing, ("error", "drop"))
     data = apply_missing(DATASETS.get(str(name).lower()).load(root, split, **options), missing)
     descriptions = read_descriptions(root) or data.descriptions
-    return replace(data, descriptions=descriptions, statements=read_statements(root))
+    statements = read_statements(root)
+    if split == "train":
+        _check_statement_images(statements, data, Path(root) / "statements.json")
+    return replace(data, descriptions=descriptions, statements=statements)
+
+
+def _check_statement_images(statements: list[Statement], data: TripletDataset, file: Path) -> None:
+    "Raise an `ErnError` for a name that is neither an image of the dataset nor an image file."
+    known = set((data.complete or data).all_images())
+    others = dict.fromkeys(name for s in statements for name in s.images if name not in known)
+    unknown = data.images.missing(others)
+    if unknown:
+        raise ErnError(
+            f"{file} names {len(unknown):,} images that do not exist, such as {unknown[0]}, so its statements would "
+            "count as not true of the images that were meant. Correct the names or delete the file."
+        )
 
 # %% ../../../nbs/data/datasets/05_factory.ipynb #60567b75
 def require_root(
