@@ -14,7 +14,7 @@ import numpy as np
 from .drawing import ATTRIBUTES, Design
 from ..language.frames import fill, fitting
 from ..language.parser import ChangeParser, read_change
-from ..language.phrasing import NOISY, phrase, requests
+from ..language.phrasing import NOISY, TRAINING_NOISE, phrase, requests
 from ..language.values import Change, Value, with_article
 
 # %% ../../../nbs/data/drawn/01_wording.ipynb #448e06b5
@@ -101,7 +101,8 @@ def sentences(
     "Two captions in FashionIQ's style that together name every change."
     words = random.Random(int(rng.integers(2**31)))
     named = [change_in(name, old, new) for name in changes(old, new)]
-    say = lambda *changes: phrase(changes, words, split, NOISY)
+    noise = TRAINING_NOISE if split == "train" else NOISY
+    say = lambda *changes: phrase(changes, words, split, noise)
     if len(named) == 1:
         return say(*named), say(*named)
     a, b = words.sample(named, 2)
