@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PARTS = {  # name → module
     "ranking": "benchmark.ranking",
     "extraction": "benchmark.ranking",
+    "regions": "benchmark.regions",
+    "query": "benchmark.regions",
     "training": "benchmark.workloads",
     "stage1": "benchmark.workloads",
     "store": "benchmark.workloads",
