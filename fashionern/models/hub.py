@@ -144,11 +144,15 @@ def _shapes(module: nn.Module) -> dict[str, torch.Size]:
 # %% ../../nbs/models/04_hub.ipynb #97164541
 def _save_tokenizer(tokenizer: Any, folder: Path) -> list[str]:
     "Save a tokenizer of transformers in a folder and return the names of its files; none for open_clip's own."
-    if folder.is_dir():
-        shutil.rmtree(folder)
-    if not isinstance(tokenizer, open_clip.tokenizer.HFTokenizer):
+    new = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    is_own = not isinstance(tokenizer, open_clip.tokenizer.HFTokenizer)
+    if not is_own:
+        tokenizer.save_pretrained(str(new))  # a full disk ends it here, and the old files still exist
+    shutil.rmtree(folder, ignore_errors=True)
+    if is_own:
         return []
-    tokenizer.save_pretrained(str(folder))
+    new.rename(folder)
     return sorted(path.name for path in folder.iterdir() if path.name in TOKENIZER_FILES)
 
 # %% ../../nbs/models/04_hub.ipynb #a24c0021

@@ -20,7 +20,7 @@ from fashionern.encoders.sources import WeightsOrigin
 from fashionern.encoders.tme import TME, Encoders, load_encoders
 from fashionern.errors import ErnError
 from fashionern.files import read_json, write_json
-from fashionern.models.hub import CONFIG_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE, Retriever
+from fashionern.models.hub import CONFIG_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE, Retriever, _save_tokenizer
 from fashionern.models.registry import create_model
 from fashionern.search.index import model_identity
 
@@ -199,3 +199,19 @@ def test_folders_of_earlier_versions_load_without_a_record_of_the_weights(tmp_pa
         assert loaded.encoders.clip.origin is None
         assert "were not recorded" in loaded.generate_model_card().content
         assert model_identity(loaded) == model_identity(retriever), "indexes stay valid"
+
+
+def test_a_tokenizer_that_cannot_be_saved_leaves_the_old_files(tmp_path):
+    class OnAFullDisk(open_clip.tokenizer.HFTokenizer):
+        def __init__(self):
+            pass
+
+        def save_pretrained(self, dest):
+            raise OSError("no space left on device")
+
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text("old")
+    with pytest.raises(OSError):
+        _save_tokenizer(OnAFullDisk(), folder)
+    assert (folder / "tokenizer.json").read_text() == "old"
