@@ -333,7 +333,7 @@ def speed() -> str:
         rows.append(
             [
                 f"{c['section']}: {c['what']}",
-                f"{rate:,.0f} {c['unit']}/s",
+                f"{rate:,.0f} {c['unit']}/s" if rate >= 10 else f"{rate:.2g} {c['unit']}/s",
                 floor,
                 others[0] or (others[1] and f"{others[1]} (against the whole batch)"),
                 memory,
@@ -354,7 +354,14 @@ def speed() -> str:
         "times as fast as the reference implementation",
         "memory, MB",
     ]
-    return f"{where}\n\n{table(heads, rows)}\n\nEvery command shows its help within {max(starts):.2f} s."
+    pages = [
+        f"{c['what'].rsplit(', ')[-1]} {1000 * statistics.median(c['seconds']['page']):,.0f} ms"
+        for c in made["cases"]
+        if "page" in c["seconds"]
+    ]
+    asked = f" A query with a new photo takes this long through the page, from one client: {', '.join(pages)}."
+    helps = f"Every command shows its help within {max(starts):.2f} s."
+    return f"{where}\n\n{table(heads, rows)}\n\n{helps}{asked if pages else ''}"
 
 
 BLOCKS: dict[str, Callable[[], str]] = {

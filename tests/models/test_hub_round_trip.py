@@ -212,6 +212,6 @@ def test_a_tokenizer_that_cannot_be_saved_leaves_the_old_files(tmp_path):
     folder = tmp_path / "tokenizer"
     folder.mkdir()
     (folder / "tokenizer.json").write_text("old")
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="no space"):
         _save_tokenizer(OnAFullDisk(), folder)
     assert (folder / "tokenizer.json").read_text() == "old"
