@@ -151,18 +151,11 @@ def descriptions(
 def value_texts(
     attribute: str,
     value: str,
-    number: int = 24,  # max texts that name this value alone
-    switches: int = 12,  # max texts that also name another value, which this one replaces
+    number: int = 24,  # max texts
 ) -> tuple[str, ...]:
-    "Sentences of the training families that ask for this value of the attribute; always the same ones."
-    rng = random.Random(f"{attribute} {value}")
-    part = _PARTS.get(attribute, attribute)
+    "Sentences of the training families that say this value and nothing else; always the same ones."
     form = value_forms(attribute, value)
-    change = Change(attribute, part, Value(""), form)
+    change = Change(attribute, _PARTS.get(attribute, attribute), Value(""), form)
     usual = [frame for frame in fitting("train", change) if not frame.names_old and frame.family != "remove"]
-    texts = [fill(frame, change) for frame in rng.sample(usual, min(number, len(usual)))]
-    others = {other for values in ATTRIBUTES.values() for other in values.get(attribute, ()) if other != value}
-    for other in rng.choices(sorted(others), k=switches):
-        switch = Change(attribute, part, value_forms(attribute, other), form)
-        texts.append(fill(rng.choice([frame for frame in fitting("train", switch) if frame.names_old]), switch))
-    return tuple(dict.fromkeys(texts))
+    chosen = random.Random(f"{attribute} {value}").sample(usual, min(number, len(usual)))
+    return tuple(dict.fromkeys(fill(frame, change) for frame in chosen))
