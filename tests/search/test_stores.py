@@ -194,7 +194,9 @@ def test_filters_mean_the_same_as_in_plain_python(store):
     rng = random.Random(3)
     sizes = []
     refused = 0
-    for i in range(150):
+    is_server = "://" in str(getattr(store, "where", ""))  # one that waits a moment before each request
+    turns = 60 if is_server else 150
+    for i in range(turns):
         rule = parse_filter(as_text(random_filter(rng), rng))
         try:
             (found,) = store.find(vectors[i : i + 1], COUNT, rule)
@@ -206,9 +208,9 @@ def test_filters_mean_the_same_as_in_plain_python(store):
         assert_same(found, nearest([photos[j] for j in kept], vectors[kept], vectors[i], COUNT))
         sizes.append(len(kept))
     assert (
-        len(sizes) > 100
-        and len(set(sizes)) > 40
-        and refused == (0 if isinstance(store, FolderStore) else 150 - len(sizes))
+        len(sizes) > (25 if is_server else 100)
+        and len(set(sizes)) > (15 if is_server else 40)
+        and refused == (0 if isinstance(store, FolderStore) else turns - len(sizes))
     )
 
 
@@ -659,6 +661,20 @@ def test_what_a_server_refuses_is_said(tmp_path):
     with pytest.raises(StoreUnavailableError, match="server is running"):
         MilvusStore.open("http://127.0.0.1:9")
     store.close()
+
+
+@needs_milvus
+def test_the_reason_for_a_refused_filter_is_found_after_a_long_filter():
+    from pymilvus import MilvusException
+
+    from fashionern.search.stores.milvus import _translated
+
+    long = " or ".join(['(columns["price"] == 1)'] * 100)
+    parsing = f"cannot parse expression: {long}, error: "
+    pattern = MilvusException(1, f"{parsing}unsupported pattern: %en, only prefix pattern match like ab%")
+    assert "Use such a pattern" in str(_translated("http://127.0.0.1:19530", pattern))
+    other = str(_translated("http://127.0.0.1:19530", MilvusException(1, f"{parsing}the field is unknown")))
+    assert "refuses a request" in other and "the field is unknown" in other and len(other) < 400
 
 
 def test_without_milvus_the_error_names_the_package(tmp_path, monkeypatch):

@@ -89,19 +89,20 @@ _DOWN = ("Fail connecting", "Retry timeout", "Retry run out", "server unavailabl
 
 def _translated(where: str | Path, error: Exception) -> ErnError:
     "The error for what Milvus or pymilvus raised: no answer, a wrong token, or a refused request."
-    reason = " ".join(str(getattr(error, "message", error)).split())[:300]
+    text = " ".join(str(getattr(error, "message", error)).split())
+    reason = text if len(text) <= 300 else f"{text[:140]} … {text[-150:]}"  # the end says why a filter is refused
     if _is_lite(_address(where)[0]):
         return StoreUnavailableError(
             f"Milvus does not answer for {where} ({reason}). Close every other program that has it open."
         )
-    if "auth" in reason.lower():
+    if "auth" in text.lower():
         return ErnError(f"{where} refuses the token ({reason}). Set MILVUS_TOKEN to USER:PASSWORD.")
-    if "unsupported pattern" in reason:
+    if "unsupported pattern" in text:
         return ErnError(
             f"The Milvus server at {where} supports only patterns that end in their only %, such as 'Nike%'. "
             "Use such a pattern, = or in, or a newer server."
         )
-    if not getattr(error, "message", "") or any(text in reason for text in _DOWN):
+    if not getattr(error, "message", "") or any(words in text for words in _DOWN):
         return StoreUnavailableError(
             f"Milvus does not answer for {where} ({reason}). Check the address, and that the server is running."
         )
