@@ -95,6 +95,10 @@ def _translated(where: str | Path, error: Exception) -> ErnError:
         return StoreUnavailableError(
             f"Milvus does not answer for {where} ({reason}). Close every other program that has it open."
         )
+    if "collection not found" in text:
+        return _replaced(where)
+    if "not loaded" in text or "not fully loaded" in text:
+        return StoreUnavailableError(f"The server is loading the index in {where}. Try again in a moment.")
     if "auth" in text.lower():
         return ErnError(f"{where} refuses the token ({reason}). Set MILVUS_TOKEN to USER:PASSWORD.")
     if "unsupported pattern" in text:
@@ -107,6 +111,14 @@ def _translated(where: str | Path, error: Exception) -> ErnError:
             f"Milvus does not answer for {where} ({reason}). Check the address, and that the server is running."
         )
     return ErnError(f"Milvus refuses a request to {where} ({reason}).")
+
+
+def _replaced(where: str | Path) -> StoreUnavailableError:
+    "The error for a collection that is not the one that was opened."
+    return StoreUnavailableError(
+        f"The index in {where} was deleted or rebuilt after it was opened. Open it again: "
+        "restart ern_app, or load the Searcher again."
+    )
 
 # %% ../../../nbs/search/stores/03_milvus.ipynb #e1b8df9e
 def _connect(where: str | Path) -> Any:
@@ -218,15 +230,15 @@ def _create_collection(client: Any, where: str | Path, about: dict[str, Any]) ->
     client.create_collection(name, schema=schema, index_params=index, **options)
 
 
-def _read_about(client: Any, where: str | Path) -> dict[str, Any]:
-    "The facts of the index. Raises an `ErnError` if there is no index by ern_index."
+def _read_about(client: Any, where: str | Path) -> tuple[dict[str, Any], int]:
+    "The facts of the index, and the number of its collection. Raises an `ErnError` if there is no index by ern_index."
     _, name = _address(where)
     if not client.has_collection(name, timeout=TIMEOUT_SECONDS):
         raise _no_index(where)
     described = client.describe_collection(name, timeout=TIMEOUT_SECONDS)
     text = described["description"] or described["properties"].get("about", "")
     try:
-        return {"dim": None, **json.loads(text)}
+        return {"dim": None, **json.loads(text)}, described["collection_id"]
     except ValueError:
         raise ErnError(f"The collection {name} in {where} is not an index. Choose another name.") from None
 
@@ -265,10 +277,17 @@ def _split_requests(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
 class _Connection:
     "An open collection."
 
-    def __init__(self, where: str | Path, client: Any, about: dict[str, Any]):
+    def __init__(
+        self,
+        where: str | Path,
+        client: Any,
+        about: dict[str, Any],
+        number: int = 0,  # of the collection on its server; Milvus Lite has none
+    ):
         self.where = where
         self.client = client
         self.about = about
+        self._number = number
         self._known_columns: set[str] = set()
         self._uri, self._name = _address(where)
         self._unflushed = 0  # photos
@@ -308,7 +327,7 @@ class _Connection:
             with _milvus_errors(where):
                 if about is not None:
                     _create_collection(client, where, about)
-                store = cls(where, client, _read_about(client, where))
+                store = cls(where, client, *_read_about(client, where))
                 client.load_collection(store._name, timeout=TIMEOUT_SECONDS)
                 return store
         except BaseException:
@@ -326,6 +345,17 @@ class _Connection:
                 return client.has_collection(_address(where)[1], timeout=TIMEOUT_SECONDS)
         finally:
             _disconnect(where, client)
+
+    def check_current(self) -> None:
+        "Raise a `StoreUnavailableError` if the collection was dropped or replaced since it was opened."
+        self._described()
+
+    def _described(self) -> dict[str, Any]:
+        "What the server says of the collection."
+        described = self._request("describe_collection")
+        if described["collection_id"] != self._number:
+            raise _replaced(self.where)
+        return described
 
     def flush(self) -> None:
         "Make Milvus write its log to files that it can index."
@@ -384,6 +414,7 @@ class _Rows(_Connection):
 
     def _get(self, names: Sequence[str], fields: list[str]) -> list[dict[str, Any]]:
         "These fields of the rows of these photos, without unknown ones."
+        self.check_current()
         return self._request("get", ids=[_key(n) for n in names], output_fields=fields)
 
     def _all(self, *fields: str) -> Iterator[dict[str, Any]]:
@@ -393,6 +424,7 @@ class _Rows(_Connection):
 
     def _pages(self, matching: str, *fields: str) -> Iterator[list[dict[str, Any]]]:
         "These fields of the rows that match an expression, page by page."
+        self.check_current()
         options = {"batch_size": ROWS_PER_PAGE, "filter": matching, "output_fields": list(fields)}
         pages = self._request("query_iterator", **options)
         with _milvus_errors(self.where):
@@ -434,7 +466,7 @@ class _Exact(_Rows):
     def _properties(self) -> dict[str, Any]:
         "What `_set_property` stored."
         found = {}
-        for key, text in self._request("describe_collection").get("properties", {}).items():
+        for key, text in self._described().get("properties", {}).items():
             try:
                 found[key] = json.loads(text)
             except ValueError:
@@ -550,6 +582,7 @@ class _Tuned(_Indexed):
 
     def refresh(self) -> dict[str, Any]:
         "Flush what was put, and measure the approximate index if it is due; returns its facts."
+        self.check_current()
         self.flush()
         kind = self.about["kind"]
         if kind == "exact":
@@ -597,6 +630,7 @@ class MilvusStore(_Tuned):
         "Add photos with their (B, D) unit vectors, or replace those of the same name."
         check_vectors(photos, vectors, self.about["dim"], self.where)
         _check_names(photos)
+        self.check_current()
         rows = [_row(p, v) for p, v in zip(photos, np.asarray(vectors, dtype=np.float32))]
         for part in _split_requests(rows):
             self._request("upsert", data=part)
@@ -641,6 +675,7 @@ class MilvusStore(_Tuned):
         where: Optional[Filter] = None,
     ) -> list[list[tuple[str, float]]]:  # up to k names and inner products each
         "The photos nearest to each query, best first."
+        self.check_current()
         queries = np.asarray(queries, dtype=np.float32)
         if where is None:
             return self._search(queries, k)
