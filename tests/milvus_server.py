@@ -21,7 +21,6 @@ from typing import Any, Optional
 ROOT = Path(__file__).resolve().parents[1]
 WHEEL = ROOT / ".milvus-server"  # of the package `milvus`, in a folder of its own: it asks for an old pymilvus
 START_SECONDS = 180
-SESSION_SECONDS = 600  # by default a server that gets no CPU for 30 seconds stops for good
 
 
 def is_installed() -> bool:
@@ -39,12 +38,14 @@ def _wheel() -> ModuleType:
 
 
 def _end_with_parent() -> None:
-    "Have Linux kill this process when its parent ends, even if that is killed."
+    "Have Linux kill this process when the thread that started it ends, even if that is killed."
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 class MilvusServer:
-    "A server in a folder; it can be killed and started again with the same address and data."
+    """A server in a folder; it can be killed and started again with the same address and data.
+
+    Only one runs at a time: the port that its etcd has for other members is fixed."""
 
     def __init__(
         self,
@@ -68,7 +69,6 @@ class MilvusServer:
         config = wheel.MilvusServerConfig(data_dir=str(self.folder))
         if self.port is not None:
             config.update(proxy_port=self.port)
-        config.set("common.session.ttl", SESSION_SECONDS)
         for name, value in self.settings.items():
             config.set(name, value)
         config.resolve()
@@ -121,7 +121,7 @@ class MilvusServer:
         if self.process is not None:
             self.process.terminate()
             try:
-                self.process.wait(20)
+                self.process.wait(5)
             except subprocess.TimeoutExpired:
                 self.kill()
             self.process = None

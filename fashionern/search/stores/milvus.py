@@ -15,8 +15,9 @@ import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -38,6 +39,8 @@ from .filters import Filter, columns_of, to_milvus
 
 # %% ../../../nbs/search/stores/03_milvus.ipynb #a1f06106
 TIMEOUT_SECONDS = 60  # of a request
+_RESTART_SECONDS = 180  # that a write waits for a server: a killed one is replaced after the 30 to 60 of its session
+_WORK_SECONDS = 4 * 3_600  # that a server may take to load a collection or to build an index
 
 
 def _address(where: str | Path) -> tuple[str, str]:
@@ -84,6 +87,10 @@ def _milvus_errors(where: str | Path) -> Iterator[None]:
         raise _translated(where, e) from None
 
 
+class _ServerDownError(StoreUnavailableError):
+    "The server does not answer, or does not search yet; it may be restarting."
+
+
 _DOWN = ("Fail connecting", "Retry timeout", "Retry run out", "server unavailable", "not ready", "has been closed")
 
 
@@ -98,17 +105,19 @@ def _translated(where: str | Path, error: Exception) -> ErnError:
     if "collection not found" in text:
         return _replaced(where)
     if "not loaded" in text or "not fully loaded" in text:
-        return StoreUnavailableError(f"The server is loading the index in {where}. Try again in a moment.")
+        return _ServerDownError(f"The server is loading the index in {where}. Try again in a moment.")
     if "auth" in text.lower():
-        return ErnError(f"{where} refuses the token ({reason}). Set MILVUS_TOKEN to USER:PASSWORD.")
+        remedy = "Set MILVUS_TOKEN to USER:PASSWORD, or give --store-token."
+        return ErnError(f"{where} refuses the token ({reason}). {remedy}")
     if "unsupported pattern" in text:
         return ErnError(
             f"The Milvus server at {where} supports only patterns that end in their only %, such as 'Nike%'. "
             "Use such a pattern, = or in, or a newer server."
         )
     if not getattr(error, "message", "") or any(words in text for words in _DOWN):
-        return StoreUnavailableError(
-            f"Milvus does not answer for {where} ({reason}). Check the address, and that the server is running."
+        return _ServerDownError(
+            f"Milvus does not answer for {where} ({reason}). Check the address, the token if the server needs one, "
+            "and that the server is running."
         )
     return ErnError(f"Milvus refuses a request to {where} ({reason}).")
 
@@ -131,7 +140,8 @@ def _connect(where: str | Path) -> Any:
             if Path(uri).is_file():
                 raise ErnError(f"{where} is a file, not a folder of Milvus Lite. Choose another name.")
             Path(uri).parent.mkdir(parents=True, exist_ok=True)
-        client = MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=10)
+        token = getattr(where, "token", None) or os.environ.get("MILVUS_TOKEN", "")  # --store-token comes first
+        client = MilvusClient(uri, token=token, timeout=10)
     _CLIENTS[uri] += 1
     return client
 
@@ -328,7 +338,7 @@ class _Connection:
                 if about is not None:
                     _create_collection(client, where, about)
                 store = cls(where, client, *_read_about(client, where))
-                client.load_collection(store._name, timeout=TIMEOUT_SECONDS)
+                store._load()
                 return store
         except BaseException:
             _disconnect(where, client)
@@ -346,6 +356,33 @@ class _Connection:
         finally:
             _disconnect(where, client)
 
+    def _load(self) -> None:
+        "Have the collection loaded, however long that takes."
+        if _is_lite(self._uri):
+            self._request("load_collection")
+            return
+        self._request("load_collection", _async=True)
+        self._wait_until(lambda: self._request("get_load_state")["state"].name == "Loaded")
+
+    def _patiently(self, act: Callable[[], Any]) -> Any:
+        "Act, and again if the server is down, as during a restart; for what may be repeated."
+        end = time.monotonic() + _RESTART_SECONDS
+        while True:
+            try:
+                return act()
+            except _ServerDownError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.5)
+
+    def _wait_until(self, is_done: Callable[[], bool]) -> None:
+        "Wait for work of the server that may take longer than a request."
+        end = time.monotonic() + _WORK_SECONDS
+        while not self._patiently(is_done):
+            if time.monotonic() > end:
+                raise StoreUnavailableError(f"The server at {self.where} does not finish its work. See its log.")
+            time.sleep(0.1)
+
     def check_current(self) -> None:
         "Raise a `StoreUnavailableError` if the collection was dropped or replaced since it was opened."
         self._described()
@@ -359,7 +396,7 @@ class _Connection:
 
     def flush(self) -> None:
         "Make Milvus write its log to files that it can index."
-        self._request("flush")
+        self._patiently(lambda: self._request("flush"))
         self._unflushed = 0
 
     def close(self) -> None:
@@ -543,21 +580,16 @@ class _Indexed(_Search):
         self._request("release_collection")
         self._request("drop_index", index_name="vector")
         self._create_index(kind, count)
-        self._request("load_collection")
+        self._load()
 
     def _create_index(self, kind: str, count: int) -> None:
         index = self.client.prepare_index_params("vector", **_build_parameters(kind, self.about["dim"], count))
-        self._request("create_index", index_params=index)
+        self._request("create_index", index_params=index, sync=False)
 
     def _wait_for_index(self) -> None:
         "Wait until the server has built its index and searches with it."
-        if _is_lite(self._uri):
-            return
-        end = time.monotonic() + _BUILD_SECONDS
-        while not self._is_indexed():
-            if time.monotonic() > end:
-                raise StoreUnavailableError(f"The server at {self.where} does not finish its index. See its log.")
-            time.sleep(0.5)
+        if not _is_lite(self._uri):
+            self._wait_until(self._is_indexed)
 
     def _is_indexed(self) -> bool:
         "Whether all photos are in segments with a loaded index, except segments too small for one."
@@ -572,7 +604,6 @@ def _mean_recall(found: list, nearest: list) -> float:
     return float(np.mean(shares))
 
 # %% ../../../nbs/search/stores/03_milvus.ipynb #3cf11f85
-_BUILD_SECONDS = 3_600  # that a server may take to build its index
 _QUERIES = 100  # to measure a recall with
 _RANDOM_PHOTOS = 'id like "0%"'  # a sixteenth of all: the key is a digest
 
@@ -582,7 +613,7 @@ class _Tuned(_Indexed):
 
     def refresh(self) -> dict[str, Any]:
         "Flush what was put, and measure the approximate index if it is due; returns its facts."
-        self.check_current()
+        self._patiently(self.check_current)
         self.flush()
         kind = self.about["kind"]
         if kind == "exact":
@@ -630,10 +661,10 @@ class MilvusStore(_Tuned):
         "Add photos with their (B, D) unit vectors, or replace those of the same name."
         check_vectors(photos, vectors, self.about["dim"], self.where)
         _check_names(photos)
-        self.check_current()
+        self._patiently(self.check_current)
         rows = [_row(p, v) for p, v in zip(photos, np.asarray(vectors, dtype=np.float32))]
         for part in _split_requests(rows):
-            self._request("upsert", data=part)
+            self._patiently(partial(self._request, "upsert", data=part))
         self._changed += len(rows)
         self._unflushed += len(rows)
         if self._unflushed >= _ROWS_PER_FLUSH and not _is_lite(self._uri):
@@ -642,7 +673,7 @@ class MilvusStore(_Tuned):
     def set_columns(self, photos: Sequence[Photo]) -> None:
         "Change the columns and paths of photos in the store; their vectors stay."
         for part in batched(photos, _KEYS_PER_REQUEST):
-            rows = self._get([p.name for p in part], ["name", "vector"])
+            rows = self._patiently(partial(self._get, [p.name for p in part], ["name", "vector"]))
             vectors = {row["name"]: row["vector"] for row in rows}
             known = [p for p in part if p.name in vectors]
             if known:
@@ -652,9 +683,9 @@ class MilvusStore(_Tuned):
         "Remove photos; returns how many of them were in the store."
         removed = 0
         for part in batched(list(dict.fromkeys(names)), _KEYS_PER_REQUEST):
-            keys = [row["id"] for row in self._get(part, ["id"])]
+            keys = [row["id"] for row in self._patiently(partial(self._get, part, ["id"]))]
             if keys:
-                self._request("delete", ids=keys)
+                self._patiently(partial(self._request, "delete", ids=keys))
             removed += len(keys)
         self._changed += removed
         return removed
