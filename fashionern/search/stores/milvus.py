@@ -92,6 +92,7 @@ class _ServerDownError(StoreUnavailableError):
 
 
 _DOWN = ("Fail connecting", "Retry timeout", "Retry run out", "server unavailable", "not ready", "has been closed")
+_STARTING = ("rpc error", "node not", "session not found", "empty grpc client", "shard leader", "context canceled")
 
 
 def _translated(where: str | Path, error: Exception) -> ErnError:
@@ -114,7 +115,7 @@ def _translated(where: str | Path, error: Exception) -> ErnError:
             f"The Milvus server at {where} supports only patterns that end in their only %, such as 'Nike%'. "
             "Use such a pattern, = or in, or a newer server."
         )
-    if not getattr(error, "message", "") or any(words in text for words in _DOWN):
+    if not getattr(error, "message", "") or any(words in text for words in _DOWN + _STARTING):
         return _ServerDownError(
             f"Milvus does not answer for {where} ({reason}). Check the address, the token if the server needs one, "
             "and that the server is running."
