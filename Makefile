@@ -10,7 +10,7 @@ CHECK  = import sys; sys.exit(None if sys.version_info >= (3, 10) else "error: t
 # Always keep compiled modules (.pyc): without them, importing torch and open_clip takes 20 seconds instead of 8.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo app demo-shop test coverage test-all test-lowest lab docs clean
+.PHONY: help demo app demo-shop test coverage test-all test-lowest test-milvus lab docs clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/'
 
@@ -64,6 +64,17 @@ test-lowest:  ## run notebooks and tests in a separate environment with the lowe
 	PIP_CONSTRAINT=$(CURDIR)/.lowest.txt $(MAKE) $(VENV)/.installed-dev VENV=$(VENV)
 	$(NOTEBOOKS_AND_TESTS)
 
+# The wheel of a server that runs without containers. It asks for an old pymilvus, so it gets a folder of its own.
+MILVUS = .milvus-server
+$(MILVUS)/.installed-2.3.5: | $(VENV)/.installed-dev
+	rm -rf $(MILVUS)
+	$(PIP) install --quiet --no-deps --target $(MILVUS) milvus==2.3.5
+	@touch $@
+
+test-milvus: $(VENV)/.installed-dev $(MILVUS)/.installed-2.3.5  ## start a Milvus server on this machine and test the store with it, with kills and restarts (ten minutes; Linux and macOS)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/milvus_server.py $(BIN)/python -m pytest -q tests/search/test_stores.py -k server
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/search/test_milvus_server.py
+
 lab: $(VENV)/.installed-dev  ## open the first tutorial in JupyterLab
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/tutorials/01_garments.ipynb
 
@@ -71,4 +82,4 @@ docs: $(VENV)/.installed-docs  ## build the documentation from README, guides an
 	$(BIN)/python docs/build.py
 
 clean:  ## remove the environments and build products; drawn data and runs are kept
-	rm -rf $(VENV) .venv-lowest .lowest.txt build dist *.egg-info _docs _proc .coverage .coverage.* .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-lowest .milvus-server .lowest.txt build dist *.egg-info _docs _proc .coverage .coverage.* .mypy_cache .ruff_cache

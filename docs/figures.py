@@ -10,6 +10,7 @@ python docs/figures.py --check                       write nothing; status 1 if 
 
 import argparse
 import json
+import math
 import re
 import shlex
 import statistics
@@ -21,7 +22,7 @@ from typing import Any, Callable
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "nbs" / "results"
-GUIDES = ("03_search", "04_shop", "05_reproducing", "06_catalogue_results", "07_speed")
+GUIDES = ("03_search", "04_shop", "05_reproducing", "06_catalogue_results", "07_speed", "10_large_indexes")
 PAGES = ("README.md", *(f"docs/guides/{name}.md" for name in GUIDES))
 BLOCK = re.compile(r"(<!-- figures: (\S+) -->\n).*?(<!-- end of figures -->)", re.S)
 DOMINANCE = {"nearest": "ref 1st %", "outranks": "ref > target %", "margin": "Δcos"}
@@ -364,6 +365,113 @@ def speed() -> str:
     return f"{where}\n\n{table(heads, rows)}\n\n{helps}{asked if pages else ''}"
 
 
+def _stores(name: str) -> tuple[dict[str, Any], dict[tuple[str, int, int], dict[str, Any]]]:
+    "The machine of benchmarks/stores.py, and its results by kind of index, photos and dimension."
+    made = read(RESULTS / f"stores-{name}.json")
+    return made["machine"], {(r["kind"], r["count"], r["dim"]): r for r in made["results"]}
+
+
+def _measured_where(machine: dict[str, Any], command: str) -> str:
+    note = f"; {machine['note']}" if machine["note"] else ""
+    return f"Measured {machine['date']} on {machine['cpu']}, {machine['threads']} thread{note}: `{command}`."
+
+
+def _bytes(size: float) -> str:
+    for unit in ("kB", "MB", "GB", "TB"):
+        size /= 1_000
+        if size < 1_000 or unit == "TB":
+            break
+    return f"{size:,.{0 if size >= 10 else 1}f} {unit}"
+
+
+def _duration(seconds: float) -> str:
+    for limit, divisor, unit in ((1, 1e-3, "ms"), (120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h")):
+        if seconds < limit:
+            return f"{seconds / divisor:,.{1 if seconds / divisor < 10 else 0}f} {unit}"
+    return f"{seconds / 86_400:,.0f} d"
+
+
+def milvus() -> str:
+    "What a Milvus server needs for an index: one column for each kind."
+    machine, results = _stores("milvus")
+    rows = {
+        "build": lambda r: _duration(r["build"]),
+        "data of the server": lambda r: _bytes(r["disk"]),
+        "memory of the server": lambda r: _bytes(r["server memory"]),
+        "search, p50 / p95": lambda r: _percentiles(r["search"]["all"]),
+        "recall@10": lambda r: f"{r['search']['all']['recall']:.3f}",
+    }
+    for name in ("a tenth", "a hundredth", "one photo"):
+        rows[f"filter: {name}, p50 / p95"] = lambda r, name=name: _percentiles(r["search"][name])
+        rows[f"filter: {name}, recall@10"] = lambda r, name=name: f"{r['search'][name]['recall']:.3f}"
+    rows["1,000 photos updated"] = lambda r: _duration(r["update"])
+    rows["1,000 photos removed"] = lambda r: _duration(r["remove"])
+    rows["longest put while the server is killed"] = lambda r: _duration(r["kill"]["longest"])
+    heads = ["", *(f"{r['count']:,} photos, `{kind}`" for (kind, _, _), r in results.items())]
+    lines = [[name, *map(cell, results.values())] for name, cell in rows.items()]
+    return f"{_measured_where(machine, 'python benchmarks/stores.py milvus')}\n\n{table(heads, lines)}"
+
+
+def _percentiles(search: dict[str, float]) -> str:
+    return f"{_duration(search['p50'])} / {_duration(search['p95'])}"
+
+
+INDEX_KINDS = ("exact", "hnsw", "ivf-pq")
+SIZES = [10**5, 3 * 10**5, 10**6, 10**7, 10**8, 10**9]
+LARGEST_MEMORY = 64e9  # bytes of a usual server
+
+
+def sizing() -> str:
+    "What an index in a folder needs: measured at two sizes, on a line through both beyond them."
+    machine, results = _stores("folder")
+    counts = {kind: sorted(n for k, n, dim in results if (k, dim) == (kind, 256)) for kind in INDEX_KINDS}
+    costs: dict[str, Callable[[dict[str, Any]], float]] = {
+        "disk": lambda r: r["disk"],
+        "memory": lambda r: r["search"]["memory"],
+        "build": lambda r: r["build"],
+        "search": lambda r: r["search"]["all"]["p50"],
+    }
+
+    def cost(kind: str, name: str, count: int) -> float:
+        first, last = counts[kind]
+        small, large = (costs[name](results[kind, n, 256]) for n in (first, last))
+        position = math.log10 if (kind, name) == ("hnsw", "search") else float
+        step = (position(count) - position(first)) / (position(last) - position(first))
+        return max(small, small + step * (large - small))
+
+    rows = []
+    for count in SIZES:
+        for kind in ("exact", "hnsw", "ivf-pq"):
+            cells = [_bytes(cost(kind, name, count)) for name in ("disk", "memory")]
+            cells += [_duration(cost(kind, name, count)) for name in ("build", "search")]
+            about = "" if count in counts[kind] else "≈ "
+            rows.append([f"{count:,}", f"`{kind}`", *(f"{about}{cell}" for cell in cells)])
+    fits = {kind: _largest(lambda n, kind=kind: cost(kind, "memory", n) <= LARGEST_MEMORY) for kind in INDEX_KINDS}
+    quick = _largest(lambda n: cost("exact", "search", n) <= 0.1)
+    largest = {kind: results[kind, sizes[-1], 256] for kind, sizes in counts.items() if kind != "exact"}
+    recalls = [f"`{kind}` {r['promised']:.3f} at {r['count']:,}" for kind, r in largest.items()]
+    wide = [f"{n:,} photos take {_bytes(r['disk'])} in `{kind}`" for (kind, n, dim), r in results.items() if dim == 640]
+    about = "Dimension 256. Values with ≈ are on a line through two measured sizes"
+    lines = ", ".join(f"`{kind}` {first:,} and {last:,}" for kind, (first, last) in counts.items())
+    return "\n\n".join(
+        [
+            f"{_measured_where(machine, 'python benchmarks/stores.py folder')} {about} ({lines} photos). "
+            f"Recall@10: {', '.join(recalls)} photos.",
+            table(["photos", "kind", "disk", "memory", "build", "search, p50"], rows, left=2),
+            f"With dimension 640, {', '.join(wide)}. On this machine, change from `exact` to `hnsw` or `ivf-pq` at "
+            f"about {quick:,} photos, where a search takes 0.1 s. `hnsw` needs more than {_bytes(LARGEST_MEMORY)} of "
+            f"memory from about {fits['hnsw']:,} photos on, and `ivf-pq` from about {fits['ivf-pq']:,}: then use several "
+            "machines with Milvus.",
+        ]
+    )
+
+
+def _largest(fits: Callable[[int], bool]) -> int:
+    "The largest number of photos, in one digit, that fits."
+    numbers = [digit * 10**power for power in range(5, 12) for digit in range(1, 10)]
+    return max((n for n in numbers if fits(n)), default=numbers[0])
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "demo": demo,
     "laptop": partial(methods, "laptop"),
@@ -374,6 +482,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "obedience-short": obedience_short,
     "published": published,
     "speed": speed,
+    "sizing": sizing,
+    "milvus": milvus,
 }
 
 

@@ -143,7 +143,8 @@ def _writing(cfg: BuildConfig | AddConfig, ranks: World) -> AbstractContextManag
 
 
 def _index_folder(cfg: BuildConfig | AddConfig, ranks: World) -> int:
-    where = index_location(cfg.out if isinstance(cfg, BuildConfig) else cfg.index, cfg.store)
+    folder = cfg.out if isinstance(cfg, BuildConfig) else cfg.index
+    where = index_location(folder, cfg.store, token=cfg.store_token)
     store = open_store(where) if ranks.main and isinstance(cfg, AddConfig) else None
     model, retriever = _load_model(cfg, store, ranks)
     if ranks.main and isinstance(cfg, BuildConfig):

@@ -224,7 +224,7 @@ BUSY = "Wait until it ends."  # what to do if another process writes to the inde
 
 def run_inventory(cfg: InfoConfig | RemoveConfig) -> None:
     "Run `ern_index info` or `ern_index remove`."
-    store = open_store(index_location(cfg.index, cfg.store))
+    store = open_store(index_location(cfg.index, cfg.store, token=cfg.store_token))
     if isinstance(cfg, RemoveConfig):
         with nullcontext() if cfg.index is None else locked(cfg.index, BUSY):
             _remove(store, cfg.names)

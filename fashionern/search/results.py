@@ -74,7 +74,7 @@ def run_search(
     check_pictures(cfg)
     if queries is None:
         queries = given_queries(cfg)
-    searcher = Searcher.load(index_location(cfg.index, cfg.store), cfg.model, cfg.device)
+    searcher = Searcher.load(index_location(cfg.index, cfg.store, token=cfg.store_token), cfg.model, cfg.device)
     if cfg.labels:
         check_labels(cfg.labels, searcher.store.values(1_000_000))
     results = searcher.search_many(queries)

@@ -542,6 +542,6 @@ def serve(
 def run_app(cfg: AppConfig) -> None:
     "Body of `ern_app`: serve the page over an index."
     listen(cfg.host, cfg.port).close()  # to report a port in use before the model is loaded
-    searcher = Searcher.load(index_location(cfg.index, cfg.store), cfg.model, cfg.device)
+    searcher = Searcher.load(index_location(cfg.index, cfg.store, token=cfg.store_token), cfg.model, cfg.device)
     hosts = cfg.allowed_hosts or None
     serve(searcher, cfg.host, cfg.port, cfg.examples, hosts, cfg.open, cfg.labels)

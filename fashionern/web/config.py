@@ -26,6 +26,8 @@ class AppConfig:
     "Folder of the index."
     store: Optional[str] = None
     "Milvus instead of a folder: a .db file (Milvus Lite) or a server address."
+    store_token: Optional[str] = None
+    "Token of that server, USER:PASSWORD or an API key. Other users of this machine can see it: prefer MILVUS_TOKEN."
     host: str = "127.0.0.1"
     "Address to listen on. The default serves this machine only; 0.0.0.0 serves other machines too."
     port: int = 7860
@@ -46,7 +48,7 @@ class AppConfig:
     plugin: Plugin = ()
 
     def __post_init__(self) -> None:
-        index_location(self.index, self.store)
+        index_location(self.index, self.store, token=self.store_token)
         check_flag(0 < self.port < 65536, "port", self.port, "must be from 1 to 65535")
 
 # %% ../../nbs/web/00_config.ipynb #809e3adb

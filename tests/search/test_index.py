@@ -25,7 +25,7 @@ from fashionern.errors import ErnError
 from fashionern.files import locked
 from fashionern.models.hub import Retriever
 from fashionern.models.registry import create_model
-from fashionern.search.config import parse_index, parse_search
+from fashionern.search.config import index_location, parse_index, parse_search
 from fashionern.search.index import plan_update
 from fashionern.search.indexing import run_index
 from fashionern.search.inventory import open_store, store_class
@@ -459,6 +459,13 @@ def test_a_store_address_without_a_scheme_is_refused():
             parse_index([*command.split(), "--store", "127.0.0.1:19530"])
     with pytest.raises(ErnError, match="MILVUS_TOKEN"):
         parse_search(["--text", "red", "--store", "https://root:secret@localhost:19530"])
+    cfg = parse_search(["--text", "red", "--store", "https://localhost:19530", "--store-token", "root:secret"])
+    where = index_location(cfg.index, cfg.store, token=cfg.store_token)
+    assert where == "https://localhost:19530" and where.token == "root:secret"
+    assert store_class(where).__name__ == "MilvusStore"
+    for place in (["--store", "shop.db"], ["--index", "shop"]):
+        with pytest.raises(ErnError, match="--store-token is for a server"):
+            parse_search(["--text", "red", *place, "--store-token", "root:secret"])
 
 
 def test_one_process_writes_to_an_index(shop, photos, tmp_path):

@@ -194,7 +194,9 @@ def test_filters_mean_the_same_as_in_plain_python(store):
     rng = random.Random(3)
     sizes = []
     refused = 0
-    for i in range(150):
+    is_server = "://" in str(getattr(store, "where", ""))  # one that waits a moment before each request
+    turns = 60 if is_server else 150
+    for i in range(turns):
         rule = parse_filter(as_text(random_filter(rng), rng))
         try:
             (found,) = store.find(vectors[i : i + 1], COUNT, rule)
@@ -206,9 +208,9 @@ def test_filters_mean_the_same_as_in_plain_python(store):
         assert_same(found, nearest([photos[j] for j in kept], vectors[kept], vectors[i], COUNT))
         sizes.append(len(kept))
     assert (
-        len(sizes) > 100
-        and len(set(sizes)) > 40
-        and refused == (0 if isinstance(store, FolderStore) else 150 - len(sizes))
+        len(sizes) > (25 if is_server else 100)
+        and len(set(sizes)) > (15 if is_server else 40)
+        and refused == (0 if isinstance(store, FolderStore) else turns - len(sizes))
     )
 
 
@@ -625,7 +627,7 @@ def test_a_large_put_is_split_into_requests(tmp_path, monkeypatch):
 def test_a_server_finds_what_numpy_finds(kind):
     from fashionern.search.stores.milvus import MilvusStore
 
-    count = 20_000 if kind == "hnsw" else 12_000
+    count = {"exact": 5_000, "hnsw": 6_000, "ivf-pq": 10_500}[kind]
     vectors = clustered(count, 64)
     photos = [Photo(f"{i}.jpg", "/p", columns={"i": i, "shelf": "ab"[i % 2]}) for i in range(count)]
     store = MilvusStore.create(new_collection(), {**ABOUT, "kind": kind, "dim": 64})
@@ -638,8 +640,8 @@ def test_a_server_finds_what_numpy_finds(kind):
         assert recall_at_10(store, photos[::2], vectors[::2], queries, half) > 0.95
         assert recall_at_10(store, photos[:300], vectors[:300], queries, parse_filter("i < 300")) > 0.95
         for i in range(10):
-            (found,) = store.find(queries[i : i + 1], 5, parse_filter(f"i = {700 * i}"))
-            assert [name for name, _ in found] == [f"{700 * i}.jpg"]
+            (found,) = store.find(queries[i : i + 1], 5, parse_filter(f"i = {490 * i}"))
+            assert [name for name, _ in found] == [f"{490 * i}.jpg"]
         facts = store.refresh()
     assert kind == "exact" or facts["recall@10"] >= 0.97 and facts["photos"] == count
     store.remove([p.name for p in photos[300:]])
@@ -659,6 +661,20 @@ def test_what_a_server_refuses_is_said(tmp_path):
     with pytest.raises(StoreUnavailableError, match="server is running"):
         MilvusStore.open("http://127.0.0.1:9")
     store.close()
+
+
+@needs_milvus
+def test_the_reason_for_a_refused_filter_is_found_after_a_long_filter():
+    from pymilvus import MilvusException
+
+    from fashionern.search.stores.milvus import _translated
+
+    long = " or ".join(['(columns["price"] == 1)'] * 100)
+    parsing = f"cannot parse expression: {long}, error: "
+    pattern = MilvusException(1, f"{parsing}unsupported pattern: %en, only prefix pattern match like ab%")
+    assert "Use such a pattern" in str(_translated("http://127.0.0.1:19530", pattern))
+    other = str(_translated("http://127.0.0.1:19530", MilvusException(1, f"{parsing}the field is unknown")))
+    assert "refuses a request" in other and "the field is unknown" in other and len(other) < 400
 
 
 def test_without_milvus_the_error_names_the_package(tmp_path, monkeypatch):

@@ -15,8 +15,9 @@ import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -38,6 +39,8 @@ from .filters import Filter, columns_of, to_milvus
 
 # %% ../../../nbs/search/stores/03_milvus.ipynb #a1f06106
 TIMEOUT_SECONDS = 60  # of a request
+_RESTART_SECONDS = 180  # that a write waits for a server: a killed one is replaced after the 30 to 60 of its session
+_WORK_SECONDS = 4 * 3_600  # that a server may take to load a collection or to build an index
 
 
 def _address(where: str | Path) -> tuple[str, str]:
@@ -84,28 +87,48 @@ def _milvus_errors(where: str | Path) -> Iterator[None]:
         raise _translated(where, e) from None
 
 
+class _ServerDownError(StoreUnavailableError):
+    "The server does not answer, or does not search yet; it may be restarting."
+
+
 _DOWN = ("Fail connecting", "Retry timeout", "Retry run out", "server unavailable", "not ready", "has been closed")
+_STARTING = ("rpc error", "node not", "session not found", "empty grpc client", "shard leader", "context canceled")
 
 
 def _translated(where: str | Path, error: Exception) -> ErnError:
     "The error for what Milvus or pymilvus raised: no answer, a wrong token, or a refused request."
-    reason = " ".join(str(getattr(error, "message", error)).split())[:300]
+    text = " ".join(str(getattr(error, "message", error)).split())
+    reason = text if len(text) <= 300 else f"{text[:140]} … {text[-150:]}"  # the end says why a filter is refused
     if _is_lite(_address(where)[0]):
         return StoreUnavailableError(
             f"Milvus does not answer for {where} ({reason}). Close every other program that has it open."
         )
-    if "auth" in reason.lower():
-        return ErnError(f"{where} refuses the token ({reason}). Set MILVUS_TOKEN to USER:PASSWORD.")
-    if "unsupported pattern" in reason:
+    if "collection not found" in text:
+        return _replaced(where)
+    if "not loaded" in text or "not fully loaded" in text:
+        return _ServerDownError(f"The server is loading the index in {where}. Try again in a moment.")
+    if "auth" in text.lower():
+        remedy = "Set MILVUS_TOKEN to USER:PASSWORD, or give --store-token."
+        return ErnError(f"{where} refuses the token ({reason}). {remedy}")
+    if "unsupported pattern" in text:
         return ErnError(
             f"The Milvus server at {where} supports only patterns that end in their only %, such as 'Nike%'. "
             "Use such a pattern, = or in, or a newer server."
         )
-    if not getattr(error, "message", "") or any(text in reason for text in _DOWN):
-        return StoreUnavailableError(
-            f"Milvus does not answer for {where} ({reason}). Check the address, and that the server is running."
+    if not getattr(error, "message", "") or any(words in text for words in _DOWN + _STARTING):
+        return _ServerDownError(
+            f"Milvus does not answer for {where} ({reason}). Check the address, the token if the server needs one, "
+            "and that the server is running."
         )
     return ErnError(f"Milvus refuses a request to {where} ({reason}).")
+
+
+def _replaced(where: str | Path) -> StoreUnavailableError:
+    "The error for a collection that is not the one that was opened."
+    return StoreUnavailableError(
+        f"The index in {where} was deleted or rebuilt after it was opened. Open it again: "
+        "restart ern_app, or load the Searcher again."
+    )
 
 # %% ../../../nbs/search/stores/03_milvus.ipynb #e1b8df9e
 def _connect(where: str | Path) -> Any:
@@ -118,7 +141,8 @@ def _connect(where: str | Path) -> Any:
             if Path(uri).is_file():
                 raise ErnError(f"{where} is a file, not a folder of Milvus Lite. Choose another name.")
             Path(uri).parent.mkdir(parents=True, exist_ok=True)
-        client = MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=10)
+        token = getattr(where, "token", None) or os.environ.get("MILVUS_TOKEN", "")  # --store-token comes first
+        client = MilvusClient(uri, token=token, timeout=10)
     _CLIENTS[uri] += 1
     return client
 
@@ -217,15 +241,15 @@ def _create_collection(client: Any, where: str | Path, about: dict[str, Any]) ->
     client.create_collection(name, schema=schema, index_params=index, **options)
 
 
-def _read_about(client: Any, where: str | Path) -> dict[str, Any]:
-    "The facts of the index. Raises an `ErnError` if there is no index by ern_index."
+def _read_about(client: Any, where: str | Path) -> tuple[dict[str, Any], int]:
+    "The facts of the index, and the number of its collection. Raises an `ErnError` if there is no index by ern_index."
     _, name = _address(where)
     if not client.has_collection(name, timeout=TIMEOUT_SECONDS):
         raise _no_index(where)
     described = client.describe_collection(name, timeout=TIMEOUT_SECONDS)
     text = described["description"] or described["properties"].get("about", "")
     try:
-        return {"dim": None, **json.loads(text)}
+        return {"dim": None, **json.loads(text)}, described["collection_id"]
     except ValueError:
         raise ErnError(f"The collection {name} in {where} is not an index. Choose another name.") from None
 
@@ -264,10 +288,17 @@ def _split_requests(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
 class _Connection:
     "An open collection."
 
-    def __init__(self, where: str | Path, client: Any, about: dict[str, Any]):
+    def __init__(
+        self,
+        where: str | Path,
+        client: Any,
+        about: dict[str, Any],
+        number: int = 0,  # of the collection on its server; Milvus Lite has none
+    ):
         self.where = where
         self.client = client
         self.about = about
+        self._number = number
         self._known_columns: set[str] = set()
         self._uri, self._name = _address(where)
         self._unflushed = 0  # photos
@@ -307,8 +338,8 @@ class _Connection:
             with _milvus_errors(where):
                 if about is not None:
                     _create_collection(client, where, about)
-                store = cls(where, client, _read_about(client, where))
-                client.load_collection(store._name, timeout=TIMEOUT_SECONDS)
+                store = cls(where, client, *_read_about(client, where))
+                store._load()
                 return store
         except BaseException:
             _disconnect(where, client)
@@ -326,9 +357,47 @@ class _Connection:
         finally:
             _disconnect(where, client)
 
+    def _load(self) -> None:
+        "Have the collection loaded, however long that takes."
+        if _is_lite(self._uri):
+            self._request("load_collection")
+            return
+        self._request("load_collection", _async=True)
+        self._wait_until(lambda: self._request("get_load_state")["state"].name == "Loaded")
+
+    def _patiently(self, act: Callable[[], Any]) -> Any:
+        "Act, and again if the server is down, as during a restart; for what may be repeated."
+        end = time.monotonic() + _RESTART_SECONDS
+        while True:
+            try:
+                return act()
+            except _ServerDownError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.5)
+
+    def _wait_until(self, is_done: Callable[[], bool]) -> None:
+        "Wait for work of the server that may take longer than a request."
+        end = time.monotonic() + _WORK_SECONDS
+        while not self._patiently(is_done):
+            if time.monotonic() > end:
+                raise StoreUnavailableError(f"The server at {self.where} does not finish its work. See its log.")
+            time.sleep(0.1)
+
+    def check_current(self) -> None:
+        "Raise a `StoreUnavailableError` if the collection was dropped or replaced since it was opened."
+        self._described()
+
+    def _described(self) -> dict[str, Any]:
+        "What the server says of the collection."
+        described = self._request("describe_collection")
+        if described["collection_id"] != self._number:
+            raise _replaced(self.where)
+        return described
+
     def flush(self) -> None:
         "Make Milvus write its log to files that it can index."
-        self._request("flush")
+        self._patiently(lambda: self._request("flush"))
         self._unflushed = 0
 
     def close(self) -> None:
@@ -383,6 +452,7 @@ class _Rows(_Connection):
 
     def _get(self, names: Sequence[str], fields: list[str]) -> list[dict[str, Any]]:
         "These fields of the rows of these photos, without unknown ones."
+        self.check_current()
         return self._request("get", ids=[_key(n) for n in names], output_fields=fields)
 
     def _all(self, *fields: str) -> Iterator[dict[str, Any]]:
@@ -392,6 +462,7 @@ class _Rows(_Connection):
 
     def _pages(self, matching: str, *fields: str) -> Iterator[list[dict[str, Any]]]:
         "These fields of the rows that match an expression, page by page."
+        self.check_current()
         options = {"batch_size": ROWS_PER_PAGE, "filter": matching, "output_fields": list(fields)}
         pages = self._request("query_iterator", **options)
         with _milvus_errors(self.where):
@@ -433,7 +504,7 @@ class _Exact(_Rows):
     def _properties(self) -> dict[str, Any]:
         "What `_set_property` stored."
         found = {}
-        for key, text in self._request("describe_collection").get("properties", {}).items():
+        for key, text in self._described().get("properties", {}).items():
             try:
                 found[key] = json.loads(text)
             except ValueError:
@@ -510,21 +581,16 @@ class _Indexed(_Search):
         self._request("release_collection")
         self._request("drop_index", index_name="vector")
         self._create_index(kind, count)
-        self._request("load_collection")
+        self._load()
 
     def _create_index(self, kind: str, count: int) -> None:
         index = self.client.prepare_index_params("vector", **_build_parameters(kind, self.about["dim"], count))
-        self._request("create_index", index_params=index)
+        self._request("create_index", index_params=index, sync=False)
 
     def _wait_for_index(self) -> None:
         "Wait until the server has built its index and searches with it."
-        if _is_lite(self._uri):
-            return
-        end = time.monotonic() + _BUILD_SECONDS
-        while not self._is_indexed():
-            if time.monotonic() > end:
-                raise StoreUnavailableError(f"The server at {self.where} does not finish its index. See its log.")
-            time.sleep(0.5)
+        if not _is_lite(self._uri):
+            self._wait_until(self._is_indexed)
 
     def _is_indexed(self) -> bool:
         "Whether all photos are in segments with a loaded index, except segments too small for one."
@@ -539,7 +605,6 @@ def _mean_recall(found: list, nearest: list) -> float:
     return float(np.mean(shares))
 
 # %% ../../../nbs/search/stores/03_milvus.ipynb #3cf11f85
-_BUILD_SECONDS = 3_600  # that a server may take to build its index
 _QUERIES = 100  # to measure a recall with
 _RANDOM_PHOTOS = 'id like "0%"'  # a sixteenth of all: the key is a digest
 
@@ -549,6 +614,7 @@ class _Tuned(_Indexed):
 
     def refresh(self) -> dict[str, Any]:
         "Flush what was put, and measure the approximate index if it is due; returns its facts."
+        self._patiently(self.check_current)
         self.flush()
         kind = self.about["kind"]
         if kind == "exact":
@@ -596,9 +662,10 @@ class MilvusStore(_Tuned):
         "Add photos with their (B, D) unit vectors, or replace those of the same name."
         check_vectors(photos, vectors, self.about["dim"], self.where)
         _check_names(photos)
+        self._patiently(self.check_current)
         rows = [_row(p, v) for p, v in zip(photos, np.asarray(vectors, dtype=np.float32))]
         for part in _split_requests(rows):
-            self._request("upsert", data=part)
+            self._patiently(partial(self._request, "upsert", data=part))
         self._changed += len(rows)
         self._unflushed += len(rows)
         if self._unflushed >= _ROWS_PER_FLUSH and not _is_lite(self._uri):
@@ -607,7 +674,7 @@ class MilvusStore(_Tuned):
     def set_columns(self, photos: Sequence[Photo]) -> None:
         "Change the columns and paths of photos in the store; their vectors stay."
         for part in batched(photos, _KEYS_PER_REQUEST):
-            rows = self._get([p.name for p in part], ["name", "vector"])
+            rows = self._patiently(partial(self._get, [p.name for p in part], ["name", "vector"]))
             vectors = {row["name"]: row["vector"] for row in rows}
             known = [p for p in part if p.name in vectors]
             if known:
@@ -617,9 +684,9 @@ class MilvusStore(_Tuned):
         "Remove photos; returns how many of them were in the store."
         removed = 0
         for part in batched(list(dict.fromkeys(names)), _KEYS_PER_REQUEST):
-            keys = [row["id"] for row in self._get(part, ["id"])]
+            keys = [row["id"] for row in self._patiently(partial(self._get, part, ["id"]))]
             if keys:
-                self._request("delete", ids=keys)
+                self._patiently(partial(self._request, "delete", ids=keys))
             removed += len(keys)
         self._changed += removed
         return removed
@@ -640,6 +707,7 @@ class MilvusStore(_Tuned):
         where: Optional[Filter] = None,
     ) -> list[list[tuple[str, float]]]:  # up to k names and inner products each
         "The photos nearest to each query, best first."
+        self.check_current()
         queries = np.asarray(queries, dtype=np.float32)
         if where is None:
             return self._search(queries, k)

@@ -1,0 +1,150 @@
+"""A standalone Milvus server on this machine for tests, from the wheel that `make test-milvus` unpacks.
+
+python tests/milvus_server.py COMMAND …    run a command with the address of a new server in FASHIONERN_MILVUS
+"""
+
+import ctypes
+import importlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Optional
+
+ROOT = Path(__file__).resolve().parents[1]
+WHEEL = ROOT / ".milvus-server"  # of the package `milvus`, in a folder of its own: it asks for an old pymilvus
+START_SECONDS = 180
+
+
+def is_installed() -> bool:
+    "Whether the wheel with the server is here."
+    return (WHEEL / "milvus").is_dir()
+
+
+def _wheel() -> ModuleType:
+    "The wheel's module."
+    if not is_installed():
+        raise SystemExit(f"error: there is no Milvus server in {WHEEL}. Run make test-milvus.")
+    if str(WHEEL) not in sys.path:
+        sys.path.append(str(WHEEL))
+    return importlib.import_module("milvus")
+
+
+def _end_with_parent() -> None:
+    "Have Linux kill this process when the thread that started it ends, even if that is killed."
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+class MilvusServer:
+    """A server in a folder; it can be killed and started again with the same address and data.
+
+    Only one runs at a time: the port that its etcd has for other members is fixed."""
+
+    def __init__(
+        self,
+        folder: Path,  # of its data; created
+        **settings: Any,  # of its configuration, such as authorization_enabled=True
+    ):
+        self.folder = folder
+        self.settings = settings
+        self.port: Optional[int] = None
+        self.process: Optional[subprocess.Popen] = None
+
+    @property
+    def address(self) -> str:
+        scheme = "https" if self.settings.get("tls_mode") else "http"
+        return f"{scheme}://127.0.0.1:{self.port}"
+
+    def start(self) -> "MilvusServer":
+        "Start it on free ports, or on those of the last time, and wait until it answers."
+        wheel = _wheel()
+        wheel._initialize_data_files(WHEEL)  # unpacks WHEEL/bin once
+        config = wheel.MilvusServerConfig(data_dir=str(self.folder))
+        if self.port is not None:
+            config.update(proxy_port=self.port)
+        for name, value in self.settings.items():
+            config.set(name, value)
+        config.resolve()
+        self.port = config.get("proxy_port")
+        health_port, probe = config.resolve_port(9091)
+        probe.close()
+        environment = {
+            **os.environ,
+            "DEPLOY_MODE": "STANDALONE",
+            "METRICS_PORT": str(health_port),
+            "LD_LIBRARY_PATH": str(WHEEL / "bin"),
+            "DYLD_LIBRARY_PATH": str(WHEEL / "bin"),
+        }
+        with open(self.folder / "server.log", "ab") as log:
+            self.process = subprocess.Popen(
+                [WHEEL / "bin" / "milvus", "run", "standalone"],
+                cwd=self.folder,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  it takes no lock
+            )
+        self._wait(f"http://127.0.0.1:{health_port}/healthz")
+        return self
+
+    def _wait(self, health: str) -> None:
+        "Wait until the server says that it is healthy."
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end and self.process is not None and self.process.poll() is None:
+            try:
+                with urllib.request.urlopen(health, timeout=5) as answer:
+                    if b"OK" in answer.read():
+                        return
+            except (urllib.error.URLError, OSError):
+                pass  # not yet
+            time.sleep(0.2)
+        self.kill()
+        log = (self.folder / "server.log").read_text(errors="replace")
+        raise RuntimeError(f"The server did not start. Its log ends in:\n{log[-2_000:]}")
+
+    def kill(self) -> None:
+        "End it at once, as a power cut would."
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def stop(self) -> None:
+        "End it in an orderly way."
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            self.process = None
+
+    def __enter__(self) -> "MilvusServer":
+        return self.start()
+
+    def __exit__(self, *error: Any) -> None:
+        self.stop()
+
+
+def main(command: list[str]) -> int:
+    "Run a command with a server of its own; returns its exit status."
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    folder = Path(tempfile.mkdtemp(prefix="milvus-server-"))
+    try:
+        with MilvusServer(folder) as server:
+            return subprocess.run(command, env={**os.environ, "FASHIONERN_MILVUS": server.address}).returncode
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        raise SystemExit(__doc__)
+    raise SystemExit(main(sys.argv[1:]))
