@@ -28,6 +28,8 @@ class Protocol:
     subset_ks: tuple[int, ...] = ()  # recalls 'Rs@k' within the query's group, without its reference
     single: bool = False  # each caption that is not empty is a query of its own
     queries: str = ""  # a further set of queries of the split, one of `QUERY_SETS`
+    map_ks: tuple[int, ...] = ()  # mAP@k over all positives, next to the recalls
+    first_target: bool = False  # recalls count the first target alone, not the best of several positives
 
 
 PROTOCOLS = Registry("protocol")

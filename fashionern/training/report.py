@@ -29,7 +29,7 @@ from ..evaluation.predictions import PREDICTIONS, TOP_K, check_predictable, writ
 from ..evaluation.protocols import protocols_for
 from ..evaluation.rankings import save_rankings
 from ..evaluation.requests import REFERENCES, draw_requests, read_labels
-from ..evaluation.tables import category_table, results_table
+from ..evaluation.tables import category_table, groups_table, metrics_table, results_table
 from ..files import check_writable, write_json
 from ..models.export import export_query, export_target
 from ..models.hub import Retriever
@@ -249,6 +249,7 @@ def _tables(results: tuple[Result, ...], data: TripletDataset) -> list[Table | s
     tables: list[Table | str] = [results_table(results, title)]
     if len(results[0].recalls) > 1:
         tables.append(category_table(results))
+    tables += [table for table in (metrics_table(results), groups_table(results)) if table is not None]
     return tables
 
 # %% ../../nbs/training/10_report.ipynb #726712bd

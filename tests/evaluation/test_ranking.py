@@ -1,5 +1,6 @@
 "Every protocol against a twin that ranks names, one query at a time, on thousands of random cases full of ties."
 
+import math
 import random
 from dataclasses import replace
 from itertools import product
@@ -148,6 +149,7 @@ def rank_by_hand(t, images, query, everything, gallery, masked) -> dict:
         "to_reference": scores[t.reference],
         "highest": max(scores[n] for n in gallery),
         "to_target": max(scores[n] for n in t.targets),
+        "targets": set(t.targets) - ({t.reference} if masked else set()),
     }
 
 
@@ -164,6 +166,24 @@ def dominance_by_hand(ranked) -> dict[str, float]:
         "outranks": 100 * outranks / len(ranked),
         "margin": margin / len(ranked),
     }
+
+
+def metrics_by_hand(ranked, ks) -> dict[str, float]:
+    "MRR, mAP, nDCG and precision over the positives' places in each ranking."
+    sums: dict[str, float] = {}
+    for r in ranked:
+        places = [place for place, name in enumerate(r["order"], 1) if name in r["targets"]]
+        values = {"MRR": 1 / r["rank"] if r["rank"] != NOT_RANKED else 0}
+        for k in ks:
+            found = [place for place in places if place <= k]
+            most = max(1, min(k, len(r["targets"])))
+            values[f"mAP@{k}"] = sum(n / place for n, place in enumerate(found, 1)) / most
+            best = sum(1 / math.log2(place + 1) for place in range(1, most + 1))
+            values[f"nDCG@{k}"] = sum(1 / math.log2(place + 1) for place in found) / best
+            values[f"P@{k}"] = len(found) / k
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0) + value
+    return {name: 100 * total / len(ranked) for name, total in sums.items()}
 
 
 def spread_by_hand(ranked) -> dict[str, float]:
@@ -205,6 +225,13 @@ def test_a_protocol_equals_its_twin(protocol):
             expected |= {f"Rs@{k}": share(ranked, "subset_rank", k) for k in subset_ks}
             assert result.recalls[category] == pytest.approx(expected)
         assert result.dominance == pytest.approx(dominance_by_hand(slow))
+        by_category = []
+        for category in data.split_images:
+            own = [r for r in slow if r["category"] == category]
+            by_category.append(metrics_by_hand(own, PROTOCOLS[protocol].map_ks or (10, 50)))
+        for name, value in result.metrics.items():
+            assert value == pytest.approx(sum(m[name] for m in by_category) / len(by_category)), name
+        assert result.metrics.keys() == by_category[0].keys()
         means = {}
         for key in result.recalls[category]:
             means[key] = sum(r[key] for r in result.recalls.values()) / len(result.recalls)
