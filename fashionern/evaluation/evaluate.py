@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DEPTH', 'CHECKED', 'HARD_NEGATIVES', 'Embedded', 'embed', 'TextMemo', 'RankedQuery', 'RankedCategory',
-           'rank_category', 'Result', 'evaluate', 'recall_by']
+           'rank_category', 'Result', 'evaluate', 'hits_of', 'recall_by', 'by_number', 'length_of']
 
 # %% ../../nbs/evaluation/02_evaluate.ipynb #07bca04b
 from dataclasses import dataclass, field
@@ -473,7 +473,7 @@ def _result(
         result.metrics = _mean_metrics(metrics_of)
         ranked_queries = [query for query in result.queries if query.rank is not None]
         result.by_change = recall_by(ranked_queries, lambda query: " and ".join(query.changed))
-        result.by_length = recall_by(ranked_queries, _length_of)
+        result.by_length = recall_by(ranked_queries, length_of)
         result.by_family = recall_by(ranked_queries, lambda query: query.family)
         result.by_aspect = _by_aspect(ranked_queries)
         if protocol.queries:
@@ -494,7 +494,7 @@ def _recalls(queries: list[RankedQuery], protocol: Protocol) -> dict[str, float]
     if protocol.subset_ks:
         recalls |= recall(torch.tensor([q.subset_rank for q in queries]), protocol.subset_ks, "Rs")
     for k in protocol.map_ks:
-        recalls[f"mAP@{k}"] = 100.0 * average_precision(*_hits(queries), k).mean().item()
+        recalls[f"mAP@{k}"] = 100.0 * average_precision(*hits_of(queries), k).mean().item()
     return recalls
 
 
@@ -507,7 +507,7 @@ def _mean_recalls(by_category: list[dict[str, float]], protocol: Protocol) -> di
     return mean
 
 # %% ../../nbs/evaluation/02_evaluate.ipynb #5124305c
-def _hits(queries: Sequence[RankedQuery]) -> tuple[Tensor, Tensor]:
+def hits_of(queries: Sequence[RankedQuery]) -> tuple[Tensor, Tensor]:
     "(Q, DEPTH) whether each of the first results is a positive, and (Q,) numbers of positives."
     hits = torch.zeros(len(queries), DEPTH, dtype=torch.bool)
     for row, query in enumerate(queries):
@@ -518,7 +518,7 @@ def _hits(queries: Sequence[RankedQuery]) -> tuple[Tensor, Tensor]:
 def _metrics(queries: Sequence[RankedQuery], protocol: Protocol) -> dict[str, float]:
     "`ranking_metrics` of queries with a known target, and the rate of hard negatives where attributes are known."
     ranks = torch.tensor([query.rank for query in queries])
-    metrics_of = ranking_metrics(ranks, *_hits(queries), protocol.map_ks or (10, DEPTH))
+    metrics_of = ranking_metrics(ranks, *hits_of(queries), protocol.map_ks or (10, DEPTH))
     contradictions = [query.contradiction for query in queries if query.contradiction is not None]
     if contradictions:
         metrics_of[HARD_NEGATIVES] = 100.0 * sum(contradictions) / len(contradictions)
@@ -548,12 +548,12 @@ def recall_by(
         if query.rank is not None:
             ranks.setdefault(group_of(query), []).append(query.rank)
     groups = {}
-    for group in sorted(ranks.keys() - {""}, key=_by_number):
+    for group in sorted(ranks.keys() - {""}, key=by_number):
         groups[group] = {"queries": len(ranks[group])} | recall(torch.tensor(ranks[group]), (k,))
     return groups
 
 
-def _by_number(group: str) -> tuple[int, str]:
+def by_number(group: str) -> tuple[int, str]:
     "Sorts groups by the number that they start with, then by name."
     first = group.partition(" ")[0]
     return int(first) if first.isdigit() else 0, group
@@ -562,7 +562,7 @@ def _by_number(group: str) -> tuple[int, str]:
 _LENGTHS = {3: "1 to 3 words", 6: "4 to 6 words", 10: "7 to 10 words", 20: "11 to 20 words"}  # max words → group
 
 
-def _length_of(query: RankedQuery) -> str:
+def length_of(query: RankedQuery) -> str:
     "The group of the text's length."
     words = sum(len(caption.split()) for caption in query.captions)
     return next((group for most, group in _LENGTHS.items() if words <= most), "21 words or more")
@@ -573,7 +573,7 @@ def _by_aspect(queries: Sequence[RankedQuery]) -> dict[str, dict[str, float]]:
     rows = {}
     for aspect in sorted({aspect for query in queries for aspect in query.aspects}):
         having = [query for query in queries if aspect in query.aspects]
-        rows[aspect] = {"queries": len(having), "mAP@10": 100.0 * average_precision(*_hits(having), 10).mean().item()}
+        rows[aspect] = {"queries": len(having), "mAP@10": 100.0 * average_precision(*hits_of(having), 10).mean().item()}
     return rows
 
 # %% ../../nbs/evaluation/02_evaluate.ipynb #81ceff1d

@@ -71,6 +71,19 @@ _add(
     headline=("R@5", "Rs@1"),
     subset_ks=(1, 2, 3),
 )
+_MAPS = ("mAP@5", "mAP@10", "mAP@25", "mAP@50")
+_CIRCO = "all unlabeled COCO images with the reference; mAP over all positives, recalls of the first"
+_add(
+    "circo",
+    "circo",
+    "split",
+    False,
+    _CIRCO,
+    ks=(5, 10, 25, 50),
+    headline=_MAPS,
+    map_ks=(5, 10, 25, 50),
+    first_target=True,
+)
 _add("table", "folder", "split", True, "your own products without the reference, positives by attributes")
 _add("table-unmasked", "folder", "split", False, "the same with the reference")
 _NEW = "table, in several wordings each that training never uses"

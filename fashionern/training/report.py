@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from ..evaluation.published import published_table
 from rich.console import Console
 from rich.table import Table
 
@@ -249,7 +250,8 @@ def _tables(results: tuple[Result, ...], data: TripletDataset) -> list[Table | s
     tables: list[Table | str] = [results_table(results, title)]
     if len(results[0].recalls) > 1:
         tables.append(category_table(results))
-    tables += [table for table in (metrics_table(results), groups_table(results)) if table is not None]
+    further = (metrics_table(results), groups_table(results), published_table(data, results[0].protocol))
+    tables += [table for table in further if table is not None]
     return tables
 
 # %% ../../nbs/training/10_report.ipynb #726712bd
