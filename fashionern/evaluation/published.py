@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ..data.registry import DATASETS
 from ..data.triplets import TripletDataset
+from .protocols import PROTOCOLS
 from .tables import fill_table
 
 # %% ../../nbs/evaluation/11_published.ipynb #25dc3901
@@ -54,8 +55,7 @@ def published_for(
     protocol: str,
 ) -> list[Published]:
     "Rows of this protocol and split; empty unless the data have exactly the published counts."
-    kind = DATASETS.get(data.name)
-    if kind.expected.get(data.split) != data.counts():
+    if data.name not in DATASETS or DATASETS[data.name].expected.get(data.split) != data.counts():
         return []
     return [row for row in PUBLISHED if row.protocol == protocol and row.split in ("", data.split)]
 

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from ..evaluation.published import published_table
 from rich.console import Console
 from rich.table import Table
 
@@ -28,6 +27,7 @@ from ..evaluation.obedience import Answer, answer_requests, obedience_table, sum
 from ..evaluation.plots import Retrieved, attention_picture, query_attention, retrieval_grid, retrieve, save_figure  # noqa: E501
 from ..evaluation.predictions import PREDICTIONS, TOP_K, check_predictable, write_predictions
 from ..evaluation.protocols import protocols_for
+from ..evaluation.published import published_table
 from ..evaluation.rankings import save_rankings
 from ..evaluation.requests import REFERENCES, draw_requests, read_labels
 from ..evaluation.tables import category_table, groups_table, metrics_table, results_table
