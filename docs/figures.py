@@ -76,7 +76,7 @@ def demo() -> str:
     )
     rows = []
     for r in made["results"]:
-        name = f"**{r['model']}**" if r["model"] == "fashionern" else r["model"]
+        name = (f"**{r['model']}**" if r["model"] == "fashionern" else r["model"]) + mark(r["model"])
         rows.append(
             [
                 name,
@@ -169,6 +169,19 @@ def take_obedience(run: Path) -> None:
         small.quantize(128).save(RESULTS / "demo.png", optimize=True)
 
 
+def source(model: str) -> str:
+    "What a model stands for, as in the tables of ern_methods."
+    sys.path.insert(0, str(ROOT))
+    from fashionern.models.registry import source_of
+
+    return source_of(model)
+
+
+def mark(model: str) -> str:
+    "The same as a superscript, in one word."
+    return f"<sup>{source(model).replace(' ', '&nbsp;')}</sup>"
+
+
 def label(row: dict) -> str:
     name = f"**{row['model']}**" if row["model"] == EARLIER and not row["variant"] else row["model"]
     return name + (f", {row['variant']}" if row["variant"] else "") + (f": {row['about']}" if row["about"] else "")
@@ -182,7 +195,7 @@ def catalogue_rows(rows: list[dict]) -> str:
         took = " + ".join(f"{t:,}" for t in ((first, *rest) if first else rest))
         body.append(
             [
-                label(r),
+                label(r) + mark(r["model"]),
                 *(spread(r["figures"][k]) for k in heads[1:4]),
                 *dominance(r["figures"]),
                 str(len(r["seeds"])),
@@ -228,7 +241,7 @@ def methods(
             columns += [[o["mean"][k] for o in outcomes] for k in ("R@1", "R@50")]
             columns += [[o["dominance"][k] for o in outcomes] for k in ("nearest", "outranks")]
         cells = [spread(deviation(values)) for values in columns]
-        shown = f"**{label}**" if label == "fashionern" else label
+        shown = (f"**{label}**" if label == "fashionern" else label) + mark(outcomes[0]["model"])
         rows.append([shown, *cells, *([] if short else cost(outcomes))])
     rows.sort(key=lambda row: -float(row[1].split()[0]))
     heads = ["model", f"R@10 `{made['protocol']}`", *(f"R@10 `{k}`" for k in further)]
@@ -308,12 +321,15 @@ def flags(config: dict, preset: str) -> list[str]:
 
 def published() -> str:
     "The paper's own figures."
-    made = read(RESULTS / "published.json")
+    sys.path.insert(0, str(ROOT))
+    from fashionern.evaluation.published import PUBLISHED
+
     rows = []
-    for f in made["figures"]:
-        recalls = ", ".join(f"{k} {v:.2f}" for k, v in f.items() if k.startswith("R"))
-        rows.append([f["dataset"], f["preset"] or "not stated", f"`{f['protocol']}`", f["of"], recalls])
-    return f"{made['source']}:\n\n" + table(["dataset", "preset", "protocol", "category", "published"], rows, left=5)
+    for row in PUBLISHED:
+        recalls = ", ".join(f"{k} {v:.2f}" for k, v in row.figures.items())
+        rows.append([row.dataset, row.preset or "not stated", f"`{row.protocol}`", row.of, recalls])
+    sources = "; ".join(dict.fromkeys(row.source for row in PUBLISHED))
+    return f"{sources}:\n\n" + table(["dataset", "preset", "protocol", "category", "published"], rows, left=5)
 
 
 def speed() -> str:

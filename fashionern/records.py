@@ -30,6 +30,8 @@ class Triplet:
     id: str = ""  # unique within its dataset and split, such as 'dress-17'
     members: tuple[str, ...] = ()  # CIRR's group of similar images
     changed: tuple[str, ...] = ()  # names of the changed attributes, where they are known
+    families: tuple[str, ...] = ()  # family of each caption's wording, where it is known
+    aspects: tuple[str, ...] = ()  # CIRCO's semantic aspects of the change
 
     @property
     def target(self) -> str:

@@ -41,7 +41,8 @@ class CompareConfig:
 
 # %% ../../nbs/cli/03_compare.ipynb #3da9a094
 _DESCRIPTION = """Compare two models query by query: the queries that each one wins,
-by category and by words of the modification text.
+by category, by changed attribute and by words of the modification text, and whether the difference in recall is
+more than noise: a 95 % interval and the p of a paired test, both over queries resampled by reference and by target.
 
   ern_eval --run-dir runs/demo --save-rankings
   ern_compare runs/demo/rankings.val.fashioniq-original.combiner.jsonl \\
@@ -63,13 +64,14 @@ def main() -> None:
         check_writable(cfg.out)
     from rich.console import Console
 
-    from fashionern.evaluation import rankings
+    from fashionern.evaluation.comparison import compare, comparison_tables
+    from fashionern.evaluation.rankings import read_rankings
 
     console = Console(highlight=False)
-    first = rankings.read_rankings(cfg.first)
-    second = rankings.read_rankings(cfg.second)
-    comparison = rankings.compare(first, second, cfg.k, cfg.least)
-    for table in rankings.comparison_tables(comparison, cfg.words):
+    first = read_rankings(cfg.first)
+    second = read_rankings(cfg.second)
+    comparison = compare(first, second, cfg.k, cfg.least)
+    for table in comparison_tables(comparison, cfg.words):
         console.print(table)
     left_out = (
         (comparison.only_first, f"only in {cfg.first}"),

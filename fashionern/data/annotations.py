@@ -22,6 +22,20 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_is_nonempty, value))
 
 
+def _is_number_of_image(value: Any) -> bool:
+    digits = isinstance(value, str) and value.isascii() and value.isdigit()
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return (whole or digits) and len(str(value)) <= 12
+
+
+def _are_numbers_of_images(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_number_of_image, value))
+
+
+def _are_strings(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_valid_text, value))
+
+
 def _are_sentences(value: Any) -> bool:
     if not isinstance(value, list) or not all(map(is_valid_text, value)):
         return False
@@ -43,6 +57,9 @@ FIELD_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # kind → descri
     ),
     "whole number": ("a whole number", lambda v: isinstance(v, int) and not isinstance(v, bool)),
     "object": ("an object", lambda v: isinstance(v, dict)),
+    "image number": ("a whole number of at most 12 digits, which may be a string", _is_number_of_image),
+    "image numbers": ("a list of whole numbers of at most 12 digits", _are_numbers_of_images),
+    "strings": ("a list of strings", _are_strings),
 }
 
 # %% ../../nbs/data/02_annotations.ipynb #d0fc10ea

@@ -53,6 +53,7 @@ class TripletDataset:
     caption_rule: str = "stripped"  # of `CAPTION_RULES`: how published code passes its captions
     query_sets: dict[str, list[Triplet]] = field(default_factory=dict)  # further queries, by name
     further_protocols: tuple[str, ...] = ()  # also computed at the end of a training
+    attributes: dict[str, dict[str, str]] = field(default_factory=dict)  # image → attribute → value, where known
 
     def __len__(self) -> int:
         return len(self.triplets)
@@ -101,7 +102,8 @@ class TripletDataset:
         for t in self.triplets:
             for number, caption in enumerate(t.captions, 1):
                 if clean_caption(caption):
-                    triplets.append(replace(t, captions=(caption,), id=f"{t.id}.{number}"))
+                    own = {"captions": (caption,), "families": t.families[number - 1 : number]}
+                    triplets.append(replace(t, **own, id=f"{t.id}.{number}"))
                 else:
                     empty += 1
         complete = self.complete and self.complete.single_captions()

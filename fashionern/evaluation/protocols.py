@@ -28,6 +28,8 @@ class Protocol:
     subset_ks: tuple[int, ...] = ()  # recalls 'Rs@k' within the query's group, without its reference
     single: bool = False  # each caption that is not empty is a query of its own
     queries: str = ""  # a further set of queries of the split, one of `QUERY_SETS`
+    map_ks: tuple[int, ...] = ()  # mAP@k over all positives, next to the recalls
+    first_target: bool = False  # recalls count the first target alone, not the best of several positives
 
 
 PROTOCOLS = Registry("protocol")
@@ -68,6 +70,19 @@ _add(
     ks=(1, 5, 10, 50),
     headline=("R@5", "Rs@1"),
     subset_ks=(1, 2, 3),
+)
+_MAPS = ("mAP@5", "mAP@10", "mAP@25", "mAP@50")
+_CIRCO = "all unlabeled COCO images with the reference; mAP over all positives, recalls of the first"
+_add(
+    "circo",
+    "circo",
+    "split",
+    False,
+    _CIRCO,
+    ks=(5, 10, 25, 50),
+    headline=_MAPS,
+    map_ks=(5, 10, 25, 50),
+    first_target=True,
 )
 _add("table", "folder", "split", True, "your own products without the reference, positives by attributes")
 _add("table-unmasked", "folder", "split", False, "the same with the reference")

@@ -15,7 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Callable, Iterator, Mapping, Optional, Sequence
 
-from ..data.datasets.folder import read_products
+from ..data.datasets.factory import read_attributes
 from ..data.drawn.drawing import ATTRIBUTES, Design
 from ..data.drawn.wording import change_in
 from ..data.language.frames import fill, fitting
@@ -23,7 +23,6 @@ from ..data.language.phrasing import both_orders, draw_frame
 from ..data.language.values import Change, Value, change_of
 from ..data.triplets import TripletDataset
 from ..errors import ErnError
-from ..files import read_json
 
 # %% ../../nbs/evaluation/07_requests.ipynb #7b059f26
 RESULTS = 8  # results of a request that are checked
@@ -324,15 +323,12 @@ def read_labels(
     data: TripletDataset,  # of one split
 ) -> LabelledImages:
     "The split's images with their attributes. Raises an `ErnError` if the folder does not hold them."
-    designs = Path(root) / "designs.json"
-    if designs.is_file():
-        rows = read_json(designs)
+    rows = read_attributes(root, data.split)
+    if (Path(root) / "designs.json").is_file():
         return LabelledImages(rows, data.split_images, tuple(next(iter(ATTRIBUTES.values()))), say_garment)
-    rows = {}
     attributes: dict[str, None] = {}
-    for name, product in read_products(root, data.split).items():
-        rows[name] = {column: value for column, value in product.get("attributes", {}).items() if value}
-        attributes.update(dict.fromkeys(rows[name]))
+    for row in rows.values():
+        attributes.update(dict.fromkeys(row))
     if not attributes:
         raise ErnError(
             f"{root} has no attributes of its images, so --obedience cannot check results. It needs designs.json, "

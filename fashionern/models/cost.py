@@ -26,7 +26,8 @@ from ..encoders.sources import find_encoder
 from ..encoders.tme import TME, TmeSettings, UnsupportedTowerError
 from ..encoders.towers import Padding, check_transformers, text_tower
 from ..errors import ErnError
-from .registry import create_model, list_models, parse_model
+from .composers.base import SOURCES
+from .registry import create_model, list_models, parse_model, source_of
 from ..records import CROPS, ImageFeatures, TextFeatures
 
 # %% ../../nbs/models/06_cost.ipynb #1293ec60
@@ -189,26 +190,7 @@ def tme_costs(
     return rows
 
 # %% ../../nbs/models/06_cost.ipynb #c2b200db
-_SOURCES = {  # the caption of `models_table` explains the words; each model's notebook says what differs
-    "tirg": "after Vo 2019",
-    "val": "after Chen 2020",
-    "artemis": "published",
-    "attention-pooling": "own",
-    "combiner": "published",
-    "vtf": "own",
-    "amc": "in part",
-    "fame-vil": "after Han 2023",
-    "compodiff": "after Gu 2024",
-    "cala": "after Jiang 2024",
-    "dqu-cir": "after Wen 2024",
-    "tme-sum": "rebuilt",
-    "dvr": "published",
-    "fashionern": "in part",
-}
-_SOURCE_NOTE = (
-    "source: the published module; published in part; rebuilt from the paper's figure; "
-    "after a paper's idea, with another structure; this project's own"
-)
+_SOURCE_NOTE = "source: " + "; ".join(f"{mark}: {meaning}" for mark, meaning in SOURCES.items())
 
 
 def models_table(clip_model_name: str, ffn: int) -> Table:
@@ -227,8 +209,7 @@ def models_table(clip_model_name: str, ffn: int) -> Table:
         table.add_column(column, justify="right")
     for name in list_models():
         c = model_cost(name, dim, context, ffn=ffn)
-        source = _SOURCES.get(name, "")
-        table.add_row(c.name, source, c.slots, f"{c.trainable:,}", f"{c.query:,.1f}", f"{c.target:,.1f}")
+        table.add_row(c.name, source_of(name), c.slots, f"{c.trainable:,}", f"{c.query:,.1f}", f"{c.target:,.1f}")
     return table
 
 # %% ../../nbs/models/06_cost.ipynb #996c2aa7

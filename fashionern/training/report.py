@@ -27,9 +27,10 @@ from ..evaluation.obedience import Answer, answer_requests, obedience_table, sum
 from ..evaluation.plots import Retrieved, attention_picture, query_attention, retrieval_grid, retrieve, save_figure  # noqa: E501
 from ..evaluation.predictions import PREDICTIONS, TOP_K, check_predictable, write_predictions
 from ..evaluation.protocols import protocols_for
+from ..evaluation.published import published_table
 from ..evaluation.rankings import save_rankings
 from ..evaluation.requests import REFERENCES, draw_requests, read_labels
-from ..evaluation.tables import category_table, results_table
+from ..evaluation.tables import category_table, groups_table, metrics_table, results_table
 from ..files import check_writable, write_json
 from ..models.export import export_query, export_target
 from ..models.hub import Retriever
@@ -249,6 +250,8 @@ def _tables(results: tuple[Result, ...], data: TripletDataset) -> list[Table | s
     tables: list[Table | str] = [results_table(results, title)]
     if len(results[0].recalls) > 1:
         tables.append(category_table(results))
+    further = (metrics_table(results), groups_table(results), published_table(data, results[0].protocol))
+    tables += [table for table in further if table is not None]
     return tables
 
 # %% ../../nbs/training/10_report.ipynb #726712bd

@@ -1,5 +1,6 @@
 "Every protocol against a twin that ranks names, one query at a time, on thousands of random cases full of ties."
 
+import math
 import random
 from dataclasses import replace
 from itertools import product
@@ -30,6 +31,7 @@ RULES = {
     "fashion200k": ("all", True, False, (1, 10, 50), (), ("R@1", "R@10", "R@50")),
     "fashion200k-unmasked": ("all", False, False, (1, 10, 50), (), ("R@1", "R@10", "R@50")),
     "cirr": ("all", True, False, (1, 5, 10, 50), (1, 2, 3), ("R@5", "Rs@1")),
+    "circo": ("all", False, False, (5, 10, 25, 50), (), ("mAP@5", "mAP@10", "mAP@25", "mAP@50")),
     "table": ("all", True, False, (1, 10, 50), (), ("R@10", "R@50")),
     "table-unmasked": ("all", False, False, (1, 10, 50), (), ("R@10", "R@50")),
     "table-new-wordings": ("all", True, True, (1, 10, 50), (), ("R@10", "R@50")),
@@ -88,7 +90,7 @@ def random_dataset(rng: random.Random, protocol: str) -> tuple[TripletDataset, d
         for i in range(rng.randint(3, 9)):
             members = tuple(rng.sample(names, 6)) if dataset == "cirr" else ()
             reference, target = rng.sample(members or names, 2)
-            others = rng.sample(names, rng.randint(1, 4)) if dataset in ("fashion200k", "folder") else []
+            others = rng.sample(names, rng.randint(1, 4)) if dataset in ("fashion200k", "folder", "circo") else []
             captions = tuple(f"S{category}{i}x{k}" for k in range(wordings))
             for text in dict.fromkeys((*captions, " and ".join(captions))):
                 texts[text] = rng.choice(VECTORS)
@@ -128,6 +130,9 @@ def by_hand(data, images, texts, rule) -> list[dict]:
             captions = [caption for caption in t.captions if caption.strip()]
             for text in captions if single else [" and ".join(captions)]:
                 ranked.append(rank_by_hand(t, images, texts[text], everything, gallery, masked))
+                if data.name == "circo":  # recalls count the first target alone
+                    first = replace(t, targets=t.targets[:1])
+                    ranked[-1]["rank"] = rank_by_hand(first, images, texts[text], everything, gallery, masked)["rank"]
     return ranked
 
 
@@ -148,6 +153,7 @@ def rank_by_hand(t, images, query, everything, gallery, masked) -> dict:
         "to_reference": scores[t.reference],
         "highest": max(scores[n] for n in gallery),
         "to_target": max(scores[n] for n in t.targets),
+        "targets": set(t.targets) - ({t.reference} if masked else set()),
     }
 
 
@@ -164,6 +170,24 @@ def dominance_by_hand(ranked) -> dict[str, float]:
         "outranks": 100 * outranks / len(ranked),
         "margin": margin / len(ranked),
     }
+
+
+def metrics_by_hand(ranked, ks) -> dict[str, float]:
+    "MRR, mAP, nDCG and precision over the positives' places in each ranking."
+    sums: dict[str, float] = {}
+    for r in ranked:
+        places = [place for place, name in enumerate(r["order"], 1) if name in r["targets"]]
+        values = {"MRR": 1 / r["rank"] if r["rank"] != NOT_RANKED else 0}
+        for k in ks:
+            found = [place for place in places if place <= k]
+            most = max(1, min(k, len(r["targets"])))
+            values[f"mAP@{k}"] = sum(n / place for n, place in enumerate(found, 1)) / most
+            best = sum(1 / math.log2(place + 1) for place in range(1, most + 1))
+            values[f"nDCG@{k}"] = sum(1 / math.log2(place + 1) for place in found) / best
+            values[f"P@{k}"] = len(found) / k
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0) + value
+    return {name: 100 * total / len(ranked) for name, total in sums.items()}
 
 
 def spread_by_hand(ranked) -> dict[str, float]:
@@ -203,8 +227,17 @@ def test_a_protocol_equals_its_twin(protocol):
             ranked = [r for r in slow if r["category"] == category]
             expected = {f"R@{k}": share(ranked, "rank", k) for k in ks}
             expected |= {f"Rs@{k}": share(ranked, "subset_rank", k) for k in subset_ks}
+            if protocol == "circo":
+                expected |= {f"mAP@{k}": metrics_by_hand(ranked, ks)[f"mAP@{k}"] for k in ks}
             assert result.recalls[category] == pytest.approx(expected)
         assert result.dominance == pytest.approx(dominance_by_hand(slow))
+        by_category = []
+        for category in data.split_images:
+            own = [r for r in slow if r["category"] == category]
+            by_category.append(metrics_by_hand(own, PROTOCOLS[protocol].map_ks or (10, 50)))
+        for name, value in result.metrics.items():
+            assert value == pytest.approx(sum(m[name] for m in by_category) / len(by_category)), name
+        assert result.metrics.keys() == by_category[0].keys()
         means = {}
         for key in result.recalls[category]:
             means[key] = sum(r[key] for r in result.recalls.values()) / len(result.recalls)

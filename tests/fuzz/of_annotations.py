@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from fashionern.data.datasets.check import check_dataset, check_sentences, check_table
+from fashionern.data.datasets.circo import load_circo
 from fashionern.data.datasets.cirr import load_cirr
+from fashionern.data.datasets.factory import read_attributes
 from fashionern.data.datasets.fashion200k import load_fashion200k
 from fashionern.data.datasets.fashioniq import load_fashioniq
 from fashionern.data.datasets.folder import load_folder, read_products
@@ -109,6 +111,19 @@ def _(files: dict, folder: Path) -> None:
     _used(load_cirr(folder, "test1"), folder)
 
 
+COCO = {"images": [{"id": number, "file_name": f"{number:012d}.jpg"} for number in (7, 8, 9)]}
+CIRCO = [
+    {"id": 0, "reference_img_id": 7, "target_img_id": 8, "relative_caption": "is red", "gt_img_ids": [8, 9], "semantic_aspects": ["negation"]},
+    {"id": "1", "reference_img_id": "9", "target_img_id": "000000000007", "relative_caption": "", "gt_img_ids": ["7"]},
+]
+
+
+@target("circo", folders({"annotations/val.json": documents(CIRCO), "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json": documents(COCO)}))
+def _(files: dict, folder: Path) -> None:
+    write_files(files, folder)
+    _used(load_circo(folder, "val"), folder)
+
+
 OWN = [{"candidate": "a.jpg", "target": ["b", "c.png"], "captions": "is red", "category": "dress"}, {"candidate": "b", "target": "a", "captions": ["x", "y"]}]
 PRODUCTS = {"a": {"name": "A", "attributes": {"colour": "red"}}, "b": {"name": "B", "attributes": {"colour": "blue"}}}
 
@@ -119,6 +134,8 @@ def _(files: dict, folder: Path) -> None:
     data = load_folder(folder, "val")
     for product in read_products(folder, "val").values():
         str(product["name"])
+    for row in read_attributes(folder, "val").values():
+        assert all(isinstance(value, str) for value in row.values())
     _used(data, folder)
 
 

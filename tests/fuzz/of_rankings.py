@@ -6,9 +6,10 @@ from rich.console import Console
 
 from fashionern.data.images import ImageFinder
 from fashionern.data.triplets import TripletDataset
+from fashionern.evaluation.comparison import compare, comparison_tables
 from fashionern.evaluation.evaluate import RankedQuery, Result
 from fashionern.evaluation.predictions import write_predictions
-from fashionern.evaluation.rankings import compare, comparison_tables, read_rankings
+from fashionern.evaluation.rankings import read_rankings
 from fashionern.files import write_json
 from fashionern.records import Triplet
 from fashionern.search.query import Query, read_queries

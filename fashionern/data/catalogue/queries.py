@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Iterable, Iterator, Optional
 
-from ..language.phrasing import CLEAN, NOISY, Noise, phrase
+from ..language.phrasing import CLEAN, NOISY, Noise, draw_phrase
 from ..language.values import Change, change_of
 
 # %% ../../../nbs/data/catalogue/02_queries.ipynb #0e2c339f
@@ -87,7 +87,7 @@ def draw_triplets(
     seed: int = 42,  # of the random choices
     wording: Wording = KNOWN,
 ) -> list[dict]:
-    "Entries of a triplet file: `candidate`, `target` (all targets), `captions` and `changed`."
+    "Entries of a triplet file: `candidate`, `target` (all targets), `captions`, their `families`, and `changed`."
     rng = random.Random(seed)
     words = random.Random(f"{seed} {wording.split}")
     images = defaultdict(list)  # by values
@@ -102,10 +102,11 @@ def draw_triplets(
             refused = changes == 1 and words.random() < wording.refused
             accepted = possible[product.values][changed] if refused else [values[0]]
             old_and_new = [(attributes[a], product.values[a], values[0][a]) for a in changed]
-            captions = _sentences(old_and_new, refused, wording, words)
+            family_of = _sentences(old_and_new, refused, wording, words)
             targets = _with_values(values[1], accepted, images)
-            entry = {"candidate": product.image, "target": targets, "captions": captions}
-            entries.append(entry | {"changed": [attributes[a] for a in changed]})
+            entry = {"candidate": product.image, "target": targets, "captions": list(family_of)}
+            entry |= {"families": list(family_of.values()), "changed": [attributes[a] for a in changed]}
+            entries.append(entry)
     return entries
 
 # %% ../../../nbs/data/catalogue/02_queries.ipynb #6d3ac070
@@ -136,14 +137,15 @@ def _with_values(first: str, accepted: Iterable[Values], images: dict[Values, li
 
 def _sentences(
     old_and_new: list[tuple[str, str, str]], refused: bool, wording: Wording, rng: random.Random
-) -> list[str]:
-    "The sentences of one triplet, each different from the others if possible."
+) -> dict[str, str]:
+    "Sentence → its family: the sentences of one triplet, each different from the others if possible."
     changes: list[Change] = []
     for attribute, old, new in old_and_new:
         changes.append(change_of(attribute, old, None if refused else new))
-    sentences: dict[str, None] = {}
+    sentences: dict[str, str] = {}
     for _ in range(4 * wording.number):
-        sentences[phrase(changes, rng, wording.split, wording.noise)] = None
+        drawn = draw_phrase(changes, rng, wording.split, wording.noise)
+        sentences.setdefault(drawn.text, drawn.family)
         if len(sentences) == wording.number:
             break
-    return list(sentences)
+    return sentences

@@ -40,7 +40,11 @@ def _triplet(
         raise ErnError(f"{where} has its reference {reference!r} among its targets. Remove it there.")
     captions = tuple(_as_list(entry["captions"]))
     changed = tuple(_as_list(entry.get("changed", [])))
-    return Triplet(reference, targets, captions, entry.get("category", "all"), id, changed=changed)
+    families = tuple(_as_list(entry.get("families", [])))
+    if families and len(families) != len(captions):
+        counts = f"{len(families)} 'families' for {len(captions)} captions"
+        raise ErnError(f"{where} has {counts}. Give one for each caption, or none.")
+    return Triplet(reference, targets, captions, entry.get("category", "all"), id, changed=changed, families=families)
 
 # %% ../../../nbs/data/datasets/04_folder.ipynb #a950c6db
 def _triplets(root: Path, split: str, queries: str = "") -> list[Triplet]:
@@ -50,7 +54,7 @@ def _triplets(root: Path, split: str, queries: str = "") -> list[Triplet]:
         others = sorted(p.name for p in root.glob("triplets.*.json")) or ["no triplets file at all"]
         raise ErnError(f"{root} has no {path.name} but {', '.join(others)}. {LAYOUT}")
     required = {"candidate": "text", "captions": "text or sentences"}
-    optional = {"category": "text", "changed": "text or texts"}
+    optional = {"category": "text", "changed": "text or texts", "families": "text or texts"}
     (optional if split == "test" else required)["target"] = "text or texts"
     entries = read_entries(path, required, optional)
     if not entries and not queries:

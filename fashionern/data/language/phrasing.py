@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLEAN', 'NOISY', 'TRAINING_NOISE', 'MAX_WORDS', 'joined_value', 'fillers', 'Noise', 'americanise', 'misspell',
-           'draw_frame', 'join_texts', 'phrase', 'drop_words', 'both_orders', 'requests']
+           'draw_frame', 'join_texts', 'Phrase', 'draw_phrase', 'phrase', 'drop_words', 'both_orders', 'requests']
 
 # %% ../../../nbs/data/language/02_phrasing.ipynb #30e88404
 import random
@@ -150,51 +150,66 @@ def join_texts(first: str, second: str, rng: random.Random, split: str = "train"
     return rng.choice(_CONNECTORS[split]).join((first.rstrip("?"), second))
 
 
-def _draw(split: str, change: Change, rng: random.Random, families: Sequence[str] = ()) -> Optional[str]:
+@dataclass(frozen=True)
+class Phrase:
+    "A modification text and the family of its frame."
+
+    text: str
+    family: str  # of `FAMILIES`; 'two sentences' for two frames, 'bare' without a frame
+
+
+def _draw(split: str, change: Change, rng: random.Random, families: Sequence[str] = ()) -> Optional[Phrase]:
     "A sentence for one change; None if no frame of these families fits."
     candidates = [frame for frame in fitting(split, change) if not families or frame.family in families]
     frame = draw_frame(candidates, rng)
-    return fill(frame, change) if frame else None
+    return Phrase(fill(frame, change), frame.family) if frame else None
 
 
-def _draw_two(split: str, first: Change, second: Change, rng: random.Random) -> str:
+def _draw_two(split: str, first: Change, second: Change, rng: random.Random) -> Phrase:
     "A sentence for two changes: one frame with two values, or two sentences."
     connector = rng.choice(_CONNECTORS[split])
     both = _both_changes(first, second, connector)
-    text = _draw(split, both, rng) if both and rng.random() < 0.6 else None
-    if text:
-        return text
+    joint = _draw(split, both, rng) if both and rng.random() < 0.6 else None
+    if joint:
+        return joint
     families = _CLAUSES if split == "train" else ()
     parts = []
     for change in (first, second):
         part = _draw(split, change, rng, families) or _draw(split, change, rng) or _bare((change,))
-        parts.append(part.rstrip("?"))
-    return connector.join(parts)
+        parts.append(part.text.rstrip("?"))
+    return Phrase(connector.join(parts), "two sentences")
 
 # %% ../../../nbs/data/language/02_phrasing.ipynb #11f2548b
-def phrase(
+def draw_phrase(
     changes: Sequence[Change],  # one or two
     rng: random.Random,
     split: str = "train",  # whose families are used: 'train', 'val' or 'test'
     noise: Noise = CLEAN,
-) -> str:
-    "A modification text for one change, or for two in random order."
+) -> Phrase:
+    "A modification text for one change, or for two in random order, with its family."
     for _ in range(20):
         ordered = rng.sample(list(changes), len(changes))
         two = len(ordered) == 2
-        text = _draw_two(split, ordered[0], ordered[1], rng) if two else _draw(split, ordered[0], rng)
-        text = text or _bare(ordered)
+        drawn = _draw_two(split, ordered[0], ordered[1], rng) if two else _draw(split, ordered[0], rng)
+        drawn = drawn or _bare(ordered)
+        text = drawn.text
         if noise.drop and rng.random() < noise.drop:
             text = drop_words(text, ordered, rng)
         text = _with_noise(text, split, rng, noise)
         if len(text.split()) <= MAX_WORDS:
-            return text
+            return Phrase(text, drawn.family)
     return _bare(changes)
 
 
-def _bare(changes: Sequence[Change]) -> str:
+def phrase(changes: Sequence[Change], rng: random.Random, split: str = "train", noise: Noise = CLEAN) -> str:
+    "The text of `draw_phrase`."
+    return draw_phrase(changes, rng, split, noise).text
+
+
+def _bare(changes: Sequence[Change]) -> Phrase:
     "The new values alone, where no frame fits."
-    return " and ".join(change.new.word if change.new else f"not {change.old.word}" for change in changes)
+    words = [change.new.word if change.new else f"not {change.old.word}" for change in changes]
+    return Phrase(" and ".join(words), "bare")
 
 
 def drop_words(text: str, changes: Sequence[Change], rng: random.Random) -> str:
@@ -238,7 +253,7 @@ def both_orders(
     parts = []
     for change in (first, second):
         frame = draw_frame([frame for frame in fitting(split, change) if not frame.names_old], rng)
-        parts.append(fill(frame, change).rstrip("?") if frame else _bare((change,)))
+        parts.append(fill(frame, change).rstrip("?") if frame else _bare((change,)).text)
     return connector.join(parts), connector.join(reversed(parts))
 
 # %% ../../../nbs/data/language/02_phrasing.ipynb #39969554

@@ -103,6 +103,9 @@ class ExpertLayer(nn.Module):
 class AMC(Composer):
     "Composer after AMC (Zhu et al., 2023): two layers of routed experts."
 
+    source = "after"
+    paper = "Zhu 2023"
+
     def __init__(
         self,
         dim: int,  # D

@@ -18,6 +18,9 @@ from ...records import ImageFeatures, TextFeatures
 class ARTEMIS(Composer):
     "Composer of Delmas et al. (ICLR 2022): packs a query into (B, 4D), scores it by EM and IS."
 
+    source = "published"
+    paper = "Delmas 2022"
+
     def __init__(self, dim: int):  # D
         super().__init__()
         self.transform = nn.Linear(dim, dim)

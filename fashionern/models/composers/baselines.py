@@ -18,6 +18,7 @@ from ...records import ImageFeatures, TextFeatures
 class ImageOnly(Composer):
     "The query is the reference."
 
+    source = "baseline"
     reads_crops = False
 
     def __init__(self, dim: int):  # D
@@ -39,6 +40,7 @@ class TextOnly(ImageOnly):
 class Sum(Composer):
     "The query is (1 − w)·reference + w·text, L2-normalised; w = 0.5 is the plain sum."
 
+    source = "baseline"
     reads_crops = False
     text_weight: float  # w
 

@@ -80,6 +80,9 @@ class HingeAttention(nn.Module):
 class CaLa(Composer):
     "Composer after CaLa (Jiang et al., SIGIR 2024): image + text + twin attention."
 
+    source = "after"
+    paper = "Jiang 2024"
+
     def __init__(
         self,
         dim: int,  # D

@@ -18,6 +18,9 @@ from ...records import ImageFeatures, TextFeatures
 class Combiner(Composer):
     "Composer of CLIP4Cir: mixture + s·text + (1 − s)·image, L2-normalised; published names."
 
+    source = "published"
+    paper = "Baldrati 2022"
+
     def __init__(
         self,
         dim: int,  # D

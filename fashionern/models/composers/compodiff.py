@@ -99,6 +99,9 @@ class Denoiser(nn.Module):
 class CompoDiff(Composer):
     "Composer after CompoDiff (Gu et al., TMLR 2024): denoises a query; (B, D) of unit length."
 
+    source = "after"
+    paper = "Gu 2024"
+
     def __init__(
         self,
         dim: int,  # D

@@ -33,6 +33,9 @@ def read_off(
 class DQU(Composer):
     "Composer after DQU-CIR (Wen et al., SIGIR 2024): two unified queries, weighted by an MLP."
 
+    source = "after"
+    paper = "Wen 2024"
+
     def __init__(
         self,
         dim: int,  # D

@@ -24,6 +24,9 @@ from .layers import ModifierGuided, SelfGuided, mean_of
 class DVR(Composer):
     "Composer of FashionERN: reference and modification text → query, (B, D) of unit length."
 
+    source = "published"
+    paper = "Chen 2024"
+
     def __init__(
         self,
         dim: int,  # D

@@ -93,6 +93,9 @@ class AdapterLayer(nn.Module):
 class FAMEViL(Composer):
     "Composer after FAME-ViL (Han et al., CVPR 2023): adapters over both token streams."
 
+    source = "after"
+    paper = "Han 2023"
+
     def __init__(
         self,
         dim: int,  # D

@@ -18,6 +18,9 @@ from ...records import ImageFeatures, TextFeatures
 class TIRG(Composer):
     "Composer after Vo et al. (CVPR 2019): w_g·gate ⊙ image + w_r·residual, L2-normalised."
 
+    source = "after"
+    paper = "Vo 2019"
+
     def __init__(self, dim: int):  # D
         super().__init__()
         self.gate = _two_layers(dim)

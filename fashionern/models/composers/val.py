@@ -20,6 +20,9 @@ from ...records import ImageFeatures, TextFeatures
 class VAL(Composer):
     "Composer after Chen et al. (CVPR 2020): a composite transformer, pooled by level."
 
+    source = "after"
+    paper = "Chen 2020"
+
     def __init__(
         self,
         dim: int,  # D
