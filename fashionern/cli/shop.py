@@ -32,7 +32,7 @@ class ShopConfig:
     "Flags of `ern_shop`."
 
     table: Path
-    "Product table, one product per row: .csv with commas, or .parquet."
+    "Product table: .csv with commas, .parquet or .jsonl; or the export of Shopify or WooCommerce."
     images: Path
     "Photos: a ZIP or TAR file, or a folder, which is linked and not copied."
     root: Path = Path("data/shop")
@@ -47,6 +47,14 @@ class ShopConfig:
     "Column with the product's name; '' for none. Default: the column with the most distinct long texts."
     attributes: tuple[str, ...] = ()
     "Columns that a query may change. Default: up to 6 columns of repeated texts, with 2 to 100 distinct ones."
+    group_by: Optional[str] = None
+    "Column that photos of one product share. Results are then products. Default: the product of a shop's export."
+    link: str = ""
+    "Address of a product's page, with columns in braces, such as https://shop.example/products/{Handle}."
+    title: str = "FashionERN"
+    "Name on the search page, such as your shop's."
+    accent: str = ""
+    "Colour of buttons and links on the search page, such as #0f766e."
     where: tuple[str, ...] = ()
     "Rows to train on, as COLUMN=VALUE,VALUE. Default: all. The index has all photos."
     encoder: Literal["ern-laptop", "ern-tiny"] = "ern-laptop"
@@ -134,14 +142,14 @@ def prepare(cfg: ShopConfig) -> Columns:
     from fashionern.data.catalogue.table import matching_rows, read_table, triplets_from_table
 
     where = parse_where(cfg.where)
-    given = [column for column in (cfg.id_column, *cfg.attributes, *where) if column is not None]
+    given = [column for column in (cfg.id_column, cfg.group_by, *cfg.attributes, *where) if column is not None]
     # first, because unpacking takes longer; what is left out is printed when the table is read again
     frame, _ = read_table(cfg.table, given, cfg.name_column, log=False)
     frame = frame[matching_rows(frame, where)]
     archives = take_photos(cfg.images, cfg.root)
     columns = _choose(cfg, frame)
     report = triplets_from_table(
-        cfg.table, columns.id, columns.attributes, cfg.root, columns.name, where, seed=cfg.seed
+        cfg.table, columns.id, columns.attributes, cfg.root, columns.name, where, group_by=cfg.group_by, seed=cfg.seed
     )
     for split, numbers in report["splits"].items():
         print(f"{split}: {plural(numbers['products'], 'product')}, {plural(numbers['triplets'], 'triplet')}")
@@ -257,6 +265,7 @@ def build_index(cfg: ShopConfig, columns: Columns) -> int:
         out=cfg.index,
         table=cfg.table,
         id_column=columns.id,
+        group_by=cfg.group_by,
         device=cfg.device,
         num_workers=cfg.num_workers,
     )

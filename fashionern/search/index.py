@@ -11,7 +11,7 @@ import hashlib
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Mapping, Optional
 
 import torch
 from PIL import Image
@@ -138,7 +138,7 @@ def load_index_model(
         ) from None
 
 # %% ../../nbs/search/02_index.ipynb #1d63000b
-Rows = Optional[dict[str, dict]]  # of a product table; None without one
+Rows = Optional[Mapping[str, dict]]  # of a product table; None without one
 
 
 @dataclass

@@ -21,8 +21,8 @@ from ..models.hub import Retriever
 from ..models.untrained import EncoderSpec, encoder_spec, untrained_retriever
 from .config import AddConfig, BuildConfig, Indexing, UpdateConfig, index_location
 from .examples import measure_examples
-from .index import Rows, UpdatePlan, begin_store, check_same_model, encode_into, load_index_model, plan_update  # noqa: E501
-from .inventory import BUSY, column_warnings, console, find_photos, left_out_lines, open_store, read_rows, run_inventory  # noqa: E501
+from .index import UpdatePlan, begin_store, check_same_model, encode_into, load_index_model, plan_update  # noqa: E501
+from .inventory import BUSY, ProductRows, column_warnings, console, find_photos, left_out_lines, open_store, read_rows, run_inventory  # noqa: E501
 from .stores.base import Store
 from ..training.trained import load_retriever
 
@@ -41,7 +41,7 @@ def _report_plan(cfg: BuildConfig | AddConfig, plan: UpdatePlan) -> None:
         console.print(f"left out of {cfg.images}: {line}", markup=False)
 
 
-def _report_rows(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Rows) -> None:
+def _report_rows(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Optional[ProductRows]) -> None:
     "Warn about photos without a row, rows without a photo, and columns that only look numeric."
     if rows is None:
         written = plan.to_encode if plan.with_row else []
@@ -54,7 +54,9 @@ def _report_rows(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Rows) -> 
             count = f"{plural(len(unused), 'row')} of {cfg.table} without a photo in {cfg.images}"
             console.print(f"{count}{such_as(unused)}", markup=False)
         written = [*plan.to_encode, *plan.relabelled, *plan.moved]
-        reason = f"in {cfg.table}, column {cfg.id_column}"
+        for line in left_out_lines(rows.left_out):
+            console.print(f"left out of {cfg.table}: {line}", markup=False)
+        reason = f"in {cfg.table}, column {rows.id_column}"
     without_row = [p.name for p in written if not p.columns]
     if without_row:
         count = f"{plural(len(without_row), 'photo')} without a row{such_as(without_row)}"
@@ -76,7 +78,7 @@ def _check_deletions(cfg: UpdateConfig, store: Store, plan: UpdatePlan) -> None:
     )
 
 
-def _check_emptied(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Rows) -> None:
+def _check_emptied(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Optional[ProductRows]) -> None:
     "Raise an `ErnError` if over half of the photos would lose their rows, unless --most-gone is given."
     if rows is None or (isinstance(cfg, UpdateConfig) and cfg.most_gone):
         return
@@ -85,7 +87,7 @@ def _check_emptied(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Rows) -
         lost = f"{plan.emptied:,} of the {plan.with_row_here:,} photos of {cfg.images} that have a row would lose it"
         raise ErnError(f"With {cfg.table}, {lost}. {remedy}")
     if not rows:
-        raise ErnError(f"{cfg.table} has no row with a value in column {cfg.id_column}. {remedy}")
+        raise ErnError(f"{cfg.table} has no row with a value in column {rows.id_column}. {remedy}")
 
 
 def _update_examples(store: Store, retriever: Retriever) -> None:
@@ -199,11 +201,13 @@ def _load_model(
 
 def _plan(cfg: BuildConfig | AddConfig, store: Store) -> UpdatePlan:
     "Plan what the command has to do, report the plan and check it."
-    rows = read_rows(cfg.table, cfg.id_column) if cfg.table else None
+    rows = read_rows(cfg.table, cfg.id_column, cfg.group_by) if cfg.table else None
     plan = plan_update(store, cfg.images, rows)
     _report_plan(cfg, plan)
     _report_rows(cfg, plan, rows)
     _check_emptied(cfg, plan, rows)
     if isinstance(cfg, UpdateConfig):
         _check_deletions(cfg, store, plan)
+    if rows is not None:
+        store.set_roles(store.roles() | rows.roles if isinstance(cfg, AddConfig) else rows.roles)
     return plan
