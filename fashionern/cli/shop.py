@@ -17,6 +17,7 @@ from .command import command
 from ..errors import ErnError, plural
 from ..files import check_paths, read_json
 from ..training.config import TrainConfig, check_flag, check_workers, get_preset
+from ..web.config import check_page
 
 # %% auto #0
 __all__ = ['MIN_PRODUCTS', 'ShopConfig', 'training_settings', 'parse_shop', 'check_ready', 'prepare', 'finished_results',
@@ -79,6 +80,7 @@ class ShopConfig:
     def __post_init__(self) -> None:
         check_flag(0 < self.port < 65536, "port", self.port, "must be from 1 to 65535")
         check_workers(self.num_workers)
+        check_page(self.title, self.accent, self.link)
         training_settings(self)  # checks the epochs
 
 # %% ../../nbs/cli/12_shop.ipynb #872b79bc
@@ -278,7 +280,8 @@ def serve(cfg: ShopConfig, columns: Columns) -> None:
     from fashionern.web.config import AppConfig
 
     labels = (columns.name,) if columns.name else ()
-    run_app(AppConfig(index=cfg.index, port=cfg.port, labels=labels, open=True, device=cfg.device))
+    page = {"title": cfg.title, "accent": cfg.accent, "link": cfg.link}
+    run_app(AppConfig(index=cfg.index, port=cfg.port, labels=labels, open=True, device=cfg.device, **page))
 
 # %% ../../nbs/cli/12_shop.ipynb #19656cb0
 def _heading(number: int, what: str, more: str) -> None:

@@ -7,6 +7,7 @@ __all__ = ['SEPARATOR', 'Row', 'HIGHEST', 'join_values', 'split_values', 'split_
            'has_products', 'photo_rows', 'Card', 'product_card']
 
 # %% ../../nbs/data/07_products.ipynb #b9cdf654
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -334,6 +335,7 @@ def product_card(
 def _price_text(columns: Mapping[str, str | float], column: str, currency: str) -> str:
     "A price or a range of prices with its currency."
     values = [columns[name] for name in (column, column + HIGHEST) if name in columns]
+    values = [value for value in values if isinstance(value, str) or math.isfinite(value)]
     if any(isinstance(value, str) for value in values):
         return " – ".join(map(str, values))
     decimals = 0 if all(float(value).is_integer() for value in values) else 2

@@ -20,6 +20,7 @@ from PIL import Image
 
 import fashionern
 from ..data.images import load_image
+from ..data.products import Card
 from ..errors import ErnError
 from ..search.config import SearchConfig
 from ..search.inventory import check_labels
@@ -135,8 +136,10 @@ class RemoteSearcher:
             return load_image(opened)
 
     def _search(self, query: Query) -> Hits:
-        names = ("name", "text", "k", "where", "keep_reference", "text_weight")
+        names = ("name", "text", "k", "where", "keep_reference", "text_weight", "group_by", "like", "unlike", "box")
         body = {name: getattr(query, name) for name in names}
+        body["references"] = [{"name": name} for name in query.names]
+        body["references"] += [{"upload": self._upload(Path(str(image)))} for image in query.images]
         if query.image is not None:
             body["upload"] = self._upload(Path(str(query.image)))
         answer = self.connection.fetch_json("/api/search", json.dumps(body).encode())
@@ -147,7 +150,9 @@ class RemoteSearcher:
             raise self.connection.not_the_page() from None
 
     def _hit(self, hit: dict[str, Any]) -> Hit:
-        return Hit(hit["name"], hit["score"], self.connection.url + hit["photo"], hit["columns"])
+        card = Card(*(hit.get(part, "") for part in ("title", "price", "link")))
+        place = self.connection.url + hit["photo"]
+        return Hit(hit["name"], hit["score"], place, hit["columns"], hit.get("product", ""), card)
 
     def _upload(self, path: Path) -> str:
         "Send a reference image, and return its key."
