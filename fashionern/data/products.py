@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEPARATOR', 'Row', 'HIGHEST', 'join_values', 'split_values', 'split_photos', 'Variant', 'Product', 'PhotoRows',
-           'has_products', 'photo_rows', 'Card', 'product_card']
+           'has_products', 'photo_rows', 'Card', 'title_column', 'product_card']
 
 # %% ../../nbs/data/07_products.ipynb #b9cdf654
 import math
@@ -306,7 +306,7 @@ def _one_per_photo(
 # %% ../../nbs/data/07_products.ipynb #a324f17f
 _TITLES = ("title", "name", "product_name", "productdisplayname", "prod_name", "product_title", "display_name")
 _PRICES = ("price", "variant_price", "sale_price", "regular_price")
-_LINKS = ("link", "url", "product_url", "permalink", "product_link")
+_LINKS = ("link", "url", "product_url", "permalink", "product_link", "external_url")
 _BEFORE_NUMBER = "$£¥₹₽₩₺₴₫₪₱฿"
 
 
@@ -319,13 +319,18 @@ class Card:
     link: str = ""  # with http:// or https://
 
 
+def title_column(columns: Iterable[str]) -> str:
+    "The column with the names of products, by its own name; '' for none."
+    return _column_named(columns, _TITLES)
+
+
 def product_card(
     columns: Mapping[str, str | float],  # of a photo
     currencies: Mapping[str, str] = {},  # column of prices → currency
     link: str = "",  # pattern of the address, with names of columns in braces; '': from a column
 ) -> Card:
     "The title, price and link of a product."
-    title = columns.get(_column_named(columns, _TITLES), "")
+    title = columns.get(title_column(columns), "")
     price = _column_named(columns, _PRICES)
     address = _address(columns, link) if link else columns.get(_column_named(columns, _LINKS), "")
     is_address = isinstance(address, str) and re.match(r"https?://", address)

@@ -256,6 +256,8 @@ class SearchConfig:
     queries: Optional[Path] = None
     """JSON Lines file of queries with the fields image, name, text, k, where, keep_reference, text_weight, group_by,
     like and unlike. Those from k to group_by default to the flags. A relative image is relative to this file."""
+    keep_going: bool = False
+    "Print the error of a query of --queries that fails, and answer the others. The exit status is then 1."
     grid: Optional[Path] = None
     "Write the results as a grid of photos to this image file."
     explain: Optional[Path] = None

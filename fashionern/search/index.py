@@ -155,6 +155,7 @@ class UpdatePlan:
     with_row: int = 0  # photos of the index that have a row
     with_row_here: int = 0  # those of them whose file is in the folder
     emptied: int = 0  # those of them that will have no row
+    left_out: list[tuple[int, str, str]] = field(default_factory=list)  # number, of what, and why, for the report
 
     @property
     def changed(self) -> int:

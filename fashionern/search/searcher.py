@@ -6,6 +6,7 @@
 __all__ = ['MORE', 'LESS', 'rocchio', 'cropped', 'Searcher']
 
 # %% ../../nbs/search/04_searcher.ipynb #5e640003
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Optional, Sequence
@@ -22,7 +23,7 @@ from ..errors import ErnError, plural
 from ..models.embedder import query_vectors
 from ..models.hub import Retriever
 from .index import check_same_model, load_index_model
-from .inventory import model_sentence, open_store
+from .inventory import model_sentence, open_store, photo_named
 from .query import Box, Hit, Hits, Query, plain
 from .stores.base import Photo, Store
 from .stores.filters import Filter, parse_filter, with_lists
@@ -211,6 +212,7 @@ class Searcher(_Products):
         "The hits of each query, best first, with what of its text is ignored."
         if not queries:
             return []
+        queries = [self.resolved(q) for q in queries]
         for where in {q.where for q in queries}:
             self.condition(where)  # a wrong filter is reported before anything is encoded
         vectors = self.vectors(queries)
@@ -221,6 +223,12 @@ class Searcher(_Products):
             for i, best in zip(same_filter, found):
                 hits[i] += best
         return hits
+
+    def resolved(self, query: Query) -> Query:
+        "The query with the full names of its photos: '11094' becomes '11094.jpg'. Raises an `ErnError`."
+        full = lambda names: tuple(photo_named(self.store, name).name for name in names)
+        name = None if query.name is None else photo_named(self.store, query.name).name
+        return replace(query, name=name, names=full(query.names), like=full(query.like), unlike=full(query.unlike))
 
     def vectors(self, queries: Sequence[Query]) -> np.ndarray:
         "(Q, D) of the queries: the mean over their references, moved by `like` and `unlike`."
@@ -257,7 +265,7 @@ class Searcher(_Products):
         first = query.parts()[0]
         if first.name is None and first.image is None:
             return None
-        image = load_image(first.image if first.name is None else Path(self.store.get([first.name])[0].path))
+        image = load_image(first.image if first.name is None else Path(photo_named(self.store, first.name).path))
         return image if first.box is None else cropped(image, first.box)
 
     def photo(self, hit: Hit) -> Image.Image:

@@ -449,12 +449,26 @@ class Endpoints:
     async def search(self, request: Request) -> Response:
         "The results of a query."
         query = parse_query(await read_json_body(request), self.uploads)
-        for name in filter(None, (query.name, *query.names, *query.like, *query.unlike)):
-            await self.photos.path(name)  # an unknown name gets its own message
+        query = await self._resolved(query)
         hits = await self.photos.result(self.batcher.submit(query), query.name)
         for hit in hits:
             self.photos.paths.put(hit.name, hit.path)
         return JSONResponse({"hits": [hit_as_json(hit) for hit in hits], "ignored": hits.ignored})
+
+    async def _resolved(self, query: Query) -> Query:
+        "The query with the full names of its photos; an unknown name gets its own message."
+        names = [name for name in (query.name, *query.names, *query.like, *query.unlike) if name is not None]
+        if all(self.photos.paths.get(name) is not None for name in names):
+            return query
+        try:
+            query = await asyncio.wrap_future(self.batcher.run_alone(lambda: self.searcher.resolved(query)))
+        except (BusyError, StoreUnavailableError):
+            raise
+        except ErnError:
+            raise RequestError(404, "There is no such photo in the index.") from None
+        if query.name is not None:
+            await self.photos.path(query.name)  # so that an error does not name its path
+        return query
 
     async def explain(self, request: Request) -> Response:
         "Why one photo is a result of a query."

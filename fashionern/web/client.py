@@ -24,7 +24,7 @@ from ..data.products import Card
 from ..errors import ErnError
 from ..search.config import SearchConfig
 from ..search.inventory import check_labels
-from ..search.query import Hit, Hits, Query, print_results
+from ..search.query import Failures, Hit, Hits, Query, answered, print_results
 from .config import photo_url
 
 # %% ../../nbs/web/06_client.ipynb #c11e0006
@@ -164,15 +164,19 @@ class RemoteSearcher:
         return self.connection.fetch_json("/api/upload", data, "application/octet-stream")["upload"]
 
 # %% ../../nbs/web/06_client.ipynb #c11e0010
-def run_remote(cfg: SearchConfig, queries: Sequence[Query]) -> list[Hits]:
-    "Run `ern_search --server`: send the queries, print and draw; returns the hits of each query."
+def run_remote(
+    cfg: SearchConfig,
+    queries: Sequence[Query],
+    failures: Optional[Failures] = None,  # takes the errors of single queries; default: as --keep-going says
+) -> list[Hits]:
+    "Run `ern_search --server`: send the queries, print and draw; returns the hits of each query that was answered."
     if cfg.grid:
         from fashionern.search.results import check_pictures  # imports torch
 
         check_pictures(cfg)
     searcher = RemoteSearcher(str(cfg.server))
     check_labels(cfg.labels, searcher.about["columns"])
-    results = searcher.search_many(queries)
+    queries, results = answered(searcher.search_many, queries, failures or Failures(cfg.keep_going))
     print_results(cfg, queries, results)
     if cfg.grid and any(results):
         from fashionern.search.results import search_grid, write_figure
