@@ -42,10 +42,13 @@ def control_of(
 ) -> Optional[Control]:
     "The control of a column; None for a column that nobody would choose from."
     texts = [value for value in values if isinstance(value, str)]
+    numbers = [value for value in values if not isinstance(value, str)]
     if len(values) < 2 or column.endswith(HIGHEST):
         return None
-    if not texts or all(map(_DATE.fullmatch, texts)) and len(texts) == len(values):
-        return Control(column, "dates" if texts else "range", low=plain(min(values)), high=plain(max(values)))
+    if not texts:
+        return Control(column, "range", low=plain(min(numbers)), high=plain(max(numbers)))
+    if not numbers and all(map(_DATE.fullmatch, texts)):
+        return Control(column, "dates", low=min(texts), high=max(texts))
     is_long = sum(map(len, texts)) > _MAX_LENGTH * len(texts)
     is_name = len(values) > max(50, 0.8 * products) or len(values) == products > 12
     if is_long or is_name or len(values) > MAX_VALUES:

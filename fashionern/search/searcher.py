@@ -19,7 +19,7 @@ from ..data.products import Card, product_card
 from ..data.triplets import join_captions
 from ..encoders.feature_store import photo_mark
 from ..encoders.words import what_is_ignored
-from ..errors import ErnError, plural
+from ..errors import ErnError, plural, unknown_name
 from ..models.embedder import query_vectors
 from ..models.hub import Retriever
 from .index import check_same_model, load_index_model
@@ -61,8 +61,17 @@ class _Products:
             hits = [self._hits(q, found) for q, found in zip(queries, pairs)]
             short = any(len(h) < q.k and len(p) >= number for h, q, p in zip(hits, queries, pairs))
             if not short or number >= _MAX_PHOTOS:
+                self._check_groups(queries, hits)
                 return hits
             number = min(4 * number, _MAX_PHOTOS)
+
+    def _check_groups(self, queries: Sequence[Query], hits: Sequence[Sequence[Hit]]) -> None:
+        "Raise an `ErnError` for a query whose `group_by` is not a column of the index."
+        for query, found in zip(queries, hits):
+            if query.group_by and found and not any(hit.product for hit in found):
+                known = self.store.values(1_000_000)
+                if query.group_by not in known:
+                    raise unknown_name("column of the index", query.group_by, known)
 
     def card(self, columns: dict[str, Any]) -> Card:
         "The title, price and link of a product."
