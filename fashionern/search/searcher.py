@@ -97,8 +97,10 @@ class _Products:
 
     def _left_out(self, query: Query, photos: Sequence[Photo], column: str) -> set[str]:
         "Names of photos that are no results."
+        refused = {_product_of(photo, column) for photo in self.store.get(query.unlike)}
+        unlike = {photo.name for photo in photos if _product_of(photo, column) in refused}
         if query.keep_reference:
-            return set(query.unlike)
+            return unlike
         names = [name for name in (query.name, *query.names) if name is not None]
         digests = {query.digest, *map(_digest, (query.image, *query.images))} - {None}
         references = [photo for photo in photos if photo.mark[2] in digests]
@@ -106,7 +108,7 @@ class _Products:
             references += self.store.get(names)
         same = [photo.columns for photo in references if column in photo.columns]
         left_out = {photo.name for photo in (*references, *photos) if photo in references or photo.columns in same}
-        return left_out.union(names, query.unlike)
+        return left_out.union(names, unlike)
 
 
 def _product_of(photo: Photo, column: str) -> str:

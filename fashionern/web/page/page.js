@@ -261,7 +261,7 @@ function showForm() {
   $("texts").replaceChildren(...(refining ? state.texts.map(textChip) : []));
   $("judged").replaceChildren(...state.like.map((name) => judgedChip(name, "like")),
     ...state.unlike.map((name) => judgedChip(name, "unlike")));
-  $("text").value = refining ? "" : textOf(state);
+  showText();
   $("balance").hidden = !isWeighted(state);
   showWeight(isShare(state.weight) ? state.weight : about.text_weight);
   $("filter-text").value = state.filter;
@@ -274,6 +274,12 @@ function showForm() {
   $("order").options[0].textContent = isQuery(state) ? "Best match" : "Mixed";
   showSelection();
   document.title = isQuery(state) ? `${titleOf(state)} – ${about.title}` : `${about.title} search`;
+}
+
+function showText() { // what is being typed stays, unless the text of the search has changed
+  const text = refining ? "" : textOf(state);
+  if (text !== $("text").dataset.shown) $("text").value = text;
+  $("text").dataset.shown = text;
 }
 
 function chip(label, text, thumbnail, onclick) {
@@ -375,9 +381,10 @@ function valuesControl({ column, values }, body, showCount) {
     const chosen = listOf(state.where[column]);
     const fitting = values.filter(([value]) => String(value).toLowerCase().includes(wanted));
     const offered = fitting.filter(([value], index) => index < MAX_OFFERED || chosen.includes(value));
-    const focused = list.contains(document.activeElement) ? document.activeElement.value : null;
-    list.replaceChildren(...offered.map(([value, count]) => valueItem(column, value, count, chosen)));
-    if (focused !== null) [...list.querySelectorAll("input")].find((box) => box.value === focused)?.focus();
+    const names = JSON.stringify(offered.map(([value]) => value));
+    if (list.names !== names) list.replaceChildren(...offered.map(([value, count]) => valueItem(column, value, count)));
+    list.names = names;
+    list.querySelectorAll("input").forEach((box, index) => { box.checked = chosen.includes(offered[index][0]); });
     const more = fitting.length - offered.length;
     rest.textContent = more ? `${plural(more, "more value")}: type to find them` : "";
   };
@@ -389,8 +396,8 @@ function valuesControl({ column, values }, body, showCount) {
   };
 }
 
-function valueItem(column, value, count, chosen) {
-  const box = make("input", { type: "checkbox", checked: chosen.includes(value), value });
+function valueItem(column, value, count) {
+  const box = make("input", { type: "checkbox", value });
   box.onchange = () => {
     const now = listOf(state.where[column]);
     const values = box.checked ? [...now, value] : without(now, value);
@@ -1080,7 +1087,9 @@ function listenToForm() {
   const filter = () => $("filter-text").value.trim();
   $("search").onsubmit = (event) => {
     event.preventDefault();
-    go({ texts: setText(text()), filter: filter() });
+    const texts = setText(text());
+    if (refining) $("text").value = "";
+    go({ texts, filter: filter() });
   };
   let add = false; // whether the file is a further reference
   const choose = (further) => () => {
