@@ -24,6 +24,7 @@ def tiny_searcher(
     count: int = 40,  # photos
     size: int = 96,  # side of a photo, pixels
     untrained: bool = False,  # an encoder alone, as with `ern_index build --encoder`, instead of DVR
+    products: bool = False,  # two photos each, with title, price, link and sizes
 ) -> Searcher:
     "Draw the photos below `folder`, index them with a model of random weights, and open the index."
     torch.manual_seed(0)
@@ -40,6 +41,8 @@ def tiny_searcher(
             "brand": ("O'Neill", "Été & fils")[i % 2],
             "price": 10.0 + i % 5,
         }
+        if products:
+            rows[name] = product_columns(i // 2) | {"colour": design.colour}
     if untrained:
         source = encoder_spec(TINY)
         retriever = untrained_retriever(source)
@@ -50,4 +53,18 @@ def tiny_searcher(
         retriever = Retriever(Encoders(clip), create_model("dvr@mask_padding", 128, ffn=64)).eval()
     store = begin_store(folder / "index", retriever, source)
     encode_into(store, retriever, plan_update(store, photos, rows).to_encode)
+    if products:
+        store.set_roles({"product": "Handle", "lists": ["Size"], "currencies": {"Variant Price": "€"}})
     return Searcher(retriever, store)
+
+
+def product_columns(number: int) -> dict[str, str | float]:
+    "The columns of a product, as an export of Shopify has them."
+    return {
+        "Handle": f"dress-{number}",
+        "Title": f"Dress {number:02}",
+        "Size": ("S | M", "M | L", "XL")[number % 3],
+        "Vendor": f"Maker {number % 12}",
+        "Variant Price": 20.0 + number,
+        "URL": f"https://shop.example/products/dress-{number}",
+    }

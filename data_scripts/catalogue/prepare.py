@@ -22,7 +22,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = p.add_argument
     attributes = ["articleType", "baseColour", "gender", "usage"]
     where = ["masterCategory=Apparel,Footwear"]
-    add("--table", type=Path, required=True, help="CSV or Parquet file, one product per row")
+    add("--table", type=Path, required=True, help="CSV, Parquet or JSON Lines, or a shop's export")
     add("--images", type=Path, help="photos: ZIP or TAR file, or a folder; without it they must be in ROOT/images")
     add("--root", type=Path, default=Path("data/catalogue"), help="folder to write")
     add("--id-column", default="id", help="column that names the photo")
@@ -36,6 +36,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--two-changes", type=int, default=1, help="the same for triplets that change two attributes; 0: none")
     add("--queries", type=int, help="max val (and test) queries; without it one per product")
     add("--same-name", action="store_true", help="keep products with the same name in one split")
+    add("--group-by", help="column that photos of one product share (default: the product of a shop's export)")
     add("--max-gb", type=float, default=20, help="refuse an archive that unpacks to more GB")
     add("--seed", type=int, default=42, help="of splits, pairs and texts")
     return p.parse_args(argv)
@@ -58,6 +59,7 @@ def build(o: argparse.Namespace, where: dict[str, list[str]]) -> dict:
         two_changes=o.two_changes,
         queries=o.queries,
         same_name=o.same_name,
+        group_by=o.group_by,
         seed=o.seed,
     )
 

@@ -6,10 +6,12 @@
 __all__ = ['main']
 
 # %% ../../nbs/cli/09_search.ipynb #44f88c14
+import sys
+
 from .command import command
 from ..files import check_model, check_paths
 from ..search.config import parse_search
-from ..search.query import given_queries
+from ..search.query import Failures, given_queries
 
 # %% ../../nbs/cli/09_search.ipynb #d65aa1f1
 @command
@@ -18,12 +20,15 @@ def main() -> None:
     cfg = parse_search()
     check_paths(cfg, "index", "image", "queries")
     check_model(cfg.model)
-    queries = given_queries(cfg)
+    failures = Failures(cfg.keep_going)
+    queries = given_queries(cfg, failures)
     if cfg.server:
         from fashionern.web.client import run_remote
 
-        run_remote(cfg, queries)
-        return
-    from fashionern.search.results import run_search
+        run_remote(cfg, queries, failures)
+    else:
+        from fashionern.search.results import run_search
 
-    run_search(cfg, queries)
+        run_search(cfg, queries, failures)
+    if failures.count:
+        sys.exit(1)

@@ -17,6 +17,7 @@ from .command import command
 from ..errors import ErnError, plural
 from ..files import check_paths, read_json
 from ..training.config import TrainConfig, check_flag, check_workers, get_preset
+from ..web.config import check_page
 
 # %% auto #0
 __all__ = ['MIN_PRODUCTS', 'ShopConfig', 'training_settings', 'parse_shop', 'check_ready', 'prepare', 'finished_results',
@@ -32,7 +33,7 @@ class ShopConfig:
     "Flags of `ern_shop`."
 
     table: Path
-    "Product table, one product per row: .csv with commas, or .parquet."
+    "Product table: .csv with commas, .parquet or .jsonl; or the export of Shopify or WooCommerce."
     images: Path
     "Photos: a ZIP or TAR file, or a folder, which is linked and not copied."
     root: Path = Path("data/shop")
@@ -47,6 +48,14 @@ class ShopConfig:
     "Column with the product's name; '' for none. Default: the column with the most distinct long texts."
     attributes: tuple[str, ...] = ()
     "Columns that a query may change. Default: up to 6 columns of repeated texts, with 2 to 100 distinct ones."
+    group_by: Optional[str] = None
+    "Column that photos of one product share. Results are then products. Default: the product of a shop's export."
+    link: str = ""
+    "Address of a product's page, with columns in braces, such as https://shop.example/products/{Handle}."
+    title: str = "FashionERN"
+    "Name on the search page, such as your shop's."
+    accent: str = ""
+    "Colour of buttons and links on the search page, such as #0f766e."
     where: tuple[str, ...] = ()
     "Rows to train on, as COLUMN=VALUE,VALUE. Default: all. The index has all photos."
     encoder: Literal["ern-laptop", "ern-tiny"] = "ern-laptop"
@@ -71,6 +80,7 @@ class ShopConfig:
     def __post_init__(self) -> None:
         check_flag(0 < self.port < 65536, "port", self.port, "must be from 1 to 65535")
         check_workers(self.num_workers)
+        check_page(self.title, self.accent, self.link)
         training_settings(self)  # checks the epochs
 
 # %% ../../nbs/cli/12_shop.ipynb #872b79bc
@@ -134,14 +144,14 @@ def prepare(cfg: ShopConfig) -> Columns:
     from fashionern.data.catalogue.table import matching_rows, read_table, triplets_from_table
 
     where = parse_where(cfg.where)
-    given = [column for column in (cfg.id_column, *cfg.attributes, *where) if column is not None]
+    given = [column for column in (cfg.id_column, cfg.group_by, *cfg.attributes, *where) if column is not None]
     # first, because unpacking takes longer; what is left out is printed when the table is read again
     frame, _ = read_table(cfg.table, given, cfg.name_column, log=False)
     frame = frame[matching_rows(frame, where)]
     archives = take_photos(cfg.images, cfg.root)
     columns = _choose(cfg, frame)
     report = triplets_from_table(
-        cfg.table, columns.id, columns.attributes, cfg.root, columns.name, where, seed=cfg.seed
+        cfg.table, columns.id, columns.attributes, cfg.root, columns.name, where, group_by=cfg.group_by, seed=cfg.seed
     )
     for split, numbers in report["splits"].items():
         print(f"{split}: {plural(numbers['products'], 'product')}, {plural(numbers['triplets'], 'triplet')}")
@@ -257,6 +267,7 @@ def build_index(cfg: ShopConfig, columns: Columns) -> int:
         out=cfg.index,
         table=cfg.table,
         id_column=columns.id,
+        group_by=cfg.group_by,
         device=cfg.device,
         num_workers=cfg.num_workers,
     )
@@ -269,7 +280,8 @@ def serve(cfg: ShopConfig, columns: Columns) -> None:
     from fashionern.web.config import AppConfig
 
     labels = (columns.name,) if columns.name else ()
-    run_app(AppConfig(index=cfg.index, port=cfg.port, labels=labels, open=True, device=cfg.device))
+    page = {"title": cfg.title, "accent": cfg.accent, "link": cfg.link}
+    run_app(AppConfig(index=cfg.index, port=cfg.port, labels=labels, open=True, device=cfg.device, **page))
 
 # %% ../../nbs/cli/12_shop.ipynb #19656cb0
 def _heading(number: int, what: str, more: str) -> None:

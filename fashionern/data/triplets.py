@@ -54,6 +54,7 @@ class TripletDataset:
     query_sets: dict[str, list[Triplet]] = field(default_factory=dict)  # further queries, by name
     further_protocols: tuple[str, ...] = ()  # also computed at the end of a training
     attributes: dict[str, dict[str, str]] = field(default_factory=dict)  # image → attribute → value, where known
+    products: dict[str, str] = field(default_factory=dict)  # image → its product, if products have several images
 
     def __len__(self) -> int:
         return len(self.triplets)
@@ -62,6 +63,13 @@ class TripletDataset:
         t = self.triplets[i]
         target = t.targets[0] if t.targets else None
         return {"index": i, "reference": t.reference, "target": target, "captions": t.captions}
+
+    def target_products(self) -> Optional[list[str]]:
+        "The product of each triplet's target; None if every image is a product."
+        if not self.products:
+            return None
+        targets = [t.targets[0] if t.targets else t.reference for t in self.triplets]
+        return [self.products.get(name, name) for name in targets]
 
     def named_images(self) -> list[str]:
         "The references and targets of all triplets, without repetitions."

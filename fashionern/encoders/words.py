@@ -76,11 +76,11 @@ def what_is_ignored(
     sentences = []
     unknown = unknown_words(clip, read)
     is_known = has_known_content(read, unknown)
+    consequence = "" if is_known else f", so the results {'follow the photo alone' if has_photo else 'are arbitrary'}"
     if unknown:
-        consequence = ""
-        if not is_known:
-            consequence = f", so the results {'follow the photo alone' if has_photo else 'are arbitrary'}"
         sentences.append(f"I don't know the {_listed(unknown)}{consequence}.")
+    elif clip.known_tokens and read.strip() and not words_in(read):  # such as an emoji
+        sentences.append(f"'{read.strip()[:_MAX_LENGTH]}' has no word{consequence}.")
     if read != text:
         sentences.append(f"The text is too long: {_rest(read)} is ignored.")
     if is_known and (refusal := refusal_in(read)):

@@ -12,6 +12,7 @@ import re
 import shutil
 import tempfile
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Optional
 
@@ -104,7 +105,7 @@ class Retriever(Embedder, ModelHubMixin):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | Path,  # a folder, or OWNER/NAME on the hub
+        pretrained_model_name_or_path: str | Path,  # a folder, also that of a run, or OWNER/NAME on the hub
         *,
         device: str | torch.device = "cpu",
         revision: Optional[str] = None,  # this and all below for the hub, as in `hf_hub_download`
@@ -117,6 +118,8 @@ class Retriever(Embedder, ModelHubMixin):
         hub = dict(revision=revision, cache_dir=cache_dir, token=token)
         hub |= dict(force_download=force_download, local_files_only=local_files_only)
         folder = _find_folder(pretrained_model_name_or_path, hub)
+        if _is_run(folder):  # of `ern_train`: a package above this one opens it, so it is imported by name
+            return import_module("fashionern.training.trained").load_retriever(folder, device=str(device))
         read_config(folder)  # before the mixin, whose errors suggest no fix
         return super().from_pretrained(folder, device=device)
 
@@ -347,6 +350,13 @@ def _register_clip(name: str, clip_config: dict) -> None:
 
 # %% ../../nbs/models/04_hub.ipynb #de61d36f
 _HUB_NAME = r"[\w-][\w.-]*/[\w-][\w.-]*"  # OWNER/NAME
+
+
+def _is_run(folder: Path) -> bool:
+    "Whether a training wrote this folder."
+    path = folder / CONFIG_FILE
+    config = read_json(path) if path.is_file() else None
+    return isinstance(config, dict) and "model_type" not in config and {"dataset", "stages"} <= config.keys()
 
 
 def _find_folder(

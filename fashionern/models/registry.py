@@ -156,12 +156,17 @@ def settings_in(name: str) -> list[str]:
 # %% ../../nbs/models/01_registry.ipynb #0cd879b2
 def create_model(
     name: str,  # such as 'fashionern', 'tme+dvr+refine' or 'fashionern@ask=words'
-    dim: int,  # D of the encoders
+    dim: Optional[int] = None,  # D of the encoders; must be given
     captions: Optional[str] = None,  # the rule for modification texts; None: 'stripped', and not recorded
     **settings: Any,  # for the parts that take them; those after an @ take precedence, a name's own do not
 ) -> ComposedRetriever:
     "The model with newly initialised weights; raises `ErnError` for an unknown name or setting."
     (text_encoder, composer, head), named = parse_model(name)
+    if type(dim) is not int or dim < 1:
+        raise ErnError(
+            f"create_model({name!r}, …) needs D, the embedding width of the encoders, not {dim!r:.60}. "
+            f"Give encoders.clip.dim, such as create_model({name!r}, 640) for RN50x4."
+        )
     _check_bases(composer, head)
     _check_settings(settings)
     settings = SETTINGS.get(name.lower().partition("@")[0], {}) | settings | named

@@ -79,10 +79,13 @@ class _EncodingConfig:
     store_token: Optional[str] = None
     "Token of that server, USER:PASSWORD or an API key. Other users of this machine can see it: prefer MILVUS_TOKEN."
     table: Optional[Path] = None
-    """Product table, for filters and labels: .csv with commas, .parquet, or .json (photo → columns).
-    Without it, photos keep the rows that they have in the index."""
-    id_column: str = "id"
-    "Column of the table with the photo's file name, with or without suffix."
+    """Product table, for filters and labels: .csv with commas, .parquet, .jsonl, or .json (photo → columns). Exports of
+    Shopify and WooCommerce become one row per photo. Without it, photos keep the rows that they have in the index."""
+    id_column: Optional[str] = None
+    """Column of the table with the photo's file name or address, with or without suffix.
+    Default: the photos of a shop's export, else id."""
+    group_by: Optional[str] = None
+    "Column that photos of one product share. Results are then products. Default: the product of a shop's export."
     batch_size: int = 32
     "Photos per batch. With crops, each is encoded as 14 views: the photo and 13 crops."
     num_workers: int = 2
@@ -254,16 +257,25 @@ class SearchConfig:
     "Number of results."
     where: str = ""
     "Filter on the columns of the product table, for example \"gender = 'Men' and price < 20\"."
+    group_by: Optional[str] = None
+    """Column that photos of one product share: each result is a product, shown by its best photo.
+    Default: the column that the index was built with; '' for photos."""
     keep_reference: bool = False
     "Keep the reference image among the results if it is in the index."
     text_weight: Optional[float] = None
     """Share of the text where a query has a reference and a text, from 0 (reference alone) to 1 (text alone).
     For indexes of the model sum, such as those of ern_index build --encoder. Default: the index's."""
+    like: tuple[str, ...] = ()
+    "Names of photos in the index that the results should be more like."
+    unlike: tuple[str, ...] = ()
+    "Names of photos in the index that the results should be less like. They are left out."
     labels: tuple[str, ...] = ()
     "Columns of the product table to show with each result, for example name price. Default: all."
     queries: Optional[Path] = None
-    """JSON Lines file of queries with the fields image, name, text, k, where, keep_reference and text_weight.
-    The last four default to the flags."""
+    """JSON Lines file of queries with the fields image, name, text, k, where, keep_reference, text_weight, group_by,
+    like and unlike. Those from k to group_by default to the flags. A relative image is relative to this file."""
+    keep_going: bool = False
+    "Print the error of a query of --queries that fails, and answer the others. The exit status is then 1."
     grid: Optional[Path] = None
     "Write the results as a grid of photos to this image file."
     explain: Optional[Path] = None
@@ -283,10 +295,10 @@ class SearchConfig:
             self._check_server(self.server)
         check_flag(self.k > 0, "k", self.k, "must be greater than 0")
         check_text_share(self.text_weight)
-        has_query = bool(self.image or self.name or self.text)
+        has_query = bool(self.image or self.name or self.text or self.like)
         if self.queries is not None and has_query:
             raise ErnError("--queries replaces the query of the flags. With it, leave out --image, --name and --text.")
-        if self.queries is None and not (self.image or self.name or self.text.strip()):
+        if self.queries is None and not (self.image or self.name or self.text.strip() or self.like):
             raise ErnError("There is no query. Give a reference with --image FILE or --name PHOTO, a --text, or both.")
 
     def _check_server(self, server: str) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Mapping, Optional
 
 import torch
 from PIL import Image
@@ -138,7 +138,7 @@ def load_index_model(
         ) from None
 
 # %% ../../nbs/search/02_index.ipynb #1d63000b
-Rows = Optional[dict[str, dict]]  # of a product table; None without one
+Rows = Optional[Mapping[str, dict]]  # of a product table; None without one
 
 
 @dataclass
@@ -155,6 +155,7 @@ class UpdatePlan:
     with_row: int = 0  # photos of the index that have a row
     with_row_here: int = 0  # those of them whose file is in the folder
     emptied: int = 0  # those of them that will have no row
+    left_out: list[tuple[int, str, str]] = field(default_factory=list)  # number, of what, and why, for the report
 
     @property
     def changed(self) -> int:

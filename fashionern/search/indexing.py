@@ -21,8 +21,8 @@ from ..models.hub import Retriever
 from ..models.untrained import EncoderSpec, encoder_spec, untrained_retriever
 from .config import AddConfig, BuildConfig, Indexing, UpdateConfig, index_location
 from .examples import measure_examples
-from .index import Rows, UpdatePlan, begin_store, check_same_model, encode_into, load_index_model, plan_update  # noqa: E501
-from .inventory import BUSY, column_warnings, console, find_photos, left_out_lines, open_store, read_rows, run_inventory  # noqa: E501
+from .index import UpdatePlan, begin_store, check_same_model, encode_into, load_index_model, plan_update  # noqa: E501
+from .inventory import BUSY, ProductRows, column_warnings, console, find_photos, left_out_table, open_store, read_rows, run_inventory  # noqa: E501
 from .stores.base import Store
 from ..training.trained import load_retriever
 
@@ -37,12 +37,12 @@ def _report_plan(cfg: BuildConfig | AddConfig, plan: UpdatePlan) -> None:
         counts.append(f"{len(plan.moved):,} moved")
     counts.append(f"{plan.unchanged:,} unchanged")
     console.print(f"{cfg.images}: {', '.join(counts)}", markup=False)
-    for line in left_out_lines(scan_images(cfg.images).left_out):
-        console.print(f"left out of {cfg.images}: {line}", markup=False)
+    for reason, count in scan_images(cfg.images).left_out.items():
+        plan.left_out.append((count, str(cfg.images), reason))
 
 
-def _report_rows(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Rows) -> None:
-    "Warn about photos without a row, rows without a photo, and columns that only look numeric."
+def _report_rows(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Optional[ProductRows]) -> None:
+    "Warn about photos without a row and columns that only look numeric; note rows without a photo."
     if rows is None:
         written = plan.to_encode if plan.with_row else []
         reason = "other photos of this index have one: give --table"
@@ -51,10 +51,11 @@ def _report_rows(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Rows) -> 
             console.print(f"{cfg.table}: {warning}", markup=False)
         unused = sorted(rows.keys() - set(match_rows(find_photos(cfg.images), rows).values()))
         if unused:
-            count = f"{plural(len(unused), 'row')} of {cfg.table} without a photo in {cfg.images}"
-            console.print(f"{count}{such_as(unused)}", markup=False)
+            plan.left_out.append((len(unused), str(cfg.table), f"no photo in {cfg.images}{such_as(unused)}"))
         written = [*plan.to_encode, *plan.relabelled, *plan.moved]
-        reason = f"in {cfg.table}, column {cfg.id_column}"
+        for why, number in rows.left_out.items():
+            plan.left_out.append((number, str(cfg.table), why))
+        reason = f"in {cfg.table}, column {rows.id_column}"
     without_row = [p.name for p in written if not p.columns]
     if without_row:
         count = f"{plural(len(without_row), 'photo')} without a row{such_as(without_row)}"
@@ -76,7 +77,7 @@ def _check_deletions(cfg: UpdateConfig, store: Store, plan: UpdatePlan) -> None:
     )
 
 
-def _check_emptied(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Rows) -> None:
+def _check_emptied(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Optional[ProductRows]) -> None:
     "Raise an `ErnError` if over half of the photos would lose their rows, unless --most-gone is given."
     if rows is None or (isinstance(cfg, UpdateConfig) and cfg.most_gone):
         return
@@ -85,7 +86,7 @@ def _check_emptied(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Rows) -
         lost = f"{plan.emptied:,} of the {plan.with_row_here:,} photos of {cfg.images} that have a row would lose it"
         raise ErnError(f"With {cfg.table}, {lost}. {remedy}")
     if not rows:
-        raise ErnError(f"{cfg.table} has no row with a value in column {cfg.id_column}. {remedy}")
+        raise ErnError(f"{cfg.table} has no row with a value in column {rows.id_column}. {remedy}")
 
 
 def _update_examples(store: Store, retriever: Retriever) -> None:
@@ -99,8 +100,10 @@ def _update_examples(store: Store, retriever: Retriever) -> None:
         console.print("no examples for the search page: of none, half of the first results obey the text")
 
 
-def _finish(store: Store, where: str | Path, unreadable: dict[str, str]) -> None:
-    "Report unreadable photos, the recall and the size of the index, and close it."
+def _finish(store: Store, where: str | Path, unreadable: dict[str, str], plan: UpdatePlan) -> None:
+    "Report what was left out, the recall and the size of the index, and close it."
+    if plan.left_out:
+        console.print(left_out_table(plan.left_out), markup=False)
     for names in _by_reason(unreadable):
         count = f"{plural(len(names), 'photo')}{such_as(names)}"
         console.print(f"[yellow]left out:[/] {escape_markup(f'{count}. {unreadable[names[0]]}')}")
@@ -163,7 +166,7 @@ def _index_folder(cfg: BuildConfig | AddConfig, ranks: World) -> int:
             console.print(f"removed {removed} no longer in the folder")
         if plan.to_encode or plan.relabelled or plan.deleted or store.examples() is None:
             _update_examples(store, retriever)
-        _finish(store, where, unreadable)
+        _finish(store, where, unreadable, plan)
     return 1 if unreadable else 0
 
 # %% ../../nbs/search/07_indexing.ipynb #386e13dd
@@ -200,11 +203,13 @@ def _load_model(
 
 def _plan(cfg: BuildConfig | AddConfig, store: Store) -> UpdatePlan:
     "Plan what the command has to do, report the plan and check it."
-    rows = read_rows(cfg.table, cfg.id_column) if cfg.table else None
+    rows = read_rows(cfg.table, cfg.id_column, cfg.group_by) if cfg.table else None
     plan = plan_update(store, cfg.images, rows)
     _report_plan(cfg, plan)
     _report_rows(cfg, plan, rows)
     _check_emptied(cfg, plan, rows)
     if isinstance(cfg, UpdateConfig):
         _check_deletions(cfg, store, plan)
+    if rows is not None:
+        store.set_roles(store.roles() | rows.roles if isinstance(cfg, AddConfig) else rows.roles)
     return plan

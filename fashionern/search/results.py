@@ -13,7 +13,7 @@ from rich.console import Console
 
 from .config import SearchConfig, index_location
 from .inventory import check_labels
-from .query import Hit, Hits, Query, given_queries, print_results
+from .query import Failures, Hit, Hits, Query, answered, given_queries, print_results
 from .searcher import Searcher
 
 # %% auto #0
@@ -69,19 +69,21 @@ def explain_hit(searcher: Searcher, query: Query, hit: Hit) -> Figure:
 def run_search(
     cfg: SearchConfig,
     queries: Optional[Sequence[Query]] = None,  # default: `given_queries`
+    failures: Optional[Failures] = None,  # takes the errors of single queries; default: as --keep-going says
 ) -> list[Hits]:
-    "Run `ern_search`: search, print and draw; returns the hits of each query."
+    "Run `ern_search`: search, print and draw; returns the hits of each query that was answered."
+    failures = failures or Failures(cfg.keep_going)
     check_pictures(cfg)
     if queries is None:
-        queries = given_queries(cfg)
+        queries = given_queries(cfg, failures)
     searcher = Searcher.load(index_location(cfg.index, cfg.store, token=cfg.store_token), cfg.model, cfg.device)
     if cfg.labels:
         check_labels(cfg.labels, searcher.store.values(1_000_000))
-    results = searcher.search_many(queries)
+    queries, results = answered(searcher.search_many, queries, failures)
     print_results(cfg, queries, results)
     if cfg.grid and any(results):
         write_figure(search_grid(searcher, queries, results), cfg.grid)
-    if cfg.explain and results[0]:
+    if cfg.explain and results and results[0]:
         write_figure(explain_hit(searcher, queries[0], results[0][0]), cfg.explain)
     searcher.store.close()
     return results

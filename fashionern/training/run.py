@@ -424,7 +424,7 @@ def check_data(cfg: TrainConfig, world: World, data: Splits, names: Sequence[str
         world.share(getattr(cfg, flag), f"--{flag.replace('_', '-')}")
     if "dvr" not in cfg.stages:
         return
-    rows = Batches(len(data[0]), cfg.batch_size, cfg.seed, world).size
+    rows = Batches(len(data[0]), cfg.batch_size, cfg.seed, world, products=data[0].target_products()).size
     if not cfg.local_negatives:
         rows *= world.size  # batch norm is over all ranks
     for name in names if rows == 1 else []:

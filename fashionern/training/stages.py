@@ -283,7 +283,8 @@ class _StageOneBatches:
         rule = cfg.captions or "stripped"
         parts = lambda d: (d, CaptionTokens(d, clip, rule=rule), TripletRows(d, store))
         self.parts = per_epoch(data, cfg.seed, parts)
-        self.indices = Batches(len(data), cfg.tme_batch_size, cfg.seed, world, "--tme-batch-size")
+        products = data.target_products()
+        self.indices = Batches(len(data), cfg.tme_batch_size, cfg.seed, world, "--tme-batch-size", products=products)
 
     def epoch(self, epoch: int, first: int) -> Iterator[list[Tensor]]:
         "This rank's batches, from step `first` on."
@@ -475,7 +476,7 @@ class _StageTwoBatches:
                 f"--request-weight needs statements.json in {cfg.root}, which says what is true of which image. "
                 "Write that file, or give --request-weight 0."
             )
-        self.indices = Batches(len(data), cfg.batch_size, cfg.seed, world)
+        self.indices = Batches(len(data), cfg.batch_size, cfg.seed, world, products=data.target_products())
         limit_gb = cfg.text_cache_gb if data.sampler is None else 0
         amp = amp_dtype(cfg.amp, world.device)
 

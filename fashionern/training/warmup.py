@@ -233,8 +233,9 @@ class _DescribedImages:
         self.seed = cfg.seed
         self.world = world
         what = "images with a description"
+        products = [data.products.get(name, name) for name in self.names]
         self.batches = Batches(
-            len(self.names), cfg.warmup_batch_size, cfg.seed, world, "--warmup-batch-size", what
+            len(self.names), cfg.warmup_batch_size, cfg.seed, world, "--warmup-batch-size", what, products
         )
         statements = _Statements(data.statements, self.names)
         self.statements = statements if statements.statements else None

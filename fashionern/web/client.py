@@ -20,10 +20,11 @@ from PIL import Image
 
 import fashionern
 from ..data.images import load_image
+from ..data.products import Card
 from ..errors import ErnError
 from ..search.config import SearchConfig
 from ..search.inventory import check_labels
-from ..search.query import Hit, Hits, Query, print_results
+from ..search.query import Failures, Hit, Hits, Query, answered, print_results
 from .config import photo_url
 
 # %% ../../nbs/web/06_client.ipynb #c11e0006
@@ -135,8 +136,10 @@ class RemoteSearcher:
             return load_image(opened)
 
     def _search(self, query: Query) -> Hits:
-        names = ("name", "text", "k", "where", "keep_reference", "text_weight")
+        names = ("name", "text", "k", "where", "keep_reference", "text_weight", "group_by", "like", "unlike", "box")
         body = {name: getattr(query, name) for name in names}
+        body["references"] = [{"name": name} for name in query.names]
+        body["references"] += [{"upload": self._upload(Path(str(image)))} for image in query.images]
         if query.image is not None:
             body["upload"] = self._upload(Path(str(query.image)))
         answer = self.connection.fetch_json("/api/search", json.dumps(body).encode())
@@ -147,7 +150,9 @@ class RemoteSearcher:
             raise self.connection.not_the_page() from None
 
     def _hit(self, hit: dict[str, Any]) -> Hit:
-        return Hit(hit["name"], hit["score"], self.connection.url + hit["photo"], hit["columns"])
+        card = Card(*(hit.get(part, "") for part in ("title", "price", "link")))
+        place = self.connection.url + hit["photo"]
+        return Hit(hit["name"], hit["score"], place, hit["columns"], hit.get("product", ""), card)
 
     def _upload(self, path: Path) -> str:
         "Send a reference image, and return its key."
@@ -159,15 +164,19 @@ class RemoteSearcher:
         return self.connection.fetch_json("/api/upload", data, "application/octet-stream")["upload"]
 
 # %% ../../nbs/web/06_client.ipynb #c11e0010
-def run_remote(cfg: SearchConfig, queries: Sequence[Query]) -> list[Hits]:
-    "Run `ern_search --server`: send the queries, print and draw; returns the hits of each query."
+def run_remote(
+    cfg: SearchConfig,
+    queries: Sequence[Query],
+    failures: Optional[Failures] = None,  # takes the errors of single queries; default: as --keep-going says
+) -> list[Hits]:
+    "Run `ern_search --server`: send the queries, print and draw; returns the hits of each query that was answered."
     if cfg.grid:
         from fashionern.search.results import check_pictures  # imports torch
 
         check_pictures(cfg)
     searcher = RemoteSearcher(str(cfg.server))
     check_labels(cfg.labels, searcher.about["columns"])
-    results = searcher.search_many(queries)
+    queries, results = answered(searcher.search_many, queries, failures or Failures(cfg.keep_going))
     print_results(cfg, queries, results)
     if cfg.grid and any(results):
         from fashionern.search.results import search_grid, write_figure

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import fashionern
 from fashionern.cli import ablate as ern_ablate
@@ -18,6 +19,8 @@ from fashionern.cli import models as ern_models
 from fashionern.cli import train as ern_train
 from fashionern.data.drawn.garments import draw_fashioniq
 from fashionern.files import RECORDS
+from fashionern.models.hub import Retriever
+from fashionern.training.record import RunRecord
 
 
 @pytest.fixture
@@ -152,6 +155,13 @@ def test_a_run_is_not_overwritten(error_of, finished):
     assert "--resume" in error_of(ern_train.main, *flags(finished / "data", finished / "run"))
     message = error_of(ern_train.main, *flags(finished / "data", finished / "run", "--resume", "--lr", "0.5"))
     assert "--lr" in message and (finished / "run" / "results.json").read_bytes() == before
+
+
+def test_from_pretrained_opens_a_runs_folder(finished):
+    retriever = Retriever.from_pretrained(finished / "run")
+    assert retriever.model.name == RunRecord.read(finished / "run").model and not retriever.training
+    assert retriever.about["data"].startswith("drawn garments in the layout of fashioniq, split train")
+    assert retriever.encode_targets(Image.new("RGB", (60, 80), "red")).shape == (1, retriever.encoders.clip.dim)
 
 
 def test_missing_images_are_reported_in_the_results(error_of, monkeypatch, capsys, finished, tmp_path):

@@ -232,11 +232,108 @@ def test_an_export_of_shopify(tmp_path, capsys):
     (tmp_path / "t.csv").write_text(SHOPIFY)
     names = ("wrap-dress-navy.jpg", "wrap-dress-sand.jpg", "wrap-dress-back.jpg", "linen-shirt.jpg")
     folder = save_photos(tmp_path / "images", *names)
-    rows = planned(folder, read_rows(tmp_path / "t.csv", "Image Src"))
+    table = read_rows(tmp_path / "t.csv")
+    rows = planned(folder, table)
     assert [rows[name]["Title"] for name in names] == ["Wrap Dress"] * 3 + ["Linen Shirt"]
-    assert [rows[name]["Tags"] for name in names] == ["summer, midi"] * 3 + ["linen"]
+    assert [rows[name]["Handle"] for name in names] == ["wrap-dress"] * 3 + ["linen-shirt"]
+    assert [rows[name]["Tags"] for name in names] == ["summer | midi"] * 3 + ["linen"]
     assert all("true to size" in rows[name]["Body (HTML)"] for name in names[:3])
-    assert [rows[name].get("Variant Price") for name in names] == [49.9, 44.9, None, 1049]
-    assert [rows[name].get("Variant SKU") for name in names] == ["30235", "30236", None, "00417"]
-    assert [rows[name].get("Option1 Value") for name in names] == ["Navy", "Sand", None, "M"]
-    assert "left out" not in capsys.readouterr().err
+    assert [rows[name]["Variant Price"] for name in names] == [44.9, 44.9, 44.9, 1049]
+    assert [rows[name].get("Variant Price (highest)") for name in names] == [49.9, 49.9, 49.9, None]
+    assert [rows[name]["Variant SKU"] for name in names] == ["30235 | 30236"] * 3 + ["00417"]
+    assert table.id_column == "Image Src" and table.roles == {"product": "Handle", "lists": ["Tags", "Variant SKU"]}
+    printed = capsys.readouterr().err
+    assert "an export of Shopify: 4 rows, 2 products, 4 photos." in printed and "left out" not in printed
+
+
+def test_photos_of_a_variant_have_its_options_and_products_without_photos_are_counted(write):
+    table = read_rows(
+        write(
+            "Handle,Title,Option1 Name,Option1 Value,Option2 Name,Option2 Value,Variant Price,Image Src,Variant Image",
+            "dress,Dress,Color,Navy,Size,S,50,n.jpg,n.jpg",
+            "dress,,,Navy,,M,50,s.jpg,n.jpg",
+            "dress,,,Sand,,S,60,back.jpg,s.jpg",
+            "card,Gift card,Title,Default Title,,,10,,",
+            ",,,,,,,lost.jpg,",
+        )
+    )
+    assert {name: row["Color"] for name, row in table.items()} == {
+        "n.jpg": "Navy",
+        "s.jpg": "Sand",
+        "back.jpg": "Navy | Sand",
+    }
+    assert [row["Size"] for row in table.values()] == ["S | M", "S", "S | M"]
+    assert table.left_out == {"row without a Handle": 1, "product without a photo in the table": 1}
+
+
+WOO = """ID,Type,SKU,Name,Description,Sale price,Regular price,Categories,Images,Parent,Attribute 1 name,VALUES
+7,variable,HD,Hoodie,"<p>Warm.</p>
+<p>Soft, ""too"".</p>",,,"Clothing > Hoodies, Sale","https://h/front.jpg?v=1, https://h/back.jpg",,Colour,"Red, Blue"
+8,variation,'0081,Hoodie - Red,,39,45,,https://h/red.jpg,HD,Colour,Red
+9,variation,'0082,Hoodie - Blue,,,45,,,id:7,Colour,Blue
+3,simple,'0042,Cap,,,12.50,Clothing,https://h/cap.jpg,,,
+4,variation,'0099,Lost,,,1,,https://h/lost.jpg,id:99,Colour,Blue
+""".replace("VALUES", "Attribute 1 value(s)")
+
+
+def test_an_export_of_woocommerce(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text(WOO)
+    folder = save_photos(tmp_path / "images", "front.jpg", "back.jpg", "red.jpg", "cap.png")
+    table = read_rows(tmp_path / "t.csv")
+    rows = planned(folder, table)
+    assert [row["Name"] for row in rows.values()] == ["Hoodie", "Cap", "Hoodie", "Hoodie"]  # sorted by photo
+    assert [row.get("Colour") for row in rows.values()] == ["Red | Blue", None, "Red | Blue", "Red"]
+    assert [rows[name]["SKU"] for name in rows] == ["0081 | 0082", "0042", "0081 | 0082", "0081"]
+    assert [rows[name]["Price"] for name in rows] == [39, 12.5, 39, 39]
+    assert [rows[name].get("Price (highest)") for name in rows] == [45, None, 45, None]
+    assert rows["red.jpg"]["Categories"] == "Clothing > Hoodies | Sale" and "too" in rows["red.jpg"]["Description"]
+    assert table.product == "Product" and {row["Product"] for row in rows.values()} == {"HD", "0042"}
+    assert table.left_out == {"variation whose Parent is not in the table": 1}
+    assert "an export of WooCommerce: 5 rows, 2 products, 4 photos." in capsys.readouterr().err
+
+
+def test_json_lines_with_several_photos(tmp_path):
+    products = [
+        {"sku": "0012", "name": "Tee", "price": "15 EUR", "sizes": ["S", "M"], "images": ["https://h/a.jpg", "b.jpg"]},
+        {"sku": "0013", "name": "Cap", "price": "7.50 EUR", "sizes": None, "images": [{"src": "https://h/c.jpg?v=2"}]},
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, products)) + "\n\n")
+    folder = save_photos(tmp_path / "images", "a.jpg", "b.jpg", "c.jpg")
+    table = read_rows(tmp_path / "t.jsonl")
+    tee = {"sku": "0012", "name": "Tee", "price": 15.0, "sizes": "S | M"}
+    cap = {"sku": "0013", "name": "Cap", "price": 7.5}
+    assert planned(folder, table) == {"a.jpg": tee, "b.jpg": tee, "c.jpg": cap}
+    assert table.roles == {"product": "sku", "lists": ["sizes"], "currencies": {"price": "EUR"}}
+    (tmp_path / "t.jsonl").write_text('{"sku": 1}\n{"sku": ')
+    assert "t.jsonl, line 2 is not valid JSON" in sentence(read_rows, tmp_path / "t.jsonl")
+
+
+def test_a_feed_with_additional_photos(write):
+    table = read_rows(
+        write(
+            "id,item_group_id,title,color,price,link,image_link,additional_image_link",
+            'r1,tee,Tee,red,"15,00 EUR",https://s/r1,https://h/r.jpg,"https://h/r2.jpg,https://h/r3.jpg"',
+            'b1,tee,Tee,blue,"15,00 EUR",https://s/b1,https://h/b.jpg,',
+        )
+    )
+    assert [(name, row["color"]) for name, row in table.items()] == [
+        ("https://h/r.jpg", "red"),
+        ("https://h/r2.jpg", "red"),
+        ("https://h/r3.jpg", "red"),
+        ("https://h/b.jpg", "blue"),
+    ]
+    assert table.product == "item_group_id" and table.currencies == {"price": "EUR"}
+
+
+def test_articles_are_grouped_by_a_column(write, tmp_path):
+    lines = ["article_id,product_code,prod_name,colour", "0108775015,0108775,Strap top,Black"]
+    table = write(*lines, "0108775044,0108775,Strap top,White", "0110065001,0110065,Bra,Black")
+    folder = save_photos(tmp_path / "images", "010/0108775015.jpg", "010/0108775044.jpg", "011/0110065001.jpg")
+    rows = read_rows(table, "article_id", "product_code")
+    assert rows.roles == {"product": "product_code"}
+    assert planned(folder, rows)["010/0108775044.jpg"] == {
+        "product_code": "0108775",
+        "prod_name": "Strap top",
+        "colour": "White",
+    }
+    assert "has no column 'product'" in sentence(read_rows, table, "article_id", "product")

@@ -228,7 +228,7 @@ def test_an_update_with_a_wrong_folder_removes_nothing(kind, shop, photos, tmp_p
     assert "1 photo without a row: added.png (other photos of this index have one: give --table)" in output
     assert "removed 1 photo no longer in the folder" in output
     run_index(parse_index([*at, "--images", str(photos), "--table", str(shop / "t.csv")]))
-    assert f"1 row of {shop / 't.csv'} without a photo in {photos}: 3" in capsys.readouterr().out
+    assert f"left out:\n  1  {shop / 't.csv'}  no photo in {photos}: 3" in capsys.readouterr().out
     for file in (left := sorted(photos.glob("*.png"))[1:]):
         file.unlink()
     run_index(parse_index([*at, "--images", str(photos), "--most-gone"]))
@@ -326,7 +326,7 @@ def test_what_is_left_out_is_reported_by_reason(shop, photos, tmp_path, capsys):
         index("build", "folder", tmp_path, "--model", str(shop / "model0"), "--table", str(tmp_path / "none.csv"))
     assert index("build", "folder", tmp_path, "--model", str(shop / "model0")) == 1
     output = capsys.readouterr().out
-    assert f"left out of {photos}: 7: .psd image (save them as JPEG or PNG)" in output
+    assert f"left out:\n  7  {photos}  .psd image (save them as JPEG or PNG)" in output
     assert "left out: 7 photos, such as cut0.png. Image" in output
     assert "left out: 7 photos, such as empty0.jpg. Image" in output
     assert "14 files could not be read and are not in the index" in output

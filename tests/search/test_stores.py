@@ -22,7 +22,7 @@ from test_filters import NAMES, as_text, deepest_filters, holds, random_columns,
 
 from fashionern.errors import ErnError
 from fashionern.search.stores.base import Photo, StoreUnavailableError
-from fashionern.search.stores.filters import parse_filter
+from fashionern.search.stores.filters import parse_filter, with_lists
 from fashionern.search.stores.folder import FolderStore
 
 MILVUS = all(map(importlib.util.find_spec, ("pymilvus", "milvus_lite")))
@@ -174,17 +174,34 @@ def test_a_store_is_the_same_after_reopening(maker):
     first.remove([photos[0].name])
     assert first.examples() is None
     first.set_examples([{"text": "O\'Neill’s ✓", "name": photos[1].name, "share": 0.5, "chance": 0}])
+    assert first.roles() == {}
+    first.set_roles({"product": "sku", "lists": ["Größe"], "currencies": {"price": "€"}})
     before = first.find(vectors[:9], 7), first.marks(), first.values(), first.about
     first.close()
     assert kind.exists(place)
     second = kind.open(place)
     assert (second.marks(), second.values(), second.about) == before[1:] and second.about == ABOUT
     assert second.examples() == [{"text": "O'Neill’s ✓", "name": photos[1].name, "share": 0.5, "chance": 0}]
+    assert second.roles() == {"product": "sku", "lists": ["Größe"], "currencies": {"price": "€"}}
     for found, expected in zip(second.find(vectors[:9], 7), before[0], strict=True):
         assert_same(found, expected)
     second.put(photos[:1], vectors[:1])
     assert len(second) == COUNT
     second.close()
+
+
+def test_photos_are_selected_and_their_vectors_read(store):
+    photos, vectors = random_photos(COUNT)
+    rows = [{"size": "S | M"}, {"size": "M"}, {"size": "XS | S"}, {"size": "S"}, {}]
+    labelled = [replace(p, columns=rows[i % 5]) for i, p in enumerate(photos)]
+    store.put(labelled, vectors)
+    assert store.select() == sorted(p.name for p in photos)
+    for text, of_rows in (("size = 'S'", (0, 2, 3)), ("size != 'S'", (1,)), ("size in ('M', 'XS')", (0, 1, 2))):
+        found = store.select(with_lists(parse_filter(text), ["size"]))
+        assert found == sorted(p.name for i, p in enumerate(photos) if i % 5 in of_rows), text
+    names = [photos[i].name for i in (7, 3, 7)]
+    assert np.array_equal(store.vectors_of(names), vectors[[7, 3, 7]])
+    assert "'nowhere'" in sentence(store.vectors_of, ["nowhere"])
 
 
 def test_filters_mean_the_same_as_in_plain_python(store):

@@ -112,8 +112,10 @@ def test_an_explanation_uses_the_text_weight(untrained):
 def test_about_and_page(client):
     about = client.get("/api/about").json()
     assert (about["size"], about["model"], about["examples"]) == (40, "dvr@mask_padding", [{"text": "is red"}])
-    assert set(about["columns"]["brand"]) == {"O'Neill", "Été & fils"}
-    assert 12.0 in about["columns"]["price"]
+    assert about["columns"] == ["brand", "colour", "length", "price"] and about["orders"] == ["name", "price"]
+    controls = {control["column"]: control for control in about["controls"]}
+    assert controls["brand"]["values"] == [["O'Neill", 20], ["Été & fils", 20]]
+    assert (controls["price"]["kind"], controls["price"]["low"], controls["price"]["high"]) == ("range", 10, 14)
     kinds = {"/": "text/html", "/page.css": "text/css", "/page.js": "text/javascript", "/icon.svg": "image/svg+xml"}
     for path, kind in kinds.items():
         response = client.get(path)
@@ -164,7 +166,7 @@ def test_gallery_and_photos(client):
         assert response.headers["content-type"] == "image/jpeg"
         assert (photo.format, max(photo.size)) == ("JPEG", 96)
         assert "max-age" in response.headers["cache-control"]
-    for wrong in ("offset=x", "offset=-1", "count=0", "count=9999"):
+    for wrong in ("offset=x", "offset=-1", "count=0", "count=9999", "order=prize", "where=[]", "filter=price"):
         error_of(client.get(f"/api/gallery?{wrong}"), 400)
 
 
@@ -183,7 +185,7 @@ def test_search_by_photo_and_text(client, searcher):
     hits = client.post("/api/search", json={"name": name, "text": "is red", "k": 5}).json()["hits"]
     expected = searcher.search_many([Query(name=name, text="is red", k=5)])[0]
     assert [hit["name"] for hit in hits] == [hit.name for hit in expected]
-    assert all(set(hit) == {"name", "photo", "score", "columns"} for hit in hits), "no path leaves the server"
+    assert all(set(hit) == {"name", "photo", "score", "columns", "price"} for hit in hits), "no path leaves the server"
     assert name not in names(client.post("/api/search", json={"name": name}))
     kept = client.post("/api/search", json={"name": name, "keep_reference": True})
     score = {hit["name"]: hit["score"] for hit in kept.json()["hits"]}
@@ -204,6 +206,66 @@ def test_search_with_filters(client):
     same = [names(search(**way)) for way in ways]
     assert same[0] and same[0] == same[1] == same[2]
     assert names(search(where="price < 13", filter="price > 13")) == []
+
+
+def test_the_gallery_is_filtered_and_sorted(client):
+    def gallery(**parts):
+        found = client.get("/api/gallery", params={"count": 40, **parts}).json()
+        return found["total"], [photo["columns"]["price"] for photo in found["photos"]]
+
+    total, prices = gallery(where=json.dumps({"price": {"max": 11}, "brand": ["O'Neill"]}), order="price")
+    assert total == len(prices) == 8 and prices == [10] * 4 + [11] * 4
+    assert gallery(filter="price = 12", order="price", descending=1) == (8, [12] * 8)
+    assert gallery(filter="price = 99") == (0, [])
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    "A client of the page of a shop, and its searcher: 6 products with two photos each."
+    searcher = tiny_searcher(tmp_path_factory.mktemp("shop"), count=12, products=True)
+    with TestClient(create_app(searcher, ["is red"]), base_url="http://localhost:7860") as client:
+        yield client, searcher
+
+
+def test_results_are_products(shop):
+    client, searcher = shop
+    hits = client.post("/api/search", json={"text": "a dress", "k": 12}).json()["hits"]
+    assert sorted(hit["product"] for hit in hits) == [f"dress-{i}" for i in range(6)]
+    assert {hit["title"]: (hit["price"], hit["link"]) for hit in hits}["Dress 02"] == (
+        "22 €",
+        "https://shop.example/products/dress-2",
+    )
+    photos = client.post("/api/search", json={"text": "a dress", "k": 12, "group_by": ""}).json()["hits"]
+    assert len(photos) == 12 and [hit["name"] for hit in photos if hit["name"] == hits[0]["name"]]
+    best = {}
+    for photo in photos:
+        best.setdefault(photo["columns"]["Handle"], photo["name"])
+    assert [hit["name"] for hit in hits] == list(best.values()), "each product by its best photo"
+    first = client.get(hits[0]["photo"].replace("/photo/", "/api/product/")).json()["photos"]
+    assert len(first) == 2 and {photo["product"] for photo in first} == {hits[0]["product"]}
+    assert first[0]["name"] == hits[0]["name"] and "score" not in first[0]
+    gallery = client.get("/api/gallery", params={"count": 96}).json()
+    assert gallery["total"] == 6 and len({photo["product"] for photo in gallery["photos"]}) == 6
+    error_of(client.get(f"/api/product/{photo_id('nowhere.jpg')}"), 404)
+
+
+def test_lists_judged_results_and_several_references(shop):
+    client, searcher = shop
+    found = client.post("/api/search", json={"text": "a dress", "where": {"Size": ["S", "XL"]}}).json()["hits"]
+    assert {hit["columns"]["Size"] for hit in found} == {"S | M", "XL"}
+    query = {"text": "a dress", "group_by": "", "k": 12}
+    hits = client.post("/api/search", json=query).json()["hits"]
+    last = hits[-1]["name"]
+    moved = client.post("/api/search", json=query | {"like": [last], "unlike": [hits[0]["name"]]})
+    assert names(moved).index(last) < 11 and hits[0]["name"] not in names(moved)
+    both = Query(name=last, names=(hits[0]["name"],), k=12, group_by="")
+    references = [{"name": hits[0]["name"]}]
+    response = client.post("/api/search", json={"name": last, "references": references, "k": 12, "group_by": ""})
+    assert names(response) == [hit.name for hit in searcher.search_many([both])[0]]
+    for wrong in ({"like": ["nowhere.jpg"]}, {"references": [{"name": "nowhere.jpg"}]}):
+        error_of(client.post("/api/search", json=query | wrong), 404)
+    for wrong in ({"box": [0, 0, 2, 1]}, {"like": 3}, {"references": [{"name": last}] * 8}):
+        error_of(client.post("/api/search", json={"name": last} | wrong), 400)
 
 
 def test_an_upload_leaves_out_its_own_photo(client, searcher):

@@ -17,6 +17,7 @@ import pandas as pd
 from .table import is_missing
 from ..images import id_names
 from ..language.values import attribute_kind
+from ..products import SEPARATOR, title_column
 from ...errors import ErnError
 
 # %% ../../../nbs/data/catalogue/04_columns.ipynb #e5404a9f
@@ -60,7 +61,9 @@ def choose_name(
     frame: pd.DataFrame,  # from `read_table`
     id_column: str,
 ) -> Optional[str]:
-    "The column with the most distinct long texts; None if no column has long texts."
+    "The column called title or name, or the one with the most distinct long texts; None if no column has long texts."
+    if title_column(frame.columns):
+        return title_column(frame.columns)
     distinct = {}
     for column in frame.columns:
         values = [value for value in frame[column] if not is_missing(value)]
@@ -98,7 +101,7 @@ def choose_attributes(
 # %% ../../../nbs/data/catalogue/04_columns.ipynb #a1901196
 def _is_attribute(values: pd.Series) -> bool:
     "Whether a column has a few texts that repeat."
-    filled = [value for value in values if not is_missing(value)]
+    filled = [value for value in values if not is_missing(value) and SEPARATOR not in value]
     kinds = set(filled)
     repeats = 2 <= len(kinds) <= MAX_VALUES and 2 * len(kinds) <= len(filled)
     words = sum(any(character.isalpha() for character in value) for value in kinds)

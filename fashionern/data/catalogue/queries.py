@@ -22,11 +22,12 @@ Values = tuple[str, ...]  # of the chosen attributes, in their order
 
 @dataclass(frozen=True)
 class Product:
-    "One row of a table."
+    "One photo of a product, with its row of the table."
 
     image: str  # name of its photo
     name: str  # shown to people
     values: Values
+    product: str = ""  # which product it is a photo of; '' if every photo is a product
 
 
 Changed = tuple[int, ...]  # numbers of the changed attributes

@@ -31,6 +31,7 @@ from .queries import TRAINING, Product, draw_triplets, new_wording
 from ..images import ImageFinder, id_names, load_image, scan_images
 from ..language.phrasing import requests
 from ..layout import QUERY_SETS, triplet_file
+from ..products import SEPARATOR, PhotoRows, has_products, join_values, photo_rows
 from ..tables import read_csv, warn_doubled
 from ...errors import ErnError, unknown_name
 from ...files import check_path, locked, read_json, write_atomic, write_json
@@ -48,6 +49,30 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     frame.columns = [str(column) for column in frame.columns]
     return frame
 
+
+def _read_json_lines(path: Path) -> pd.DataFrame:
+    "Rows of a file with one JSON object per line. Raises an `ErnError` that names an invalid line."
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as e:
+        raise ErnError(f"{path} cannot be read as JSON Lines ({e}). Save it as UTF-8.") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            rows.append(_json_row(line, f"{path}, line {number}"))
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return pd.DataFrame([[row.get(column) for column in columns] for row in rows], columns=list(columns), dtype=object)
+
+
+def _json_row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as e:
+        raise ErnError(f"{where} is not valid JSON ({e}). Write one object per line.") from None
+    if not isinstance(row, dict):
+        raise ErnError(f"{where} is not an object. Write one object per line.")
+    return row
+
 # %% ../../../nbs/data/catalogue/03_table.ipynb #5b0a4af7
 _TEXT_MARK = re.compile(r"'(?=[0-9.,+-]*[0-9]$)")  # before digits, as spreadsheets write it
 
@@ -56,13 +81,17 @@ def _as_text(value: Any) -> str:
     "A cell as text: '' for a null, and no '.0' after integers."
     if value is None or value is pd.NA or value is pd.NaT:
         return ""
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return join_values(map(_as_text, value))
+    if isinstance(value, dict):  # such as the photos of Shopify's own JSON
+        return next((_as_text(value[key]) for key in ("src", "url", "name", "value") if key in value), str(value))
     if isinstance(value, (float, np.floating)):
         return "" if np.isnan(value) else np.format_float_positional(value, trim="-")
     return str(value).strip()
 
 
 def read_table(
-    path: str | Path,  # .csv or .parquet
+    path: str | Path,  # .csv, .parquet or .jsonl
     needed: Iterable[str] = (),  # columns that must exist
     name_column: Optional[str] = None,  # also needed; as the last column of a CSV file, it may hold unquoted commas
     log: bool = True,  # print what was left out or repaired
@@ -81,10 +110,15 @@ def read_table(
     elif suffix == ".parquet":
         frame = _read_parquet(path)
         counts = {"rows": len(frame)}
+    elif suffix in (".jsonl", ".ndjson"):
+        frame = _read_json_lines(path)
+        counts = {"rows": len(frame)}
     else:
-        raise ErnError(f"{path} is neither .csv nor .parquet. Save the table as one of them.")
+        raise ErnError(f"{path} is neither .csv, .parquet nor .jsonl. Save the table as one of them.")
+    _check_unique(path, list(frame.columns))
+    frame = _one_row_per_photo(path, _as_texts(frame), log)
     _check_columns(path, list(frame.columns), [*exact, name_column] if name_column else exact)
-    return _repeat_products(_as_texts(frame)), counts
+    return frame, counts
 
 
 def _as_texts(frame: pd.DataFrame) -> pd.DataFrame:
@@ -101,34 +135,37 @@ def _as_texts(frame: pd.DataFrame) -> pd.DataFrame:
     return texts
 
 
-_OF_ONE_ROW = ("Variant", "Option", "Image")  # starts of Shopify's columns that differ between rows of a product
-
-
-def _repeat_products(frame: pd.DataFrame) -> pd.DataFrame:
-    "In an export of Shopify, fill the cells of a product's later rows with those of its first row."
-    if not {"Handle", "Title", "Image Src"} <= set(frame.columns):
-        return frame
-    shared = [column for column in frame.columns if not column.startswith(_OF_ONE_ROW)]
-    first = frame.drop_duplicates("Handle").set_index("Handle")
-    later = frame["Title"] == ""
-    for column in set(shared) - {"Handle"}:
-        own = frame[column] == ""
-        frame.loc[later & own, column] = frame.loc[later & own, "Handle"].map(first[column])
+def _one_row_per_photo(path: Path, frame: pd.DataFrame, log: bool) -> pd.DataFrame:
+    "The table with one row per photo; `attrs` names the columns of the photo and of its product, '' if unknown."
+    merged = PhotoRows([])
+    if has_products(frame.columns):
+        merged = photo_rows(frame.to_dict("records"))
+    if merged.photo:
+        texts = frame.attrs["texts"]
+        frame = pd.DataFrame(merged.rows, columns=list(merged.rows[0]) if merged.rows else [merged.photo], dtype=object)
+        frame.attrs["texts"] = texts
+        if log:
+            tqdm.write(f"{path}: {merged.note}.", file=sys.stderr)
+    frame.attrs |= {"photo": merged.photo, "product": merged.product, "left out": merged.left_out}
     return frame
 
 # %% ../../../nbs/data/catalogue/03_table.ipynb #bae71641
-def _check_columns(path: Path, columns: list[str], needed: list[str]) -> None:
-    "Raise an `ErnError` unless the columns are unique and include the needed ones."
+def _check_unique(path: Path, columns: list[str]) -> None:
+    "Raise an `ErnError` if there is one column alone that looks like several, or a column twice."
     if len(columns) == 1 and set(";\t") & set(columns[0]):
         fault = f"{path} has one column, {columns[0][:60]!r}"
         raise ErnError(f"{fault}. Save it with commas between the columns.")
+    if len(set(columns)) < len(columns):
+        raise ErnError(f"{path} names a column twice. Rename one of {', '.join(columns)}.")
+
+
+def _check_columns(path: Path, columns: list[str], needed: list[str]) -> None:
+    "Raise an `ErnError` unless the columns include the needed ones."
     for column in needed:
         if column not in columns:
             known = ", ".join(map(repr, columns))
             remedy = "Check --id-column (in prepare.py also --name-column, --attributes, --where)."
             raise ErnError(f"{path} has no column {column!r}. Columns: {known:.300}. {remedy}")
-    if len(set(columns)) < len(columns):
-        raise ErnError(f"{path} names a column twice. Rename one of {', '.join(columns)}.")
 
 # %% ../../../nbs/data/catalogue/03_table.ipynb #6b277cab
 MISSING_VALUES = {"", "na", "n/a", "nan", "null", "none", "<na>"}  # of attributes, in lower case
@@ -146,6 +183,7 @@ def select_products(
     images: ImageFinder,  # the photos
     name_column: Optional[str] = None,  # the product's name; default: the id
     where: Optional[dict[str, list[str]]] = None,  # column → values to keep
+    group_by: str = "",  # column that photos of one product share; '' if every photo is a product
 ) -> tuple[list[Product], dict[str, int]]:
     "Usable products, and reason → number of excluded rows. Raises an `ErnError` for an unknown value."
     matches = matching_rows(frame, where or {})
@@ -155,13 +193,14 @@ def select_products(
     nested = {Path(name).name for name in images.paths if "/" in name}
     names = (id_column, name_column or id_column, *attributes)
     columns = [frame[name].tolist() for name in names]
-    for match, given, name, *values in zip(matches, *columns):
+    groups = frame[group_by].tolist() if group_by else [""] * len(frame)
+    for match, group, given, name, *values in zip(matches, groups, *columns):
         image = photo_of(given, images)
         reason = _reason(image, values, seen, images, nested) if match else "not asked for (where)"
         if reason:
             left_out[reason] += 1
         else:
-            products.append(Product(image, name or image, tuple(values)))
+            products.append(Product(image, name or image, tuple(values), group))
         if match:
             seen.add(image)
     return products, dict(left_out)
@@ -198,6 +237,8 @@ def _reason(
         return "id seen before"
     if any(map(is_missing, values)):
         return "a chosen attribute is missing"
+    if any(SEPARATOR in value for value in values):
+        return "a chosen attribute has several values"
     if image in images.paths:
         return ""
     return "photo in a sub-folder (move it up)" if image in nested else "no photo"
@@ -276,6 +317,8 @@ def _write_split(
     for product in products:
         named = dict(zip(attributes, product.values))
         shown[product.image] = {"name": product.name, "attributes": named}
+        if product.product:
+            shown[product.image]["product"] = product.product
     write_json(root / f"products.{split}.json", shown)
     if split == "train":
         texts = {image: _warmup_texts(product) for image, product in shown.items()}
@@ -320,6 +363,7 @@ def triplets_from_table(
     two_changes: int = 1,  # the same with two changes; 0: none
     queries: Optional[int] = None,  # max val (and test) queries; None for one per product
     same_name: bool = False,  # keep products with the same name in one split
+    group_by: Optional[str] = None,  # column that photos of one product share; default: that of a shop's export
     seed: int = 42,  # of splits, pairs and texts
     progress: bool = True,  # show progress bars
 ) -> dict:
@@ -329,7 +373,8 @@ def triplets_from_table(
     _check_options(attributes, per_product, two_changes, queries, seed)
     images = ImageFinder(root / "images" if (root / "images").is_dir() else root)
     where = {column: list(values) for column, values in (where or {}).items()}
-    frame, counts = read_table(table, [id_column, *attributes, *where], name_column)
+    given = [group_by] if group_by else []
+    frame, counts = read_table(table, [id_column, *attributes, *where, *given], name_column)
     warn_doubled(table, id_column, frame[id_column])
     options = {
         "table": hashlib.sha256(Path(table).read_bytes()).hexdigest(),
@@ -348,6 +393,8 @@ def triplets_from_table(
         "seed": seed,
         "near_duplicates": [photos.BIT_RADIUS, photos.COLOUR_RADIUS, photos.BRIGHTNESS_MARGIN],
     }
+    if product := group_by or frame.attrs["product"]:
+        options["group_by"] = product
     report = {"options": options, "found": counts}
     before = read_report(root)
     if _is_finished(root, before, options):
@@ -423,7 +470,8 @@ def _build(
     "Select, group and split the products, and write the files. Completes the report."
     o = report["options"]
     columns = (o["id_column"], tuple(o["attributes"]))
-    products, left_out = select_products(frame, *columns, images, o["name_column"], o["where"])
+    products, left_out = select_products(frame, *columns, images, o["name_column"], o["where"], o.get("group_by", ""))
+    left_out |= frame.attrs["left out"]
     readable, groups = _group(products, images, o["same_name"], progress)
     left_out["photo unreadable"] = len(products) - len(readable)
     parts = split_products(groups, o["sizes"], o["seed"])
@@ -476,7 +524,7 @@ def _build_split(folder: Path, split: str, products: list[Product], o: dict, see
 def _group(
     products: list[Product], images: ImageFinder, same_name: bool, progress: bool
 ) -> tuple[list[Product], np.ndarray]:
-    "The products with a readable photo, and the group of near-duplicates of each."
+    "The photos that can be read, and the group of each: near-duplicates, and photos of one product."
     readable = []
     prints = []
     for product in tqdm(products, "fingerprints", disable=not progress, unit="photo"):
@@ -489,8 +537,11 @@ def _group(
         needed = "all chosen attributes and a readable photo"
         fault = f"No product has {needed} in {images.folders[0]}"
         raise ErnError(f"{fault}. Check the table and the photos.")
-    names = defaultdict(list)
+    together = defaultdict(list)
     for i, product in enumerate(readable):
-        names[product.name].append(i)
+        if product.product:
+            together["product", product.product].append(i)
+        if same_name:
+            together["name", product.name].append(i)
     bits, colours = map(np.array, zip(*prints))
-    return readable, near_duplicates(bits, colours, same=names.values() if same_name else ())
+    return readable, near_duplicates(bits, colours, same=together.values())

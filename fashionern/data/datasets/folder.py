@@ -118,7 +118,17 @@ def load_folder(
         further_protocols=tuple(protocols[1:]),
         found=found,
         query_sets=further,
+        products=_products_of(root, split),
     )
+
+
+def _products_of(root: Path, split: str) -> dict[str, str]:
+    "Image → its product, from the products file; empty if every image is a product."
+    found = {}
+    for image, product in read_products(root, split).items():
+        if isinstance(product.get("product"), str):
+            found[image] = product["product"]
+    return found
 
 
 def _has_split(root: Path, split: str) -> bool:
@@ -132,7 +142,7 @@ def read_products(
     root: str | Path,  # the folder that contains the triplets
     split: str = "val",  # 'train', 'val' or 'test'
 ) -> dict[str, dict[str, Any]]:
-    "Image name → {'name': display name, 'attributes': {column: value}}; empty without products file."
+    "Image name → {'name': display name, 'attributes': {column: value}, …}; empty without products file."
     path = Path(root) / f"products.{split}.json"
     if not path.is_file():
         return {}

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['INDEX_KINDS', 'MIN_PHOTOS_FOR_APPROXIMATE', 'MIN_PROPOSALS', 'TARGET_RECALL', 'RESTORE', 'StoreUnavailableError',
-           'Photo', 'Store', 'batched', 'are_examples', 'check_vectors', 'Database', 'Records', 'check_known', 'Reader']
+           'Photo', 'Store', 'batched', 'are_examples', 'are_roles', 'check_vectors', 'Database', 'Records',
+           'check_known', 'Reader']
 
 # %% ../../../nbs/search/stores/01_base.ipynb #st060003
 import json
@@ -15,7 +16,7 @@ import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, Optional, Protocol, Sequence
+from typing import Any, Collection, Iterator, Optional, Protocol, Sequence
 
 import numpy as np
 
@@ -82,6 +83,18 @@ class Store(Protocol):
     def set_examples(self, examples: Optional[list[dict[str, Any]]]) -> None:
         "Store measured examples: 'text', 'name' of a reference, 'share' and 'chance' of results that obey."
 
+    def roles(self) -> dict[str, Any]:
+        "What the columns are for, as `are_roles` describes it; {} if nothing was recorded."
+
+    def set_roles(self, roles: dict[str, Any]) -> None:
+        "Record what the columns are for."
+
+    def select(self, where: Optional[Filter] = None) -> list[str]:
+        "Names of the photos that match a filter, or of all, sorted."
+
+    def vectors_of(self, names: Sequence[str]) -> np.ndarray:
+        "(N, D) vectors of these photos, in this order. Raises an `ErnError` for an unknown name."
+
     def refresh(self) -> dict[str, Any]:
         "Bring the approximate index up to date after changes, if it is due; returns its facts."
 
@@ -110,6 +123,19 @@ def _is_example(value: Any) -> bool:
     if not isinstance(value, dict) or not all(isinstance(value.get(key), str) for key in ("text", "name")):
         return False
     return all(_is_share(value.get(key)) for key in ("share", "chance"))
+
+
+def are_roles(value: Any) -> bool:
+    "Whether a value is None or has the column of the product, columns of lists, and column → currency of prices."
+    if value is None:
+        return True
+    if not isinstance(value, dict) or not isinstance(value.get("product", ""), str):
+        return False
+    lists = value.get("lists", [])
+    currencies = value.get("currencies", {})
+    if not isinstance(lists, list) or not isinstance(currencies, dict):
+        return False
+    return all(isinstance(text, str) for text in (*lists, *currencies.values()))
 
 
 def _is_share(value: Any) -> bool:
@@ -381,7 +407,7 @@ def _cell(column: int) -> str:
     return f"json_extract(columns, '$[{column}]')"
 
 # %% ../../../nbs/search/stores/01_base.ipynb #78d8bd9a
-def check_known(names: Sequence[str], known: dict[str, Photo], where: str | Path) -> None:
+def check_known(names: Sequence[str], known: Collection[str], where: str | Path) -> None:
     "Raise an `ErnError` for the first name that is not a photo of the index."
     unknown = next((n for n in names if n not in known), None)
     if unknown is not None:
@@ -434,6 +460,18 @@ class Reader(_Columns):
         for part in batched(rows):
             sql = f"select row, name from photos where row in {_placeholders(part)}"
             found.update(self.query(sql, part))
+        return found
+
+    def select(self, where: Optional[Filter] = None) -> list[str]:
+        "Names of the photos that match a filter, or of all, sorted."
+        sql, values = ("1", []) if where is None else to_sql(where, self.column_sql)
+        return [name for (name,) in self.query(f"select name from photos where {sql} order by name", values)]
+
+    def rows_of(self, names: Sequence[str]) -> dict[str, int]:
+        "Name → row, for photos of the index."
+        found: dict[str, int] = {}
+        for part in batched(list(dict.fromkeys(names))):
+            found.update(self.query(f"select name, row from photos where name in {_placeholders(part)}", part))
         return found
 
     def rows(self, where: Optional[Filter] = None) -> np.ndarray:

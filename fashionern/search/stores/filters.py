@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['Value', 'Filter', 'MAX_CHARACTERS', 'MAX_LEVELS', 'KEYWORDS', 'Compare', 'In', 'Like', 'Missing', 'Not', 'And', 'Or',
-           'parse_filter', 'columns_of', 'to_sql', 'to_milvus']
+           'parse_filter', 'columns_of', 'with_lists', 'to_sql', 'to_milvus']
 
 # %% ../../../nbs/search/stores/00_filters.ipynb #a1f05903
 import json
 import re
 from dataclasses import dataclass
 from itertools import chain
-from typing import Callable, Optional, Union
+from typing import Callable, Collection, Optional, Union
 
+from ...data.products import SEPARATOR
 from ...errors import ErnError
 
 # %% ../../../nbs/search/stores/00_filters.ipynb #a1f05907
@@ -271,6 +272,34 @@ def columns_of(f: Filter) -> set[str]:
     if isinstance(f, (And, Or)):
         return set().union(*map(columns_of, f.parts))
     return columns_of(f.part) if isinstance(f, Not) else {f.column}
+
+# %% ../../../nbs/search/stores/00_filters.ipynb #bbb77d92
+def with_lists(
+    f: Filter,
+    lists: Collection[str],  # columns whose cells may be lists
+) -> Filter:
+    "The filter with conditions on the values of lists."
+    if isinstance(f, (And, Or)):
+        return type(f)(tuple(with_lists(part, lists) for part in f.parts))
+    if isinstance(f, Not):
+        return Not(with_lists(f.part, lists))
+    if f.column not in lists:
+        return f
+    if isinstance(f, In):
+        return Or(tuple(_has_value(f.column, value) for value in f.values))
+    if isinstance(f, Compare) and f.op in ("=", "!="):
+        has_value = _has_value(f.column, f.value)
+        return has_value if f.op == "=" else Not(has_value)
+    return f
+
+
+def _has_value(column: str, value: Value) -> Filter:
+    "The cell is the value, or a list that starts with it, ends with it or has it in between."
+    equal = Compare(column, "=", value)
+    if not isinstance(value, str):
+        return equal
+    patterns = (f"{value}{SEPARATOR}%", f"%{SEPARATOR}{value}", f"%{SEPARATOR}{value}{SEPARATOR}%")
+    return Or((equal, *(Like(column, pattern) for pattern in patterns)))
 
 # %% ../../../nbs/search/stores/00_filters.ipynb #a1f05924
 _TYPES = {True: "('text')", False: "('integer', 'real')"}  # SQLite's typeof of a text, of a number

@@ -31,7 +31,9 @@ from fashionern.search.stores.base import (
     Reader,
     Records,
     are_examples,
+    are_roles,
     batched,
+    check_known,
     check_vectors,
 )
 from .filters import Filter
@@ -273,6 +275,8 @@ def check_facts(records: Records) -> None:
     if not is_sound or not _is_sound_about(records.fact("about")):
         raise records.damaged()
     if not _is_sound_approximate(records.fact("approximate"), rows) or not are_examples(records.fact("examples")):
+        raise records.damaged()
+    if not are_roles(records.fact("roles")):
         raise records.damaged()
     if not re.fullmatch(r"vectors(-[0-9]+)?\.f32", vectors_name(records)):  # in its own folder
         raise records.damaged()
@@ -629,6 +633,23 @@ class FolderStore(_Refreshed):
         "Store measured examples; None removes them."
         with self.records.writing():
             self.records.set_fact("examples", examples)
+
+    def roles(self) -> dict[str, Any]:
+        "What the columns are for; {} if nothing was recorded."
+        return self.records.fact("roles") or {}
+
+    def set_roles(self, roles: dict[str, Any]) -> None:
+        "Record what the columns are for."
+        with self.records.writing():
+            self.records.set_fact("roles", roles)
+
+    def vectors_of(self, names: Sequence[str]) -> np.ndarray:
+        "(N, D) vectors of these photos, in this order. Raises an `ErnError` for an unknown name."
+        self.records.check_current()
+        with self.records.reading():
+            rows = self.rows_of(names)
+            check_known(names, rows, self.folder)
+            return np.array(self.all_vectors()[[rows[name] for name in names]], dtype=np.float32)
 
     def find(
         self,

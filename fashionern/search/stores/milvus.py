@@ -31,6 +31,7 @@ from fashionern.search.stores.base import (
     Photo,
     StoreUnavailableError,
     are_examples,
+    are_roles,
     batched,
     check_known,
     check_vectors,
@@ -699,6 +700,30 @@ class MilvusStore(_Tuned):
     def set_examples(self, examples: Optional[list[dict[str, Any]]]) -> None:
         "Store measured examples; None removes them."
         self._set_property("examples", examples)
+
+    def roles(self) -> dict[str, Any]:
+        "What the columns are for; {} if nothing was recorded."
+        roles = self._properties().get("roles")
+        return roles if are_roles(roles) and roles else {}
+
+    def set_roles(self, roles: dict[str, Any]) -> None:
+        "Record what the columns are for."
+        self._set_property("roles", roles)
+
+    def select(self, where: Optional[Filter] = None) -> list[str]:
+        "Names of the photos that match a filter, or of all, sorted."
+        if where is not None:
+            self._check_columns(columns_of(where))
+        matching = "" if where is None else to_milvus(where)
+        return sorted(row["name"] for page in self._pages(matching, "name") for row in page)
+
+    def vectors_of(self, names: Sequence[str]) -> np.ndarray:
+        "(N, D) vectors of these photos, in this order. Raises an `ErnError` for an unknown name."
+        found: dict[str, Any] = {}
+        for part in batched(list(dict.fromkeys(names)), _KEYS_PER_REQUEST):
+            found |= {row["name"]: row["vector"] for row in self._get(part, ["name", "vector"])}
+        check_known(names, found, self.where)
+        return np.array([found[name] for name in names], dtype=np.float32).reshape(len(names), -1)
 
     def find(
         self,

@@ -1,17 +1,31 @@
 "use strict";
-// The state of a search is {reference, text, weight, where, filter, keep, k, trail}.
-// Every state is an entry in the browser's history.
+// The state of a search has references, a box, texts, a weight, filters, an order, and photos to be more or less like.
+// Every state is an entry in the browser's history; so is an open dialog, which the back button closes.
 
 const $ = (id) => document.getElementById(id);
 const PAGE_SIZE = 24; // results added at a time
 const MAX_TRAIL = 12; // steps of a search that are shown
 const MAX_CACHED = 60; // queries whose results are kept
-const EMPTY = { reference: null, text: "", weight: null, where: {}, filter: "", keep: false, k: PAGE_SIZE, trail: [] };
+const MAX_OFFERED = 100; // values of a filter that are shown at a time
+const MAX_UPLOAD_SIDE = 1600; // pixels; a larger file is made smaller before it is sent
+const MAX_PLAIN_UPLOAD = 3e6; // bytes; a smaller file is sent as it is
+const MAX_REFERENCES = 8;
+const LINK_SIDE = 320; // pixels of a photo that is part of a link
+const EMPTY = {
+  references: [], box: null, texts: [], weight: null, where: {}, filter: "", keep: false, order: "", descending: false,
+  like: [], unlike: [], k: PAGE_SIZE, trail: [], dialog: null,
+};
 const cache = new Map(); // query → results, so that the back button shows them at once
-let about = { text_weight: null, columns: {}, examples: [], labels: [], limits: { upload: 1e7, text: 2000, hits: 96 } };
+const galleries = new Map(); // filter and order → photos of the gallery
+const selection = new Map(); // name → result, for a CSV file
+let about = {
+  text_weight: null, columns: [], controls: [], orders: [], examples: [], labels: [], title: "",
+  limits: { upload: 1e7, text: 2000, hits: 480 },
+};
 let state = structuredClone(EMPTY);
 let pending = null; // the AbortController of the request in progress
 let galleryOffset = 0;
+let refining = false; // whether a new text is added to the last one
 
 // ---------------------------------------------------------------- helpers
 
@@ -50,6 +64,7 @@ function post(url, value, signal) {
 
 const small = (photo) => `${photo}?size=small`;
 const shortName = (name) => name.split("/").pop();
+const nameOf = (photo) => photo.title || shortName(photo.name);
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
 function showProblem(message = "") {
@@ -64,28 +79,41 @@ function setBusy(on) {
 
 // ---------------------------------------------------------------- state, query and address
 
-function queryOf({ reference, text, weight, where, filter, keep, k }) {
-  let photo = {};
-  if (reference) photo = reference.upload ? { upload: reference.upload } : { name: reference.name };
-  const share = isShare(weight) && isWeighted({ reference, text }) ? { text_weight: weight } : {};
-  return { ...photo, text, ...share, where, filter, keep_reference: keep, k };
+const referenceOf = ({ references }) => references[0] || null;
+const textOf = ({ texts }) => texts.join(" and ");
+const sourceOf = (reference) => (reference.upload ? { upload: reference.upload } : { name: reference.name });
+
+function queryOf(given) {
+  const { references, box, weight, where, filter, keep, k, like, unlike } = given;
+  const query = { ...(references.length ? sourceOf(references[0]) : {}), text: textOf(given) };
+  if (isShare(weight) && isWeighted(given)) query.text_weight = weight;
+  if (references.length > 1) query.references = references.slice(1).map(sourceOf);
+  if (box && references.length) query.box = box;
+  if (like.length) query.like = like;
+  if (unlike.length) query.unlike = unlike;
+  return { ...query, where, filter, keep_reference: keep, k };
 }
 
 const isShare = (weight) => typeof weight === "number" && weight >= 0 && weight <= 1;
-const isWeighted = ({ reference, text }) => about.text_weight !== null && Boolean(reference && text);
+const isWeighted = (given) => about.text_weight !== null && given.references.length > 0 && textOf(given) !== "";
 
 const filterCount = ({ where, filter }) => Object.keys(where).length + Boolean(filter);
-const isQuery = ({ reference, text }) => Boolean(reference || text);
+const isQuery = ({ references, texts, like }) => references.length + texts.length + like.length > 0;
 
-function addressOf({ reference, text, weight, where, filter, keep }) {
+function addressOf({ references, box, texts, weight, where, filter, keep, order, descending, like, unlike }) {
   const parts = new URLSearchParams();
-  if (reference?.name && !reference.upload) parts.set("name", reference.name);
-  if (reference?.upload) parts.set("upload", reference.upload);
-  if (text) parts.set("text", text);
+  const [first, ...others] = references;
+  if (first) parts.set(first.upload ? "upload" : "name", first.upload || first.name);
+  for (const other of others) parts.append(other.upload ? "also-upload" : "also", other.upload || other.name);
+  if (box) parts.set("box", box.map((side) => side.toFixed(3)).join(","));
+  for (const text of texts) parts.append("text", text);
   if (isShare(weight)) parts.set("weight", weight);
   if (Object.keys(where).length) parts.set("where", JSON.stringify(where));
   if (filter) parts.set("filter", filter);
   if (keep) parts.set("keep", "1");
+  if (order) parts.set(descending ? "order-down" : "order", order);
+  for (const name of like) parts.append("like", name);
+  for (const name of unlike) parts.append("unlike", name);
   return `${location.pathname}${parts.size ? `?${parts}` : ""}`;
 }
 
@@ -94,46 +122,78 @@ function photoUrl(name) {
   return `/photo/${base64.replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "")}`;
 }
 
+const indexed = (name) => ({ name, photo: photoUrl(name) });
+const uploaded = (key) => ({ upload: key, name: "your photo", photo: `/upload/${encodeURIComponent(key)}` });
+
 function stateOf(address) {
   const parts = new URLSearchParams(address);
-  const name = parts.get("name");
-  const upload = parts.get("upload");
   const result = structuredClone(EMPTY);
-  if (name) result.reference = { name, photo: photoUrl(name) };
-  if (upload) result.reference = { upload, name: "your photo", photo: `/upload/${encodeURIComponent(upload)}` };
+  if (parts.get("name")) result.references.push(indexed(parts.get("name")));
+  if (parts.get("upload")) result.references.push(uploaded(parts.get("upload")));
+  for (const name of parts.getAll("also")) result.references.push(indexed(name));
+  for (const key of parts.getAll("also-upload")) result.references.push(uploaded(key));
   try {
     const where = JSON.parse(parts.get("where") || "{}");
     if (where && typeof where === "object" && !Array.isArray(where)) result.where = where;
   } catch { /* the address was edited by hand */ }
-  Object.assign(result, { text: parts.get("text") || "", filter: parts.get("filter") || "", keep: parts.has("keep") });
+  result.texts = parts.getAll("text").map((text) => text.trim()).filter(Boolean);
+  Object.assign(result, { filter: parts.get("filter") || "", keep: parts.has("keep") });
+  Object.assign(result, { like: parts.getAll("like"), unlike: parts.getAll("unlike") });
+  result.order = parts.get("order-down") || parts.get("order") || "";
+  result.descending = parts.has("order-down");
+  const box = (parts.get("box") || "").split(",").map(Number);
+  if (result.references.length && isBox(box)) result.box = box;
   const weight = parts.get("weight") ? Number(parts.get("weight")) : NaN;
   if (isShare(weight)) result.weight = weight;
   if (isQuery(result)) result.trail = [stepOf(result)];
   return result;
 }
 
+function isBox(box) {
+  const [left, top, right, bottom] = box;
+  return box.length === 4 && left >= 0 && left < right && right <= 1 && top >= 0 && top < bottom && bottom <= 1;
+}
+
 // ---------------------------------------------------------------- from one state to the next
 
-const stepOf = ({ reference, text }) => ({ reference, text });
-const sameStep = (a, b) => Boolean(a && b) && a.text === b.text && a.reference?.photo === b.reference?.photo;
+const stepOf = ({ references, box, texts, like, unlike }) => ({ references, box, texts, like, unlike });
+const sameStep = (a, b) => Boolean(a && b) && JSON.stringify(stepOf(a)) === JSON.stringify(stepOf(b));
 
 function go(changes, { replace = false } = {}) {
-  state = { ...state, k: PAGE_SIZE, ...changes };
+  const before = addressOf(state);
+  state = { ...state, k: PAGE_SIZE, dialog: null, ...changes };
   const step = stepOf(state);
   if (!("trail" in changes)) {
     if (!isQuery(state)) state.trail = [];
     else if (!sameStep(state.trail.at(-1), step)) state.trail = [...state.trail, step].slice(-MAX_TRAIL);
   }
-  history[replace ? "replaceState" : "pushState"](state, "", addressOf(state));
+  const address = addressOf(state);
+  const same = address === before && history.state !== null; // the same search again is no new entry
+  history[replace || same ? "replaceState" : "pushState"](state, "", address);
   return show();
 }
 
+function setText(text) { // a new text replaces the last one, or is added to it
+  const texts = refining && text ? [...state.texts, text] : [text].filter(Boolean);
+  return refining && !text ? state.texts : texts;
+}
+
 function searchFrom(reference) {
-  const shown = go({ reference, text: isQuery(state) ? "" : $("text").value.trim() });
+  const typed = isQuery(state) ? "" : $("text").value.trim();
+  const kept = refining ? state.texts : [];
+  const shown = go({ references: [reference], box: null, texts: typed ? [typed] : kept, like: [], unlike: [] });
   window.scrollTo({ top: 0 });
   if (matchMedia("(hover: hover)").matches) $("text").focus(); // on a phone, the keyboard would cover the results
   return shown;
 }
+
+function judge(hit, field) { // more like this, less like this; a second time takes it back
+  const other = field === "like" ? "unlike" : "like";
+  const names = state[field].includes(hit.name) ? without(state[field], hit.name) : [...state[field], hit.name];
+  return go({ [field]: names, [other]: without(state[other], hit.name) });
+}
+
+const without = (items, item) => items.filter((one) => one !== item);
 
 async function show() {
   pending?.abort();
@@ -152,7 +212,7 @@ async function show() {
     $("ignored").textContent = ignored.join(" ");
   } catch (error) {
     if (error.name !== "AbortError" && mine === pending) {
-      fillGrid([]);
+      fillGrid([], hitTile);
       $("more").hidden = true;
       $("status").textContent = "";
       showProblem(error.message);
@@ -175,21 +235,33 @@ async function resultsOf(query, signal) {
   return cache.get(key);
 }
 
-function titleOf({ reference, text }) {
-  if (reference && text) return `Like this, but: ${text}`;
-  return reference ? "Photos like this one" : text;
+function titleOf(given) {
+  const text = textOf(given);
+  const several = given.references.length > 1;
+  if (!given.references.length) return text || "More like these";
+  const like = several ? "Like these" : "Like this";
+  if (text) return `${like}, but: ${text}`;
+  return several ? "Photos like these" : "Photos like this one";
 }
 
 // ---------------------------------------------------------------- the form
 
 function showForm() {
-  const { reference } = state;
+  const reference = referenceOf(state);
   $("drop").hidden = Boolean(reference);
   $("chosen").hidden = !reference;
   if (reference && $("chosen-photo").getAttribute("src") !== reference.photo) $("chosen-photo").src = reference.photo;
-  $("chosen-photo").alt = reference ? `Reference photo: ${shortName(reference.name)}` : "";
-  $("chosen-name").textContent = reference ? shortName(reference.name) : "";
-  $("text").value = state.text;
+  $("chosen-photo").alt = reference ? `Reference photo: ${nameOf(reference)}` : "";
+  $("chosen-name").textContent = reference ? nameOf(reference) : "";
+  $("others").replaceChildren(...state.references.slice(1).map(otherReference));
+  showBox();
+  $("refine").hidden = !state.texts.length;
+  $("again").checked = !refining;
+  $("keep-refining").checked = refining;
+  $("texts").replaceChildren(...(refining ? state.texts.map(textChip) : []));
+  $("judged").replaceChildren(...state.like.map((name) => judgedChip(name, "like")),
+    ...state.unlike.map((name) => judgedChip(name, "unlike")));
+  showText();
   $("balance").hidden = !isWeighted(state);
   showWeight(isShare(state.weight) ? state.weight : about.text_weight);
   $("filter-text").value = state.filter;
@@ -197,12 +269,39 @@ function showForm() {
   const active = filterCount(state) + state.keep;
   $("filter-count").textContent = active;
   $("filter-count").hidden = !active;
-  for (const select of $("selects").querySelectorAll("select")) {
-    const value = state.where[select.dataset.column];
-    select.value = value === undefined ? "" : JSON.stringify(value);
-    select.classList.toggle("on", value !== undefined);
-  }
-  document.title = isQuery(state) ? `${titleOf(state)} – FashionERN` : "FashionERN search";
+  for (const control of $("controls").children) control.showValue(state.where[control.dataset.column]);
+  $("order").value = state.order ? JSON.stringify([state.order, state.descending]) : "";
+  $("order").options[0].textContent = isQuery(state) ? "Best match" : "Mixed";
+  showSelection();
+  document.title = isQuery(state) ? `${titleOf(state)} – ${about.title}` : `${about.title} search`;
+}
+
+function showText() { // what is being typed stays, unless the text of the search has changed
+  const text = refining ? "" : textOf(state);
+  if (text !== $("text").dataset.shown) $("text").value = text;
+  $("text").dataset.shown = text;
+}
+
+function chip(label, text, thumbnail, onclick) {
+  const image = thumbnail ? make("img", { src: small(thumbnail), alt: "" }) : null;
+  const cross = make("span", { textContent: "✕", className: "cross", aria: { hidden: true } });
+  const words = make("span", { textContent: text });
+  const button = make("button", { type: "button", onclick, aria: { label } }, image, words, cross);
+  return make("li", {}, button);
+}
+
+const textChip = (text, index) => chip(`Remove “${text}”`, text, null,
+  () => go({ texts: state.texts.filter((_, other) => other !== index) }));
+
+function judgedChip(name, field) {
+  const words = field === "like" ? "more like" : "less like";
+  const remove = () => go({ [field]: without(state[field], name) });
+  return chip(`Remove: ${words} ${shortName(name)}`, words, photoUrl(name), remove);
+}
+
+function otherReference(reference) {
+  const remove = () => go({ references: without(state.references, reference) });
+  return chip(`Remove the reference ${nameOf(reference)}`, nameOf(reference), reference.photo, remove);
 }
 
 function showWeight(weight) {
@@ -215,45 +314,156 @@ function showWeight(weight) {
 
 function buildForm() {
   const model = about.answered_by ? ` · ${about.answered_by}` : "";
-  $("about").textContent = `${plural(about.size, "photo")}${model}`;
+  const products = about.products === null ? "" : `${plural(about.products, "product")}, `;
+  $("about").textContent = `${products}${plural(about.size, "photo")}${model}`;
   $("about").title = about.answered_by ? `Answered by ${about.answered_by}` : "";
   $("text").maxLength = about.limits.text;
   $("examples").replaceChildren(...about.examples.map(exampleButton));
-  const columns = Object.entries(about.columns).filter(([, values]) => values.length > 1);
-  $("selects").replaceChildren(...columns.map(([column, values]) => columnMenu(column, values)));
+  $("controls").replaceChildren(...about.controls.map(filterControl));
+  const unsorted = make("option", { value: "", textContent: "Mixed" });
+  $("order").replaceChildren(unsorted, ...about.orders.flatMap(orderOptions));
+}
+
+function orderOptions(column) {
+  const words = column.replaceAll("_", " ");
+  const numbers = [`${words}, lowest first`, `${words}, highest first`];
+  const labels = column === "name" ? ["Name, A to Z", "Name, Z to A"] : numbers;
+  const option = (textContent, down) => make("option", { value: JSON.stringify([column, down === 1]), textContent });
+  return labels.map(option);
 }
 
 function exampleButton({ text, share, name, photo }) { // a measured example brings a photo to start from
-  const onclick = () => go(photo && !state.reference ? { text, reference: { name, photo } } : { text });
-  const title = share === undefined ? "" : `Measured: ${Math.round(100 * share)} % of the first 8 results obey this text`;
+  const withPhoto = () => go({ texts: [text], references: [{ name, photo }] });
+  const onclick = () => (photo && !referenceOf(state) ? withPhoto() : go({ texts: setText(text) }));
+  const percent = Math.round(100 * share);
+  const title = share === undefined ? "" : `Measured: ${percent} % of the first 8 results obey this text`;
   return make("button", { type: "button", textContent: text, title, onclick });
 }
 
-function columnMenu(column, values) {
-  const options = values.map((value) => make("option", { value: JSON.stringify(value), textContent: value }));
-  const select = make("select", { data: { column } }, make("option", { value: "", textContent: "Any" }), ...options);
-  select.onchange = () => {
-    const { [column]: _, ...others } = state.where;
-    go({ where: select.value ? { ...others, [column]: JSON.parse(select.value) } : others });
-  };
-  return make("label", { textContent: column.replaceAll("_", " ") }, select);
+// ---------------------------------------------------------------- filters
+
+function setFilter(column, value) {
+  const { [column]: _, ...others } = state.where;
+  return go({ where: value === undefined ? others : { ...others, [column]: value } });
 }
 
-async function upload(file) {
-  showProblem();
-  const { limits } = about;
-  if (file.size > limits.upload) {
-    const size = (file.size / 1e6).toFixed(1);
-    const limit = limits.upload / 1e6;
-    return showProblem(`The file is ${size} MB. The limit is ${limit} MB. Make the image smaller first.`);
+function filterControl(control) {
+  const summary = make("summary", { textContent: control.column.replaceAll("_", " ") });
+  const chosen = make("span", { className: "badge", hidden: true });
+  summary.append(" ", chosen);
+  const body = make("div", { className: "options" });
+  const details = make("details", { className: "control", data: { column: control.column } }, summary, body);
+  const showCount = (count) => {
+    chosen.textContent = count;
+    chosen.hidden = !count;
+    details.classList.toggle("on", count > 0);
+  };
+  details.onkeydown = (event) => {
+    if (event.key !== "Escape" || !details.open) return;
+    event.stopPropagation();
+    details.open = false;
+    summary.focus();
+  };
+  const fill = control.kind === "values" ? valuesControl : rangeControl;
+  details.showValue = fill(control, body, showCount);
+  return details;
+}
+
+const listOf = (value) => (value === undefined ? [] : Array.isArray(value) ? value : [value]);
+
+function valuesControl({ column, values }, body, showCount) {
+  const aria = { label: `Find a value of ${column}` };
+  const find = make("input", { type: "text", placeholder: "Find a value", aria });
+  const list = make("ul", { aria: { label: column } });
+  const rest = make("p", { className: "quiet" });
+  const showValues = () => {
+    const wanted = find.value.trim().toLowerCase();
+    const chosen = listOf(state.where[column]);
+    const fitting = values.filter(([value]) => String(value).toLowerCase().includes(wanted));
+    const offered = fitting.filter(([value], index) => index < MAX_OFFERED || chosen.includes(value));
+    const names = JSON.stringify(offered.map(([value]) => value));
+    if (list.names !== names) list.replaceChildren(...offered.map(([value, count]) => valueItem(column, value, count)));
+    list.names = names;
+    list.querySelectorAll("input").forEach((box, index) => { box.checked = chosen.includes(offered[index][0]); });
+    const more = fitting.length - offered.length;
+    rest.textContent = more ? `${plural(more, "more value")}: type to find them` : "";
+  };
+  find.oninput = showValues;
+  body.append(...(values.length > 8 ? [find] : []), list, rest);
+  return (value) => {
+    showCount(listOf(value).length);
+    showValues();
+  };
+}
+
+function valueItem(column, value, count) {
+  const box = make("input", { type: "checkbox", value });
+  box.onchange = () => {
+    const now = listOf(state.where[column]);
+    const values = box.checked ? [...now, value] : without(now, value);
+    return setFilter(column, values.length ? values : undefined);
+  };
+  const number = make("span", { className: "quiet", textContent: count.toLocaleString("en") });
+  return make("li", {}, make("label", {}, box, make("span", { textContent: value }), number));
+}
+
+function rangeControl({ column, kind, low, high }, body, showCount) {
+  const type = kind === "dates" ? "date" : "number";
+  const ends = [["min", "From", low], ["max", "To", high]].map(([end, words, limit]) => {
+    const input = make("input", { type, min: low, max: high, step: "any", placeholder: limit, data: { end } });
+    input.setAttribute("aria-label", `${column}, ${words.toLowerCase()}`);
+    input.onchange = () => {
+      const limitOf = (one) => (kind === "dates" ? one.value : Number(one.value));
+      const given = ends.filter((one) => one.value !== "").map((one) => [one.dataset.end, limitOf(one)]);
+      return setFilter(column, given.length ? Object.fromEntries(given) : undefined);
+    };
+    return input;
+  });
+  body.append(make("div", { className: "ends-of-range" }, ends[0], make("span", { textContent: "–" }), ends[1]));
+  return (value) => {
+    const range = value !== null && typeof value === "object" ? value : {};
+    for (const input of ends) input.value = range[input.dataset.end] ?? "";
+    showCount(value === undefined ? 0 : 1);
+  };
+}
+
+// ---------------------------------------------------------------- photos of the visitor
+
+// A JPEG of at most `side` pixels, or null if the browser cannot read the file.
+async function shrunk(file, side = MAX_UPLOAD_SIDE, quality = 0.9) {
+  try {
+    const bitmap = await createImageBitmap(file);
+    const scale = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
+    const [width, height] = [bitmap.width, bitmap.height].map((length) => Math.max(1, Math.round(length * scale)));
+    const canvas = make("canvas", { width, height });
+    canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+    return await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", quality));
+  } catch {
+    return null;
   }
+}
+
+async function send(file) { // the uploaded file as a reference
+  const { limits } = about;
+  const body = file.size > MAX_PLAIN_UPLOAD ? (await shrunk(file)) || file : file;
+  if (body.size > limits.upload) {
+    const size = (body.size / 1e6).toFixed(1);
+    throw new Error(`The file is ${size} MB. The limit is ${limits.upload / 1e6} MB. Make the image smaller first.`);
+  }
+  const headers = { "content-type": "application/octet-stream" };
+  const kept = await fetchJson("/api/upload", { method: "POST", headers, body });
+  return { upload: kept.upload, name: file.name || "your photo", photo: kept.photo };
+}
+
+async function upload(file, { add = false } = {}) {
+  showProblem();
   $("status").textContent = "Uploading…";
   setBusy(true);
-  const headers = { "content-type": "application/octet-stream" };
   try {
-    const kept = await fetchJson("/api/upload", { method: "POST", headers, body: file });
-    const reference = { upload: kept.upload, name: file.name || "your photo", photo: kept.photo };
-    await go({ reference, text: $("text").value.trim() });
+    const reference = await send(file);
+    const typed = $("text").value.trim();
+    const references = add ? [...state.references, reference] : [reference];
+    await go({ references, box: add ? state.box : null, texts: refining ? state.texts : [typed].filter(Boolean) });
     $("text").focus();
   } catch (error) {
     $("status").textContent = "";
@@ -262,6 +472,92 @@ async function upload(file) {
     setBusy(false);
   }
 }
+
+// ---------------------------------------------------------------- the part of the reference that counts
+
+function photoArea() { // of the reference on the page, without the margins around it
+  const { naturalWidth, naturalHeight, clientWidth, clientHeight } = $("chosen-photo");
+  const scale = Math.min(clientWidth / naturalWidth, clientHeight / naturalHeight) || 0;
+  const [width, height] = [naturalWidth * scale, naturalHeight * scale];
+  return { left: (clientWidth - width) / 2, top: (clientHeight - height) / 2, width, height };
+}
+
+function showBox(box = state.box) {
+  const area = photoArea();
+  $("box").hidden = !box || !area.width;
+  $("whole").hidden = !box;
+  if (!box) return;
+  const [left, top, right, bottom] = box;
+  Object.assign($("box").style, {
+    left: `${area.left + left * area.width}px`, top: `${area.top + top * area.height}px`,
+    width: `${(right - left) * area.width}px`, height: `${(bottom - top) * area.height}px`,
+  });
+}
+
+function setCropping(on) {
+  $("crop").setAttribute("aria-pressed", on);
+  $("frame").classList.toggle("cropping", on);
+  if (on && !state.box) showBox([0.2, 0.2, 0.8, 0.8]);
+  if (on) $("box").focus();
+}
+
+const within = (value, low = 0, high = 1) => Math.min(high, Math.max(low, value));
+
+function listenToBox() {
+  let start = null;
+  let drawn = null;
+  const place = (event) => {
+    const area = photoArea();
+    const frame = $("chosen-photo").getBoundingClientRect();
+    const x = (event.clientX - frame.left - area.left) / area.width;
+    const y = (event.clientY - frame.top - area.top) / area.height;
+    return [within(x), within(y)];
+  };
+  $("frame").onpointerdown = (event) => {
+    if ($("crop").getAttribute("aria-pressed") !== "true") return;
+    event.preventDefault();
+    $("frame").setPointerCapture(event.pointerId);
+    start = place(event);
+  };
+  $("frame").onpointermove = (event) => {
+    if (!start) return;
+    const [x, y] = place(event);
+    drawn = [Math.min(start[0], x), Math.min(start[1], y), Math.max(start[0], x), Math.max(start[1], y)];
+    showBox(drawn);
+  };
+  $("frame").onpointerup = () => {
+    const box = drawn;
+    start = drawn = null;
+    if (box && box[2] - box[0] > 0.05 && box[3] - box[1] > 0.05) useBox(box);
+    else showBox();
+  };
+  $("box").onkeydown = (event) => {
+    const steps = { ArrowLeft: [-0.05, 0], ArrowRight: [0.05, 0], ArrowUp: [0, -0.05], ArrowDown: [0, 0.05] };
+    const step = steps[event.key];
+    if (!step) return undefined;
+    event.preventDefault();
+    event.stopPropagation();
+    const [left, top, right, bottom] = state.box || [0.2, 0.2, 0.8, 0.8];
+    const [x, y] = step;
+    if (event.shiftKey) return useBox([left, top, within(right + x, left + 0.05), within(bottom + y, top + 0.05)]);
+    const [width, height] = [right - left, bottom - top];
+    const [newLeft, newTop] = [within(left + x, 0, 1 - width), within(top + y, 0, 1 - height)];
+    return useBox([newLeft, newTop, newLeft + width, newTop + height]);
+  };
+  $("crop").onclick = () => {
+    const on = $("crop").getAttribute("aria-pressed") !== "true";
+    setCropping(on);
+    if (!on) showBox();
+  };
+  $("whole").onclick = () => {
+    setCropping(false);
+    go({ box: null });
+    $("crop").focus();
+  };
+  $("chosen-photo").onload = () => showBox();
+}
+
+const useBox = (box) => go({ box: box.map((side) => Math.round(1000 * side) / 1000) });
 
 // ---------------------------------------------------------------- the trail of steps
 
@@ -273,15 +569,18 @@ function showTrail() {
   $("trail").scrollLeft = $("trail").scrollWidth;
 }
 
-function trailItem({ reference, text }, index) {
-  const label = text || (reference ? "like this" : "…");
+function trailItem(step, index) {
+  const reference = referenceOf(step);
+  const text = textOf(step);
+  const judged = step.like.length + step.unlike.length ? " ±" : "";
+  const label = (text || (reference ? "like this" : "…")) + judged;
   const thumbnail = reference ? make("img", { src: small(reference.photo), alt: "" }) : null;
   const properties = { type: "button", className: reference ? "" : "bare" };
   const button = make("button", properties, thumbnail, make("span", { textContent: label }));
-  const from = reference ? `, from ${shortName(reference.name)}` : "";
+  const from = reference ? `, from ${nameOf(reference)}` : "";
   button.setAttribute("aria-label", `Step ${index + 1}: ${label}${from}`);
   if (index === state.trail.length - 1) button.setAttribute("aria-current", "step");
-  button.onclick = () => go({ reference, text, trail: state.trail.slice(0, index + 1) });
+  button.onclick = () => go({ ...step, trail: state.trail.slice(0, index + 1) });
   return make("li", {}, button);
 }
 
@@ -289,92 +588,279 @@ function trailItem({ reference, text }, index) {
 
 function photoButton(photo, index, label) {
   const loading = index < 12 ? "eager" : "lazy";
-  const image = make("img", { src: small(photo.photo), alt: "", loading, decoding: "async" });
-  const onclick = () => searchFrom({ name: photo.name, photo: photo.photo });
-  const properties = { type: "button", className: "pick", tabIndex: index ? -1 : 0, title: photo.name, onclick };
+  const image = make("img", { src: small(photo.photo), alt: nameOf(photo), loading, decoding: "async" });
+  const onclick = () => searchFrom({ name: photo.name, photo: photo.photo, title: photo.title });
+  const properties = { type: "button", className: "pick", tabIndex: index ? -1 : 0, title: nameOf(photo), onclick };
   return make("button", { ...properties, aria: { label } }, image);
 }
 
+function productFacts(hit) { // the name, as a link if the shop has a page for it, and the price
+  const link = { href: hit.link, textContent: hit.title, target: "_blank", rel: "noopener" };
+  return [make("div", {}, hit.link ? make("a", link) : hit.title),
+    make("div", { className: "price", textContent: hit.price || "" })];
+}
+
+function factsOf(hit, score) {
+  const own = labelsOf(hit);
+  const lines = own.length || !hit.title ? own.map((textContent) => make("div", { textContent })) : productFacts(hit);
+  const labels = make("div", { className: "labels", title: detailsOf(hit) }, ...lines);
+  const title = "Score: higher is better, 1 is the maximum";
+  return make("div", { className: "facts" }, labels,
+    score === undefined ? null : make("span", { className: "score", textContent: score, title }));
+}
+
+function tileTools(hit, index) {
+  const tabIndex = index ? -1 : 0;
+  const name = nameOf(hit);
+  const properties = { type: "button", className: "larger", tabIndex, textContent: "⤢", title: "Larger view" };
+  const onclick = () => openDialog("view", hit);
+  const larger = make("button", { ...properties, aria: { label: `Larger view of ${name}` }, onclick });
+  const checked = selection.has(hit.name);
+  const box = make("input", { type: "checkbox", tabIndex, checked, aria: { label: `Select ${name}` } });
+  box.onchange = () => {
+    if (box.checked) selection.set(hit.name, hit);
+    else selection.delete(hit.name);
+    showSelection();
+  };
+  return make("div", { className: "tools" }, make("label", { className: "select", title: "Select" }, box), larger);
+}
+
 function galleryTile(photo, index) {
-  const pick = photoButton(photo, index, `Start from ${shortName(photo.name)}`);
-  return make("li", { className: "tile", data: { name: photo.name } }, pick);
+  const pick = photoButton(photo, index, `Start from ${nameOf(photo)}`);
+  const facts = photo.title || about.labels.length ? factsOf(photo) : null;
+  return make("li", { className: "tile", data: { name: photo.name } }, pick, tileTools(photo, index), facts);
 }
 
 function hitTile(hit, index) {
-  const name = shortName(hit.name);
+  const name = nameOf(hit);
   const score = hit.score.toFixed(3);
-  const label = `Result ${index + 1}: ${name}, score ${score}. Press Enter to search from this photo.`;
+  const label = `Result ${hit.rank}: ${name}, score ${score}. Press Enter to search from this photo.`;
   const pick = photoButton(hit, index, label);
-  const rank = make("span", { className: "rank", textContent: index + 1, aria: { hidden: true } });
-  const labels = labelsOf(hit, name).map((textContent) => make("div", { textContent }));
-  const facts = make("div", { className: "facts" },
-    make("div", { className: "labels", title: detailsOf(hit) }, ...labels),
-    make("span", { className: "score", textContent: score, title: "Score: higher is better, 1 is the maximum" }));
+  const rank = make("span", { className: "rank", textContent: hit.rank, aria: { hidden: true } });
   const action = { type: "button", tabIndex: index ? -1 : 0 };
+  const judged = (field, textContent, words) => {
+    const aria = { label: `${words} ${name}`, pressed: state[field].includes(hit.name) };
+    const onclick = () => judge(hit, field);
+    return make("button", { ...action, className: "judge", textContent, title: `${words} this`, aria, onclick });
+  };
   const like = make("button", { ...action, textContent: "Like this, but…", onclick: pick.onclick });
-  const why = make("button", { ...action, className: "explain", textContent: "Why?", onclick: () => explain(hit) });
+  const onclick = () => openDialog("why", hit);
+  const why = make("button", { ...action, className: "explain", textContent: "Why?", onclick });
   why.setAttribute("aria-label", `Why is ${name} a result?`);
-  const actions = make("div", { className: "actions" }, like, why);
-  return make("li", { className: "tile", data: { name: hit.name } }, pick, rank, facts, actions);
+  why.hidden = !referenceOf(state) && !textOf(state);
+  const actions = make("div", { className: "actions" }, like, why,
+    judged("like", "＋", "More like"), judged("unlike", "－", "Less like"));
+  const properties = { className: "tile", data: { name: hit.name } };
+  return make("li", properties, pick, rank, tileTools(hit, index), factsOf(hit, score), actions);
 }
 
-function labelsOf(hit, name) { // one line for each column in --labels; by default the first two columns in one line
+function labelsOf(hit) { // one line for each column in --labels; without a title, the first two columns in one line
   const labels = about.labels.map((column) => hit.columns[column]).filter((value) => value !== undefined);
-  return labels.length ? labels : [Object.values(hit.columns).slice(0, 2).join(" · ") || name];
+  if (labels.length || hit.title) return labels;
+  return [Object.values(hit.columns).slice(0, 2).join(" · ") || shortName(hit.name)];
 }
 
 const detailsOf = (hit) =>
   [hit.name, ...Object.entries(hit.columns).map(([column, value]) => `${column}: ${value}`)].join("\n");
 
-function fillGrid(tiles) {
-  $("grid").replaceChildren(...tiles);
+function fillGrid(photos, makeTile) { // tiles that do not change stay, so that nothing flickers when more are added
+  const key = (photo) => JSON.stringify([makeTile.name, photo.name, photo.rank, photo.score,
+    state.like.includes(photo.name), state.unlike.includes(photo.name)]);
+  const tiles = [...$("grid").children];
+  let kept = 0;
+  while (kept < photos.length && tiles[kept]?.key === key(photos[kept])) kept += 1;
+  for (const tile of tiles.slice(kept)) tile.remove();
+  photos.slice(kept).forEach((photo, index) => {
+    const tile = makeTile(photo, kept + index);
+    Object.assign(tile, { key: key(photo), hit: photo });
+    $("grid").append(tile);
+  });
   $("empty").hidden = true;
 }
 
 function showPlaceholders() {
   const placeholder = () =>
     make("li", { className: "tile placeholder", aria: { hidden: true } }, make("div", { className: "pick" }));
-  fillGrid(Array.from({ length: 8 }, placeholder));
+  $("grid").replaceChildren(...Array.from({ length: 8 }, placeholder));
+  $("empty").hidden = true;
+}
+
+function showTiles(photos, makeTile, hasMore) {
+  const focused = document.activeElement;
+  const name = $("grid").contains(focused) ? focused.closest(".tile")?.dataset.name : null;
+  fillGrid(photos, makeTile);
+  const filtered = filterCount(state) > 0;
+  $("empty").hidden = photos.length > 0;
+  $("reset-empty").hidden = $("empty-hint").hidden = !filtered;
+  $("empty-title").textContent = filtered ? "No photos match these filters." : "No results.";
+  $("more").hidden = !hasMore;
+  watchMore();
+  const again = name && [...$("grid").children].find((tile) => tile.dataset.name === name);
+  if (again && !again.contains(document.activeElement)) focusTile(again);
 }
 
 function showHits(hits) {
-  const focused = document.activeElement;
-  const name = $("grid").contains(focused) ? focused.closest(".tile")?.dataset.name : null;
-  fillGrid(hits.map(hitTile));
-  const filtered = filterCount(state) > 0;
-  $("empty").hidden = hits.length > 0;
-  $("reset-empty").hidden = $("empty-hint").hidden = !filtered;
-  $("empty-title").textContent = filtered ? "No photos match these filters." : "No results.";
-  $("more").hidden = hits.length < state.k || state.k >= about.limits.hits;
+  const ranked = hits.map((hit, index) => ({ ...hit, rank: index + 1 }));
+  showTiles(inOrder(ranked), hitTile, hits.length === state.k && state.k < about.limits.hits);
   $("status").textContent = plural(hits.length, "result");
-  const again = name && [...$("grid").children].find((tile) => tile.dataset.name === name);
-  if (again) focusTile(again);
+}
+
+function inOrder(hits) { // the results that were found, sorted as the visitor wants
+  if (!state.order) return hits;
+  const keyOf = (hit) => (state.order === "name" ? nameOf(hit).toLowerCase() : hit.columns[state.order]);
+  const sign = state.descending ? -1 : 1;
+  return [...hits].sort((a, b) => {
+    const [first, second] = [keyOf(a), keyOf(b)];
+    if (first === undefined || second === undefined) return (first === undefined) - (second === undefined);
+    return first === second ? a.rank - b.rank : sign * (first < second ? -1 : 1);
+  });
+}
+
+async function galleryPhotos(signal) { // as many as the state shows, and how many there are
+  const { where, filter, order, descending, k } = state;
+  const plainView = !Object.keys(where).length && !filter && !order;
+  const parts = { where: JSON.stringify(where), filter, order, descending: descending ? 1 : 0 };
+  const first = plainView ? galleryOffset : 0;
+  const key = JSON.stringify([parts, first]);
+  if (!galleries.has(key)) galleries.set(key, { photos: [], total: Infinity });
+  const gallery = galleries.get(key);
+  while (gallery.photos.length < Math.min(k, gallery.total - first)) {
+    const page = { offset: first + gallery.photos.length, count: PAGE_SIZE };
+    const { photos, total } = await fetchJson(`/api/gallery?${new URLSearchParams({ ...parts, ...page })}`, { signal });
+    gallery.photos.push(...photos);
+    gallery.total = photos.length ? total : first + gallery.photos.length;
+  }
+  const total = gallery.total;
+  const photos = gallery.photos.slice(0, k);
+  return { photos, total, more: first + photos.length < total, plainView };
 }
 
 async function showGallery() {
   const mine = pending;
-  $("title").textContent = "Start from a photo";
-  $("status").textContent = "or describe what you are looking for";
-  $("more").hidden = true;
   try {
-    const url = `/api/gallery?offset=${galleryOffset}&count=${PAGE_SIZE}`;
-    const { photos, total } = await fetchJson(url, { signal: mine.signal });
+    const { photos, total, more, plainView } = await galleryPhotos(mine.signal);
     if (mine !== pending) return;
-    fillGrid(photos.map(galleryTile));
-    $("shuffle").hidden = total <= PAGE_SIZE;
+    const noun = about.products === null ? "photo" : "product";
+    $("title").textContent = plainView ? "Start from a photo" : plural(total, noun);
+    $("status").textContent = plainView ? "or describe what you are looking for" : "";
+    showTiles(photos, galleryTile, more);
+    $("shuffle").hidden = !plainView || total <= PAGE_SIZE;
     $("shuffle").onclick = () => {
       galleryOffset = galleryOffset + PAGE_SIZE >= total ? 0 : galleryOffset + PAGE_SIZE;
-      showGallery();
+      go({ trail: [] }, { replace: true });
     };
   } catch (error) {
-    if (error.name !== "AbortError") showProblem(error.message);
+    if (error.name !== "AbortError" && mine === pending) {
+      fillGrid([], galleryTile);
+      $("more").hidden = true;
+      $("status").textContent = "";
+      showProblem(error.message);
+    }
   } finally {
     if (mine === pending) setBusy(false);
   }
 }
 
+const watcher = new IntersectionObserver((entries) => {
+  if (entries.some((entry) => entry.isIntersecting)) showMore();
+}, { rootMargin: "300px" });
+
+function watchMore() { // observing again reports a button that is still in sight
+  watcher.unobserve($("more"));
+  watcher.observe($("more"));
+}
+
+function showMore() {
+  if ($("more").hidden || document.body.classList.contains("busy")) return;
+  const most = isQuery(state) ? about.limits.hits : Infinity;
+  go({ k: Math.min(state.k + PAGE_SIZE, most), trail: state.trail }, { replace: true });
+}
+
+// ---------------------------------------------------------------- selection
+
+function showSelection() {
+  $("selection").hidden = !selection.size;
+  $("selected").textContent = `${plural(selection.size, "photo")} selected`;
+  for (const tile of $("grid").children) {
+    const box = tile.querySelector(".select input");
+    if (box) box.checked = selection.has(tile.dataset.name);
+  }
+}
+
+function csvCell(value) { // quoted, and never a formula for a spreadsheet
+  const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value ?? "");
+  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+function csvOf(hits) {
+  const columns = [...new Set(hits.flatMap((hit) => Object.keys(hit.columns)))];
+  const head = ["photo", "product", "title", "price as shown", "link", ...columns];
+  const cellsOf = (hit) => columns.map((column) => hit.columns[column]);
+  const lines = hits.map((hit) => [hit.name, hit.product, hit.title, hit.price, hit.link, ...cellsOf(hit)]);
+  return [head, ...lines].map((cells) => cells.map(csvCell).join(",")).join("\r\n") + "\r\n";
+}
+
+function saveSelection() {
+  const file = new Blob(["\ufeff", csvOf([...selection.values()])], { type: "text/csv" });
+  const link = make("a", { href: URL.createObjectURL(file), download: "selection.csv" });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+// ---------------------------------------------------------------- a link that lasts
+
+async function linkPhoto(reference) { // an uploaded photo as text: the server forgets uploads, a link must not
+  const blob = await shrunk(await (await fetch(reference.photo)).blob(), LINK_SIDE, 0.8);
+  const bytes = new Uint8Array(await blob.arrayBuffer());
+  const text = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+  return text.replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+}
+
+async function lastingLink() {
+  const photos = await Promise.all(state.references.filter((one) => one.upload).map(linkPhoto));
+  const hash = photos.map((photo) => `photo=${photo}`).join("&");
+  return `${location.origin}${addressOf(state)}${hash ? `#${hash}` : ""}`;
+}
+
+async function copyLink() {
+  try {
+    const link = await lastingLink();
+    if (navigator.clipboard) await navigator.clipboard.writeText(link);
+    else copyByHand(link);
+    $("copy").textContent = "Link copied";
+  } catch (error) {
+    showProblem(`The link could not be copied (${error.message}).`);
+  }
+  setTimeout(() => { $("copy").textContent = "Copy link"; }, 2000);
+}
+
+function copyByHand(text) { // where the browser allows the clipboard on secure pages alone
+  const area = make("textarea", { value: text });
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}
+
+async function restoreLinkPhotos(given) { // photos of a link are uploaded again, in the order of the references
+  const photos = new URLSearchParams(location.hash.slice(1)).getAll("photo");
+  if (!photos.length) return given;
+  const references = [];
+  for (const reference of given.references) {
+    const photo = reference.upload ? photos.shift() : undefined;
+    if (photo === undefined) references.push(reference);
+    else {
+      const bytes = Uint8Array.from(atob(photo.replaceAll("-", "+").replaceAll("_", "/")), (one) => one.charCodeAt(0));
+      references.push(await send(new File([bytes], "photo of the link.jpg", { type: "image/jpeg" })));
+    }
+  }
+  return { ...given, references, trail: [stepOf({ ...given, references })] };
+}
+
 function focusTile(tile) {
-  for (const button of $("grid").querySelectorAll("button")) button.tabIndex = tile.contains(button) ? 0 : -1;
+  for (const control of $("grid").querySelectorAll("button, input")) {
+    control.tabIndex = tile.contains(control) ? 0 : -1;
+  }
   tile.querySelector(".pick").focus();
 }
 
@@ -465,13 +951,19 @@ function cropView(why, hit, reference) {
   return [make("h3", { textContent: "Where the model looks (1 is the average weight)" }), choice, pair];
 }
 
-function explanation(why, hit, { reference, text }) {
+function explanation(why, hit, query) {
+  const reference = referenceOf(query);
+  const text = textOf(query);
   const parts = [["baseline", why.base]];
   if (reference) parts.push(["photo", why.image]);
   if (text) parts.push(["text", why.text]);
   const sum = `The score of ${why.score.toFixed(3)} is the sum of these parts: `
     + "the baseline (the score of an empty search), and what your photo and your text add.";
   const elements = [make("p", { className: "sum quiet", textContent: sum }), bars(parts)];
+  if (query.references.length > 1 || query.like.length || query.unlike.length) {
+    const textContent = "This explains the first photo and the text alone, without further photos and what you marked.";
+    elements.push(make("p", { className: "quiet", textContent }));
+  }
   if (why.words.length) {
     elements.push(make("h3", { textContent: "How much the score drops without each word" }), bars(why.words));
   }
@@ -483,44 +975,109 @@ function explanation(why, hit, { reference, text }) {
 
 async function explain(hit) {
   const query = state;
-  const opener = document.activeElement;
   const body = $("why-body");
-  const dialog = $("why");
-  $("why-title").textContent = `Why is ${shortName(hit.name)} a result?`;
+  $("why-title").textContent = `Why is ${nameOf(hit)} a result?`;
   body.replaceChildren(make("p", { className: "wait quiet", textContent: "Explaining…", role: "status" }));
-  dialog.onclose = () => {
-    dialog.dataset.of = "";
-    if (document.activeElement === document.body) opener?.focus?.(); // the focus may already have moved elsewhere
-  };
-  dialog.dataset.of = hit.name;
-  if (!dialog.open) dialog.showModal();
+  $("why").dataset.of = hit.name;
   let content;
   try {
     content = explanation(await post("/api/why", { ...queryOf(query), hit: hit.name }), hit, query);
   } catch (error) {
     content = [make("p", { className: "problem", textContent: error.message, role: "alert" })];
   }
-  if (dialog.dataset.of === hit.name) body.replaceChildren(...content);
+  if ($("why").dataset.of === hit.name) body.replaceChildren(...content);
+}
+
+// ---------------------------------------------------------------- larger view
+
+async function enlarge(hit) {
+  $("view").dataset.of = hit.name;
+  $("view-title").textContent = nameOf(hit);
+  const photo = make("img", { src: hit.photo, alt: nameOf(hit), className: "large" });
+  const strip = make("div", { className: "strip" });
+  const facts = Object.entries(hit.columns).map(([column, value]) =>
+    [make("dt", { textContent: column.replaceAll("_", " ") }), make("dd", { textContent: value })]);
+  const link = hit.link ? make("a", { className: "more", href: hit.link, target: "_blank", rel: "noopener",
+    textContent: "Open the product’s page" }) : null;
+  const act = (textContent, action) => make("button", { type: "button", className: "plain", textContent,
+    onclick: () => { closeDialog().then(action); } });
+  const reference = { name: hit.name, photo: hit.photo, title: hit.title };
+  const canAdd = state.references.length > 0 && state.references.length < MAX_REFERENCES;
+  const actions = make("div", { className: "view-actions" },
+    act("Search from this photo", () => searchFrom(reference)),
+    canAdd ? act("Add to the reference", () => go({ references: [...state.references, reference] })) : null,
+    act("More like this", () => judge(hit, "like")),
+    isQuery(state) ? act("Less like this", () => judge(hit, "unlike")) : null);
+  const price = hit.price ? make("p", { className: "price", textContent: hit.price }) : null;
+  const side = make("div", {}, price, link, actions, make("dl", {}, ...facts.flat()));
+  $("view-body").replaceChildren(make("div", { className: "viewer" }, make("div", {}, photo, strip), side));
+  if (!hit.product) return;
+  try {
+    const { photos } = await fetchJson(hit.photo.replace("/photo/", "/api/product/"));
+    if ($("view").dataset.of !== hit.name || photos.length < 2) return;
+    strip.replaceChildren(...photos.map((one, index) => make("button", { type: "button",
+      aria: { label: `Photo ${index + 1} of ${photos.length}` }, onclick: () => { photo.src = one.photo; } },
+      make("img", { src: small(one.photo), alt: "" }))));
+  } catch { /* the first photo is there */ }
+}
+
+function neighbour(step) { // the next or the previous photo in the larger view
+  const tiles = [...$("grid").children];
+  const index = tiles.findIndex((tile) => tile.dataset.name === $("view").dataset.of);
+  const next = tiles[index + step];
+  if (index >= 0 && next?.hit) enlarge(next.hit);
+}
+
+// ---------------------------------------------------------------- dialogs: the back button closes them
+
+const DIALOGS = { why: explain, view: enlarge };
+let opener = null; // what had the focus before a dialog was opened
+
+function openDialog(kind, hit) {
+  opener = document.activeElement;
+  history.pushState({ ...state, dialog: kind }, "", addressOf(state));
+  if (!$(kind).open) $(kind).showModal();
+  DIALOGS[kind](hit);
+}
+
+function closeDialog() { // resolves when the history has no entry of the dialog any more
+  const kind = Object.keys(DIALOGS).find((one) => $(one).open);
+  if (!kind) return Promise.resolve();
+  const closed = new Promise((resolve) => { addEventListener("popstate", resolve, { once: true }); });
+  $(kind).close(); // the event `close` goes back
+  return closed;
+}
+
+function hideDialogs() {
+  for (const kind of Object.keys(DIALOGS)) $(kind).close();
 }
 
 // ---------------------------------------------------------------- events
 
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || $("why").open) return;
-  const typing = event.target.matches("input, select, textarea");
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if ($("view").open && (event.key === "ArrowLeft" || event.key === "ArrowRight")) {
+    return neighbour(event.key === "ArrowLeft" ? -1 : 1);
+  }
+  if ($("why").open || $("view").open) return;
+  const typing = event.target.matches("input:not([type=checkbox]), select, textarea");
   const firstTile = $("grid").firstElementChild;
   if (event.key === "/" && !typing) {
     event.preventDefault();
     $("text").focus();
     $("text").select();
-  } else if (event.key === "Escape" && typing) {
-    event.target.blur();
+  } else if (event.key === "Escape") {
+    if ($("crop").getAttribute("aria-pressed") === "true") {
+      setCropping(false);
+      showBox();
+      $("crop").focus();
+    } else if (typing) event.target.blur();
   } else if (event.key === "ArrowDown" && event.target === $("text") && firstTile?.querySelector(".pick")) {
     event.preventDefault();
     focusTile(firstTile);
   } else if (event.key.toLowerCase() === "w" && !typing) {
     document.activeElement?.closest?.(".tile")?.querySelector(".explain")?.click();
-  } else {
+  } else if (!typing) {
     moveInGrid(event);
   }
 }
@@ -530,24 +1087,38 @@ function listenToForm() {
   const filter = () => $("filter-text").value.trim();
   $("search").onsubmit = (event) => {
     event.preventDefault();
-    go({ text: text(), filter: filter() });
+    const texts = setText(text());
+    if (refining) $("text").value = "";
+    go({ texts, filter: filter() });
   };
-  $("drop").onclick = $("change").onclick = () => $("file").click();
+  let add = false; // whether the file is a further reference
+  const choose = (further) => () => {
+    add = further;
+    $("file").click();
+  };
+  $("drop").onclick = $("change").onclick = choose(false);
+  $("add").onclick = choose(true);
   $("file").onchange = () => {
-    if ($("file").files[0]) upload($("file").files[0]);
+    if ($("file").files[0]) upload($("file").files[0], { add: add && state.references.length > 0 });
     $("file").value = "";
   };
   $("clear").onclick = () => {
-    go({ reference: null, text: text() });
-    $("drop").focus();
+    setCropping(false);
+    go({ references: state.references.slice(1), box: null, texts: setText(text()) });
+    (state.references.length ? $("clear") : $("drop")).focus();
   };
+  $("again").onchange = $("keep-refining").onchange = () => setRefining($("keep-refining").checked);
   $("weight").oninput = () => showWeight($("weight").valueAsNumber);
   $("weight").onchange = () => {
-    const replace = text() === state.text; // moving the slider alone makes no new step for the back button
-    go({ weight: $("weight").valueAsNumber, text: text() }, { replace });
+    const replace = refining || text() === textOf(state); // moving the slider alone makes no new step
+    go({ weight: $("weight").valueAsNumber, texts: setText(text()) }, { replace });
   };
   $("keep").onchange = () => go({ keep: $("keep").checked });
   $("filter-text").onchange = () => go({ filter: filter() });
+  $("order").onchange = () => {
+    const [order, descending] = $("order").value ? JSON.parse($("order").value) : ["", false];
+    go({ order, descending });
+  };
   $("reset").onclick = $("reset-empty").onclick = () => go({ where: {}, filter: "", keep: false });
 }
 
@@ -578,14 +1149,33 @@ function listenToDrops() {
   });
 }
 
+function setRefining(on) {
+  refining = on;
+  try { localStorage.setItem("refining", on ? "1" : ""); } catch { /* storage is disabled */ }
+  showForm();
+  $("text").focus();
+}
+
 function listen() {
   listenToForm();
+  listenToBox();
   listenToDrops();
-  $("more").onclick = () => {
-    go({ k: Math.min(state.k + PAGE_SIZE, about.limits.hits), trail: state.trail }, { replace: true });
+  $("more").onclick = showMore;
+  $("copy").onclick = copyLink;
+  $("save").onclick = saveSelection;
+  $("unselect").onclick = () => {
+    selection.clear();
+    showSelection();
   };
-  $("why-close").onclick = () => $("why").close();
-  $("why").onclick = (event) => { if (event.target === $("why")) $("why").close(); };
+  for (const kind of Object.keys(DIALOGS)) {
+    $(`${kind}-close`).onclick = closeDialog;
+    $(kind).onclick = (event) => { if (event.target === $(kind)) closeDialog(); };
+    $(kind).onclose = () => {
+      $(kind).dataset.of = "";
+      if (history.state?.dialog) history.back();
+      if (document.activeElement === document.body) opener?.focus?.(); // the focus may already have moved elsewhere
+    };
+  }
   $("theme").onclick = () => {
     const theme = document.documentElement.dataset.theme;
     const dark = theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
@@ -593,9 +1183,11 @@ function listen() {
   };
   document.addEventListener("keydown", onKey);
   addEventListener("popstate", (event) => {
-    $("why").close();
-    state = event.state || stateOf(location.search);
-    show();
+    hideDialogs();
+    const next = event.state ? { ...event.state, dialog: null } : stateOf(location.search);
+    const same = JSON.stringify(next) === JSON.stringify({ ...state, dialog: null });
+    state = next;
+    if (!same) show();
   });
 }
 
@@ -613,16 +1205,24 @@ function restoreTheme() {
 
 async function start() {
   restoreTheme();
+  try { refining = localStorage.getItem("refining") === "1"; } catch { /* storage is disabled */ }
   listen();
   showPlaceholders();
   try {
     about = await fetchJson("/api/about");
   } catch (error) {
-    fillGrid([]);
+    $("grid").replaceChildren();
     return showProblem(error.message);
   }
   buildForm();
-  state = history.state || stateOf(location.search);
+  const isOurs = Array.isArray(history.state?.references) && !location.hash;
+  const kept = isOurs ? history.state : stateOf(location.search);
+  try {
+    state = { ...(await restoreLinkPhotos(kept)), dialog: null };
+  } catch (error) {
+    state = { ...structuredClone(EMPTY) };
+    showProblem(error.message);
+  }
   history.replaceState(state, "", addressOf(state));
   await show();
 }
