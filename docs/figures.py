@@ -453,8 +453,8 @@ def sizing() -> str:
             table(["photos", "kind", "disk", "memory", "build", "search, p50"], rows, left=2),
             f"With dimension 640, {', '.join(wide)}. On this machine, change from `exact` to `hnsw` or `ivf-pq` at "
             f"about {quick:,} photos, where a search takes 0.1 s. `hnsw` needs more than {_bytes(LARGEST_MEMORY)} of "
-            f"memory from about {fits['hnsw']:,} photos on, and `ivf-pq` from about {fits['ivf-pq']:,}: then use several "
-            "machines with Milvus.",
+            f"memory from about {fits['hnsw']:,} photos on, and `ivf-pq` from about {fits['ivf-pq']:,}: then use "
+            "several machines with Milvus.",
         ]
     )
 
