@@ -117,12 +117,14 @@ def measure(place: str, kind: str, count: int, dim: int, data: Path, server: Opt
     vectors = vectors_of(count, dim)
     photos = photos_of(count)
     start = time.perf_counter()
+    cpu = time.process_time()
     store = store_class(place).create(place, {"dim": dim, "kind": kind, "model": "", "identity": ""})
     for at in range(0, count, PER_PUT):
         store.put(photos[at : at + PER_PUT], vectors[at : at + PER_PUT])
     put = time.perf_counter() - start
     facts = store.refresh()
     result = {"kind": kind, "count": count, "dim": dim, "put": put, "build": time.perf_counter() - start}
+    result["build cpu"] = time.process_time() - cpu  # of this process: what a build takes on an idle machine
     result |= {"index": facts.get("index", kind), "promised": facts.get("recall@10", 1.0)}
     result["disk"] = sum(f.stat().st_size for f in data.rglob("*") if f.is_file())
     if server is not None:

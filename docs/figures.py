@@ -408,7 +408,9 @@ def _duration(seconds: float) -> str:
 
 
 def milvus() -> str:
-    "What a Milvus server needs for an index: one column for each kind."
+    "What a Milvus server needs for an index: one column for each kind; '' if unmeasured."
+    if not (RESULTS / "stores-milvus.json").exists():
+        return ""
     machine, results = _stores("milvus")
     rows = {
         "build": lambda r: _duration(r["build"]),
@@ -438,20 +440,24 @@ LARGEST_MEMORY = 64e9  # bytes of a usual server
 
 
 def sizing() -> str:
-    "What an index in a folder needs: measured at two sizes, on a line through both beyond them."
+    "What an index in a folder needs: measured at two sizes, on a line through both beyond them; '' if unmeasured."
+    if not (RESULTS / "stores-folder.json").exists():
+        return ""
     machine, results = _stores("folder")
     counts = {kind: sorted(n for k, n, dim in results if (k, dim) == (kind, 256)) for kind in INDEX_KINDS}
     costs: dict[str, Callable[[dict[str, Any]], float]] = {
         "disk": lambda r: r["disk"],
         "memory": lambda r: r["search"]["memory"],
-        "build": lambda r: r["build"],
+        "build": lambda r: r["build cpu"],
         "search": lambda r: r["search"]["all"]["p50"],
     }
 
     def cost(kind: str, name: str, count: int) -> float:
-        first, last = counts[kind]
+        first, last = counts[kind][0], counts[kind][-1]
         small, large = (costs[name](results[kind, n, 256]) for n in (first, last))
         position = math.log10 if (kind, name) == ("hnsw", "search") else float
+        if first == last:
+            return small * position(count) / position(first)
         step = (position(count) - position(first)) / (position(last) - position(first))
         return max(small, small + step * (large - small))
 
@@ -467,17 +473,18 @@ def sizing() -> str:
     largest = {kind: results[kind, sizes[-1], 256] for kind, sizes in counts.items() if kind != "exact"}
     recalls = [f"`{kind}` {r['promised']:.3f} at {r['count']:,}" for kind, r in largest.items()]
     wide = [f"{n:,} photos take {_bytes(r['disk'])} in `{kind}`" for (kind, n, dim), r in results.items() if dim == 640]
-    about = "Dimension 256. Values with ≈ are on a line through two measured sizes"
-    lines = ", ".join(f"`{kind}` {first:,} and {last:,}" for kind, (first, last) in counts.items())
+    wider = f"With dimension 640, {', '.join(wide)}. " if wide else ""
+    about = "Dimension 256. Values with ≈ are on a line through the measured sizes, or through one and zero"
+    lines = "; ".join(f"`{kind}` {' and '.join(f'{n:,}' for n in sizes)}" for kind, sizes in counts.items())
     return "\n\n".join(
         [
             f"{_measured_where(machine, 'python benchmarks/stores.py folder')} {about} ({lines} photos). "
             f"Recall@10: {', '.join(recalls)} photos.",
-            table(["photos", "kind", "disk", "memory", "build", "search, p50"], rows, left=2),
-            f"With dimension 640, {', '.join(wide)}. On this machine, change from `exact` to `hnsw` or `ivf-pq` at "
+            table(["photos", "kind", "disk", "memory", "build, CPU time", "search, p50"], rows, left=2),
+            f"{wider}On this machine, change from `exact` to `hnsw` or `ivf-pq` at "
             f"about {quick:,} photos, where a search takes 0.1 s. `hnsw` needs more than {_bytes(LARGEST_MEMORY)} of "
-            f"memory from about {fits['hnsw']:,} photos on, and `ivf-pq` from about {fits['ivf-pq']:,}: then use several "
-            "machines with Milvus.",
+            f"memory from about {fits['hnsw']:,} photos on, and `ivf-pq` from about {fits['ivf-pq']:,}: then use "
+            "several machines with Milvus.",
         ]
     )
 

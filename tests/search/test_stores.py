@@ -694,6 +694,46 @@ def test_the_reason_for_a_refused_filter_is_found_after_a_long_filter():
     assert "refuses a request" in other and "the field is unknown" in other and len(other) < 400
 
 
+class RestartingServer:
+    "A client of a server that fails three times before it writes, and numbers its collection."
+
+    def __init__(self, number: int = 1):
+        self.number = number
+        self.written = []
+        self.failures = ["Fail connecting to server", "node not found[node=1]", "collection not loaded"]
+
+    def describe_collection(self, name, timeout):
+        return {"collection_id": self.number, "properties": {}}
+
+    def upsert(self, name, timeout, data):
+        from pymilvus import MilvusException
+
+        if self.failures:
+            raise MilvusException(1, self.failures.pop(0))
+        self.written += [row["name"] for row in data]
+
+
+@needs_milvus
+def test_a_write_waits_for_a_server_that_restarts_and_refuses_another_collection(monkeypatch):
+    from fashionern.search.stores import milvus
+
+    monkeypatch.setattr(milvus.time, "sleep", lambda seconds: None)
+    photos, vectors = random_photos(3)
+    server = RestartingServer()
+    store = milvus.MilvusStore("http://127.0.0.1:1", server, ABOUT, 1)
+    store.put(photos, vectors)
+    assert server.written == [p.name for p in photos] and server.failures == []
+    server.number = 2
+    for act in (lambda: store.put(photos, vectors), lambda: store.find(vectors, 3), store.marks, store.refresh):
+        with pytest.raises(StoreUnavailableError, match="deleted or rebuilt"):
+            act()
+    monkeypatch.setattr(milvus, "_RESTART_SECONDS", 0)
+    server.number = 1
+    server.failures = ["Fail connecting to server"] * 2
+    with pytest.raises(StoreUnavailableError, match="server is running"):
+        store.put(photos, vectors)
+
+
 def test_without_milvus_the_error_names_the_package(tmp_path, monkeypatch):
     from fashionern.search.stores.milvus import MilvusStore
 

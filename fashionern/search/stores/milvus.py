@@ -383,7 +383,7 @@ class _Connection:
         while not self._patiently(is_done):
             if time.monotonic() > end:
                 raise StoreUnavailableError(f"The server at {self.where} does not finish its work. See its log.")
-            time.sleep(0.1)
+            time.sleep(0.5)
 
     def check_current(self) -> None:
         "Raise a `StoreUnavailableError` if the collection was dropped or replaced since it was opened."
@@ -406,7 +406,7 @@ class _Connection:
         if self.client is not None:
             try:
                 if _is_lite(self._uri) or self._unflushed:
-                    self.flush()
+                    self._request("flush")
             finally:
                 _disconnect(self.where, self.client)
                 self.client = None
