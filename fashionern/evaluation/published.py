@@ -13,7 +13,6 @@ from rich.table import Table
 
 from ..data.registry import DATASETS
 from ..data.triplets import TripletDataset
-from .protocols import PROTOCOLS
 from .tables import fill_table
 
 # %% ../../nbs/evaluation/11_published.ipynb #25dc3901

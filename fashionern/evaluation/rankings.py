@@ -49,7 +49,7 @@ def _as_line(q: RankedQuery, result: Result, k: Optional[int] = None) -> dict[st
     }
     if q.subset:
         line |= {"subset_rank": _rank_in_file(q.subset_rank), "subset": list(q.subset)}
-    known = {"changed": list(q.changed), "family": q.family}
+    known: dict[str, Any] = {"changed": list(q.changed), "family": q.family}
     if q.positives > 1:
         known |= {"hits": list(q.hits), "positives": q.positives}
     line |= {key: value for key, value in known.items() if value or key == "hits"}

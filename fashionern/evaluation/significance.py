@@ -82,8 +82,8 @@ _BLOCK = 2**22  # max numbers drawn at once
 
 
 def paired_difference(
-    first: Sequence[float],  # (Q,) values of the first model, such as 100 for a hit and 0 for a miss
-    second: Sequence[float],  # (Q,) values of the second model on the same queries
+    first: Sequence[float] | np.ndarray,  # (Q,) values of the first model, such as 100 for a hit and 0 for a miss
+    second: Sequence[float] | np.ndarray,  # (Q,) values of the second model on the same queries
     *groupings: Sequence[str],  # (Q,) labels of clusters; none: each query is its own cluster
     categories: Optional[Sequence[str]] = None,  # (Q,) the mean is over these; None: a single one
     samples: int = SAMPLES,

@@ -13,7 +13,7 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -130,7 +130,7 @@ def methods_table(outcomes: Sequence[Outcome], title: str = "") -> Table:
 def save_ranks(
     root: Path,  # of the comparison
     folder: Path,  # of one row with one seed
-    queries: dict[str, Sequence[RankedQuery]],  # by protocol
+    queries: Mapping[str, Sequence[RankedQuery]],  # by protocol
 ) -> None:
     "Write the ranks of a row's queries, and the queries themselves if no row has done so."
     listed = {}

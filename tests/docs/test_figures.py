@@ -146,7 +146,8 @@ def test_a_run_of_the_demo_becomes_the_table(results, tmp_path):
     assert (
         "1,234 drawn images" in said and "5 queries over 8 images in each of 2 categories" in said and "seed 7" in said
     )
-    assert "| **fashionern** | 4.0 | 30.0 | 70.0 | 9.0 | 60.0 | +0.100 |" in said
+    name = "**fashionern**<sup>after&nbsp;Chen&nbsp;2024</sup>"
+    assert f"| {name} | 4.0 | 30.0 | 70.0 | 9.0 | 60.0 | +0.100 |" in said
 
 
 def test_a_measurement_of_obedience_becomes_a_table_and_the_picture(results, tmp_path):

@@ -36,7 +36,7 @@ def _read_images(path: Path) -> list[str]:
     "The names of all images in COCO's list."
     content = read_json(path)
     images = content.get("images") if isinstance(content, dict) else None
-    numbers = [image.get("id") if isinstance(image, dict) else None for image in images or []]
+    numbers: list[Any] = [image.get("id") if isinstance(image, dict) else None for image in images or []]
     if not numbers or not all(type(number) is int and 0 <= number < 10**12 for number in numbers):
         raise ErnError(f"{path} must have a list of 'images', each with a number as its 'id'. Download it again.")
     return list(dict.fromkeys(map(_name, numbers)))
