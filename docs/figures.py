@@ -178,8 +178,8 @@ def source(model: str) -> str:
 
 
 def mark(model: str) -> str:
-    "The same as a superscript, in one word."
-    return f"<sup>{source(model).replace(' ', '&nbsp;')}</sup>"
+    "The same in brackets, for the first column of a table."
+    return f" ({source(model)})"
 
 
 def label(row: dict) -> str:

@@ -94,8 +94,8 @@ def test_a_comparison_becomes_a_table(results, tmp_path):
     assert "Split `test`, 5 queries over 8 images." in said
     lines = [line for line in said.splitlines() if line.startswith("|")][2:]
     first = [line.split(" | ")[:2] for line in lines]
-    after = "| **fashionern**<sup>after&nbsp;Chen&nbsp;2024</sup>"
-    assert first == [[after, "41.5"], ["| sum<sup>baseline</sup>", "21.0 ± 1.4"]]
+    after = "| **fashionern** (after Chen 2024)"
+    assert first == [[after, "41.5"], ["| sum (baseline)", "21.0 ± 1.4"]]
     assert lines[0].endswith("| 1 | 7 | 2 + 1 |"), "seeds, parameters, seconds of both stages"
     short = figures.methods("laptop", ("sum",), short=True)
     assert "fashionern" not in short and "seconds" not in short
@@ -146,7 +146,7 @@ def test_a_run_of_the_demo_becomes_the_table(results, tmp_path):
     assert (
         "1,234 drawn images" in said and "5 queries over 8 images in each of 2 categories" in said and "seed 7" in said
     )
-    name = "**fashionern**<sup>after&nbsp;Chen&nbsp;2024</sup>"
+    name = "**fashionern** (after Chen 2024)"
     assert f"| {name} | 4.0 | 30.0 | 70.0 | 9.0 | 60.0 | +0.100 |" in said
 
 
@@ -183,13 +183,12 @@ def test_prose_about_the_demo_is_true():
     of = {r["model"]: r["dominance"] for r in made["results"]}
     recall = {r["model"]: r["mean"]["R@10"] for r in made["results"]}
     assert max(recall, key=recall.get) == "fashionern", "README: the highest recall at 10"
-    assert of["sum"]["nearest"] > 100 / 3, "README: the reference first for over a third of the queries"
     composed = ("sum", "combiner", "fashionern")
     for share in ("nearest", "outranks"):
         least = min(composed, key=lambda model: of[model][share])
         assert least == "fashionern", "README: FashionERN ranks the reference first, and above the target, least often"
     obeyed = figures.read(figures.RESULTS / "obedience.json")["overall"]["share"]
-    assert round(100 * obeyed) == 63, "README: as the text asks with FashionERN"
+    assert round(100 * obeyed) == 61, "README: as the text asks with FashionERN"
     assert all(r["mean"]["R@1"] <= 50 for r in made["results"]), (
         "README: two images of each design, of which one is the target"
     )
@@ -266,8 +265,8 @@ def test_published_figures_are_the_tables():
 def test_each_row_has_its_mark():
     for name in ("laptop", "tiny"):
         lines = figures.methods(name).splitlines()
-        assert sum(line.startswith("| combiner<sup>published</sup> |") for line in lines) == 1
-        assert sum(line.startswith("| vtf<sup>ours</sup> |") for line in lines) == 1
+        assert sum(line.startswith("| combiner (published) |") for line in lines) == 1
+        assert sum(line.startswith("| vtf (ours) |") for line in lines) == 1
         rows = [line for line in lines if line.startswith("| ")][2:]
         assert all(re.match(r"\| \S.*</sup> \| ", line) for line in rows)
 
