@@ -30,7 +30,6 @@ from fashionern.search.stores.filters import parse_filter  # noqa: E402
 
 CLUSTERS = 1_000
 PER_PUT = 1_000  # photos
-QUERIES = 100
 FILTERS = {"a tenth": "shelf = 3", "a hundredth": "price < 10", "one photo": "number = 77"}
 CHANGED = 1_000  # photos that are updated, then removed
 
@@ -47,10 +46,10 @@ def vectors_of(count: int, dim: int, seed: int = 0) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def queries_of(vectors: np.ndarray) -> np.ndarray:
+def queries_of(vectors: np.ndarray, count: int) -> np.ndarray:
     "Queries between two photos, as composed queries are."
     rng = np.random.default_rng(2)
-    first, second = rng.choice(len(vectors), (2, QUERIES))
+    first, second = rng.choice(len(vectors), (2, count))
     return 0.8 * vectors[first] + 0.6 * vectors[second]
 
 
@@ -63,11 +62,11 @@ def photos_of(count: int) -> list[Photo]:
     ]
 
 
-def search(place: str, count: int, dim: int) -> dict[str, Any]:
+def search(place: str, count: int, dim: int, queries_count: int) -> dict[str, Any]:
     "Times, recall and memory of searches in a process that only searches."
     vectors = vectors_of(count, dim)
     photos = photos_of(count)
-    queries = queries_of(vectors)
+    queries = queries_of(vectors, queries_count)
     scores = queries @ vectors.T
     columns = {name: np.array([p.columns[name] for p in photos]) for name in photos[0].columns}
     kept = {
@@ -112,7 +111,9 @@ def in_process(function: Any, *args: Any) -> Any:
         return pool.apply(function, args)
 
 
-def measure(place: str, kind: str, count: int, dim: int, data: Path, server: Optional[Any] = None) -> dict[str, Any]:
+def measure(
+    place: str, kind: str, count: int, dim: int, queries: int, data: Path, server: Optional[Any] = None
+) -> dict[str, Any]:
     "Build an index, search it, change it; and kill its server during puts, if it has one."
     vectors = vectors_of(count, dim)
     photos = photos_of(count)
@@ -130,7 +131,7 @@ def measure(place: str, kind: str, count: int, dim: int, data: Path, server: Opt
     if server is not None:
         status = Path(f"/proc/{server.process.pid}/status").read_text()
         result["server memory"] = 1024 * int(status.partition("VmRSS:")[2].split()[0])
-    result["search"] = in_process(search, place, count, dim)
+    result["search"] = in_process(search, place, count, dim, queries)
     start = time.perf_counter()
     store.put(photos[:CHANGED], vectors[-CHANGED:])
     store.refresh()
@@ -141,13 +142,17 @@ def measure(place: str, kind: str, count: int, dim: int, data: Path, server: Opt
     result["remove"] = time.perf_counter() - start
     if server is not None:
         result["kill"] = kill(store, server, photos[:CHANGED], vectors[:CHANGED])
+        start = time.perf_counter()
+        store.close()
+        store = open_store(place)  # waits until the server has loaded it again
+        result["kill"]["reopened"] = time.perf_counter() - start
     assert len(store) == count - (CHANGED if server is None else 0)
     store.close()
     return result
 
 
 def kill(store: Any, server: Any, photos: list[Photo], vectors: np.ndarray) -> dict[str, float]:
-    "Put photos while the server is killed and started; returns the longest put and the usual one, in seconds."
+    "Put photos while the server is killed and started; returns seconds: of its start, the longest put, the usual one."
     seconds = []
 
     def put() -> None:
@@ -161,9 +166,11 @@ def kill(store: Any, server: Any, photos: list[Photo], vectors: np.ndarray) -> d
         while len(seconds) < 4:
             time.sleep(0.01)
         server.kill()
+        start = time.perf_counter()
         server.start()
+        started = time.perf_counter() - start
         putting.result()
-    return {"longest": max(seconds), "usual": float(np.median(seconds))}
+    return {"start": started, "longest": max(seconds), "usual": float(np.median(seconds))}
 
 
 def main() -> None:
@@ -172,6 +179,7 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[100_000], help="photos")
     parser.add_argument("--dims", type=int, nargs="+", default=[256])
     parser.add_argument("--kinds", nargs="+", choices=INDEX_KINDS, default=list(INDEX_KINDS))
+    parser.add_argument("--queries", type=int, default=100, help="for each filter, and without one")
     parser.add_argument("--note", default="", help="what else ran on the machine")
     given = parser.parse_args()
     out = ROOT / "nbs" / "results" / f"stores-{given.store}.json"
@@ -183,23 +191,23 @@ def main() -> None:
             for kind in given.kinds:
                 if count < MIN_PHOTOS_FOR_APPROXIMATE.get(kind, 0):
                     continue
-                result = one(given.store, kind, count, dim)
+                result = one(given.store, kind, count, dim, given.queries)
                 print(json.dumps(result), flush=True)
                 same = (kind, count, dim)
                 earlier = [r for r in earlier if (r["kind"], r["count"], r["dim"]) != same] + [result]
                 out.write_text(json.dumps({"machine": about, "results": earlier}, indent=1) + "\n")
 
 
-def one(store: str, kind: str, count: int, dim: int) -> dict[str, Any]:
+def one(store: str, kind: str, count: int, dim: int, queries: int) -> dict[str, Any]:
     "One measurement in a folder of its own."
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         if store == "folder":
-            return measure(str(data), kind, count, dim, data)
+            return measure(str(data), kind, count, dim, queries, data)
         from milvus_server import MilvusServer
 
         with MilvusServer(data) as server:
-            return measure(f"{server.address}#index", kind, count, dim, data, server)
+            return measure(f"{server.address}#index", kind, count, dim, queries, data, server)
 
 
 def _cpu() -> str:

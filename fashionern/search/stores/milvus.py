@@ -406,7 +406,7 @@ class _Connection:
         if self.client is not None:
             try:
                 if _is_lite(self._uri) or self._unflushed:
-                    self._request("flush")
+                    self.flush()
             finally:
                 _disconnect(self.where, self.client)
                 self.client = None
