@@ -234,5 +234,5 @@ def _table(title: str, groups: Sequence[Group], k: int) -> Table:
         recalls = (f"{g.recall[0]:.2f}", f"{g.recall[1]:.2f}")
         d = g.difference
         change = f"{d.mean:+.2f} ± {d.margin:.2f}" + (" (noise)" if d.is_noise else "")
-        table.add_row(escape_markup(g.name), *counts, *recalls, change, d.p_text.removeprefix("p = "))
+        table.add_row(escape_markup(g.name), *counts, *recalls, change, d.p_text.removeprefix("p ").removeprefix("= "))
     return table
