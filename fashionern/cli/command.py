@@ -65,7 +65,7 @@ def progress_lines() -> Iterator[None]:
     if sys.stderr.isatty():
         yield
         return
-    with redirect_stderr(ProgressLines(sys.stderr)):  # type: ignore[type-var]
+    with redirect_stderr(ProgressLines(sys.stderr)):
         yield
 
 # %% ../../nbs/cli/00_command.ipynb #d00b4dfe
