@@ -29,6 +29,7 @@ class ProgressLines:
         self.seconds = seconds
         self._bar = ""  # what was drawn last
         self._written = ""  # the last line of a bar
+        self._in_line = False  # whether a line of other text has begun
         self._time = float("-inf")
 
     def write(self, text: str) -> int:
@@ -36,10 +37,11 @@ class ProgressLines:
         for part in re.split(r"(?<=\n)|(?=\r)", text):
             if part.startswith("\r"):
                 self._draw(part.strip(), part.endswith("\n"))
-            elif part == "\n" and self._bar:
+            elif part == "\n" and self._bar and not self._in_line:
                 self._draw("", True)
             elif part:
                 self.stream.write(part)
+                self._in_line = not part.endswith("\n")
         return len(text)
 
     def _draw(self, bar: str, is_last: bool) -> None:
@@ -65,7 +67,7 @@ def progress_lines() -> Iterator[None]:
     if sys.stderr.isatty():
         yield
         return
-    with redirect_stderr(ProgressLines(sys.stderr)):  # type: ignore[type-var]
+    with redirect_stderr(ProgressLines(sys.stderr)):
         yield
 
 # %% ../../nbs/cli/00_command.ipynb #d00b4dfe

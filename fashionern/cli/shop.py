@@ -280,7 +280,7 @@ def serve(cfg: ShopConfig, columns: Columns) -> None:
     from fashionern.web.config import AppConfig
 
     labels = (columns.name,) if columns.name else ()
-    page = {"title": cfg.title, "accent": cfg.accent, "link": cfg.link}
+    page: dict[str, Any] = {"title": cfg.title, "accent": cfg.accent, "link": cfg.link}
     run_app(AppConfig(index=cfg.index, port=cfg.port, labels=labels, open=True, device=cfg.device, **page))
 
 # %% ../../nbs/cli/12_shop.ipynb #19656cb0

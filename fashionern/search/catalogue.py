@@ -71,21 +71,21 @@ class Catalogue:
         self.product: dict[str, str] = {}  # photo → its product, if photos are grouped
         self._titles: dict[str, str] = {}
         self._numbers: dict[str, dict[str, float]] = {}  # column → photo → number
-        self.controls = self._read()
         names = sorted(store.marks())
+        self.controls = self._read(names)
         self._order = list(self._one_each(random.Random(seed).sample(names, len(names))))
 
     def __len__(self) -> int:
         "The number of products."
         return len(self._order)
 
-    def _read(self) -> list[Control]:
+    def _read(self, names: Sequence[str]) -> list[Control]:
         counts: dict[str, Counter[str | float]] = {}
         seen: set[tuple] = set()  # product, column and value, which count once
-        for part in batched(sorted(self.store.marks()), 10_000):
+        for part in batched(names, 10_000):
             for photo in self.store.get(part):
                 self._add(photo, counts, seen)
-        products = len(set(self.product.values())) if self.column else len(self.store)
+        products = len(set(self.product.values())) if self.column else len(names)
         found = (control_of(column, values, products) for column, values in counts.items())
         controls = [control for control in found if control is not None]
         ranges = {control.column for control in controls if control.kind == "range"}

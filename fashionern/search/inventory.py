@@ -241,7 +241,7 @@ def column_warnings(rows: dict[str, dict[str, str | float]]) -> list[str]:
 
 # %% ../../nbs/search/01_inventory.ipynb #1d62000b
 def check_rows(
-    folder: str | Path, photos: dict[str, Path], rows: Optional[dict[str, dict]]
+    folder: str | Path, photos: dict[str, Path], rows: Optional[Mapping[str, dict]]
 ) -> None:
     "Raise an `ErnError` for a table without a row for any of the photos."
     if rows and not match_rows(photos, rows):

@@ -240,8 +240,8 @@ def given_queries(cfg: SearchConfig, failures: Optional[Failures] = None) -> lis
     if cfg.queries:
         queries = read_queries(cfg.queries, Query(None, None, "-", *flags, **given), failures)
     else:
-        lists = {"like": cfg.like, "unlike": cfg.unlike}
-        queries = [Query(cfg.image, cfg.name, cfg.text, *flags, **given, **lists)]
+        given |= {"like": cfg.like, "unlike": cfg.unlike}
+        queries = [Query(cfg.image, cfg.name, cfg.text, *flags, **given)]
     sound = []
     for query in queries:
         try:

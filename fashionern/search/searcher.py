@@ -274,9 +274,10 @@ class Searcher(_Products):
     def reference(self, query: Query) -> Optional[Image.Image]:
         "The query's first reference, or the part of it, as an upright RGB image; None without one."
         first = query.parts()[0]
-        if first.name is None and first.image is None:
+        source = first.image if first.name is None else Path(photo_named(self.store, first.name).path)
+        if source is None:
             return None
-        image = load_image(first.image if first.name is None else Path(photo_named(self.store, first.name).path))
+        image = load_image(source)
         return image if first.box is None else cropped(image, first.box)
 
     def photo(self, hit: Hit) -> Image.Image:

@@ -189,7 +189,7 @@ def parse_query(body: dict[str, Any], uploads: Uploads) -> Query:
     group_by = body.get("group_by")
     if group_by is not None:
         group_by = read_text(body, "group_by")
-    more = {"like": like, "unlike": unlike, "names": names, "images": images, "box": read_box(body)}
+    more: dict[str, Any] = {"like": like, "unlike": unlike, "names": names, "images": images, "box": read_box(body)}
     return Query(image, name or None, text, k, where, keep_reference, digest, weight, group_by, **more)
 
 # %% ../../nbs/web/04_app.ipynb #a990000c

@@ -37,11 +37,11 @@ def draw(folder: Path, count: int) -> None:
     "Two photos of each product, `dress-12.jpg` and `dress-12-back.jpg`."
     designs, files = {}, {}
     for i in range(count):
-        for suffix in ("", "-back"):
-            name = f"dress-{i}{suffix}"
+        for side, suffix in (("a", ""), ("b", "-back")):
+            name = f"{i}{side}"
             pattern = ("plain", "striped", "dotted")[i // 4 % 3]
             designs[name] = Design("dress", COLOURS[i % 4], pattern, ("short", "long")[i % 2], "round", "none", "knee")
-            files[name] = folder / f"{name}.jpg"
+            files[name] = folder / f"dress-{i}{suffix}.jpg"
     draw_pictures(designs, files, size=48, workers=1)
 
 

@@ -106,7 +106,7 @@ def test_a_grid_of_the_pages_photos(url, tmp_path):
 
 def test_errors_of_the_page_are_passed_on_with_its_address(url):
     for arguments, words in (
-        (["--text", "red", "-k", "97"], "'k' must be a whole number from 1 to 96"),
+        (["--text", "red", "-k", "481"], "'k' must be a whole number from 1 to 480"),
         (["--text", "red", "--where", "color = 'red'"], "Did you mean 'colour'"),
         (["--name", "nobody.png"], "no such photo"),
         (["--name", "women/01.png", "--text", "red", "--text-weight", "0.3"], "has no weight between image and text"),

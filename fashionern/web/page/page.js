@@ -225,8 +225,10 @@ async function show() {
 async function resultsOf(query, signal) {
   const key = JSON.stringify(query);
   if (!cache.has(key)) {
-    setBusy(true);
-    $("status").textContent = "Searching…";
+    if (query.k === PAGE_SIZE) { // while results are added, the others can be used
+      setBusy(true);
+      $("status").textContent = "Searching…";
+    }
     if (!$("grid").children.length) showPlaceholders();
     const results = await post("/api/search", query, signal);
     if (cache.size > MAX_CACHED) cache.delete(cache.keys().next().value);
@@ -649,7 +651,7 @@ function hitTile(hit, index) {
   why.setAttribute("aria-label", `Why is ${name} a result?`);
   why.hidden = !referenceOf(state) && !textOf(state);
   const actions = make("div", { className: "actions" }, like, why,
-    judged("like", "＋", "More like"), judged("unlike", "－", "Less like"));
+    judged("like", "+", "More like"), judged("unlike", "−", "Less like"));
   const properties = { className: "tile", data: { name: hit.name } };
   return make("li", properties, pick, rank, tileTools(hit, index), factsOf(hit, score), actions);
 }
@@ -770,10 +772,18 @@ function watchMore() { // observing again reports a button that is still in sigh
   watcher.observe($("more"));
 }
 
-function showMore() {
-  if ($("more").hidden || document.body.classList.contains("busy")) return;
+let adding = false; // whether more photos are on their way
+
+async function showMore() {
+  if (adding || $("more").hidden || document.body.classList.contains("busy")) return;
   const most = isQuery(state) ? about.limits.hits : Infinity;
-  go({ k: Math.min(state.k + PAGE_SIZE, most), trail: state.trail }, { replace: true });
+  adding = true;
+  try {
+    await go({ k: Math.min(state.k + PAGE_SIZE, most), trail: state.trail }, { replace: true });
+  } finally {
+    adding = false;
+  }
+  watchMore();
 }
 
 // ---------------------------------------------------------------- selection
