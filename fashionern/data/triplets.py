@@ -110,8 +110,8 @@ class TripletDataset:
         for t in self.triplets:
             for number, caption in enumerate(t.captions, 1):
                 if clean_caption(caption):
-                    own = {"captions": (caption,), "families": t.families[number - 1 : number]}
-                    triplets.append(replace(t, **own, id=f"{t.id}.{number}"))
+                    families = t.families[number - 1 : number]
+                    triplets.append(replace(t, captions=(caption,), families=families, id=f"{t.id}.{number}"))
                 else:
                     empty += 1
         complete = self.complete and self.complete.single_captions()

@@ -193,8 +193,9 @@ class _Statements:
             true = row.nonzero()[:, 0].tolist()
             if len(true) > 1:
                 one, other = rng.sample(true, 2)
-                wordings = [rng.choice(self.statements[i].texts) for i in (one, other)]
-                texts.append(join_texts(*wordings, rng))
+                first = rng.choice(self.statements[one].texts)
+                second = rng.choice(self.statements[other].texts)
+                texts.append(join_texts(first, second, rng))
                 both.append(truth[:, [one]] * truth[:, [other]])
         return texts, torch.cat(both, 1)
 
