@@ -476,7 +476,7 @@ def sizing() -> str:
     recalls = [f"`{kind}` {r['promised']:.3f} at {r['count']:,}" for kind, r in largest.items()]
     wide = [f"{n:,} photos take {_bytes(r['disk'])} in `{kind}`" for (kind, n, dim), r in results.items() if dim == 640]
     wider = f"With dimension 640, {', '.join(wide)}. " if wide else ""
-    about = "Dimension 256. Values with ≈ are on a line through the measured sizes, or through one and zero"
+    about = "Dimension 256. Values with ≈ are on a line through the measured sizes"
     lines = "; ".join(f"`{kind}` {' and '.join(f'{n:,}' for n in sizes)}" for kind, sizes in counts.items())
     return "\n\n".join(
         [
