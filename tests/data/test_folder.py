@@ -266,7 +266,7 @@ def test_wrong_tables_are_explained(tmp_path, monkeypatch):
     for name, content, word in (
         ("empty.csv", b"", "empty"),
         ("latin.csv", "id,colour\n1,gr\u00fcn\n".encode("latin-1"), "UTF-8"),
-        ("shop.xlsx", b"x", "neither .csv nor .parquet"),
+        ("shop.xlsx", b"x", "neither .csv, .parquet nor .jsonl"),
         ("broken.parquet", b"x", "Parquet"),
         ("twice.csv", b"id,id\n1,2\n", "twice"),
         ("excel.csv", b"id;colour\n1;red\n", "commas between the columns"),
