@@ -325,7 +325,7 @@ def test_ern_models_lists_every_model(monkeypatch, capsys):
     assert all(f"│ {name} " in printed for name in list_models()) and "CLIP alone" in printed
     rows = [line.split("│") for line in printed.splitlines()]
     sources = {row[1].strip(): row[2].strip() for row in rows if len(row) == 8}
-    assert sources["combiner"] == "published" and sources["tirg"] == "after Vo 2019" and sources["vtf"] == "own"
+    assert sources["combiner"] == "published" and sources["tirg"] == "after Vo 2019" and sources["vtf"] == "ours"
     assert "context length 28 tokens; image size 64 px; padding to a square, white" in " ".join(printed.split())
 
 

@@ -34,7 +34,7 @@ def clip() -> ClipEncoder:
     [
         ("Is red.", []),
         ("", []),
-        ("?! 🧵", []),
+        ("?! 🧵", ["'?! 🧵' has no word, so the results follow the photo alone."]),
         ("is the one that I'd like, please: LONG Sleeves", []),
         ("is a red maxi", [f"{MAXI}."]),
         ("Maxi, MAXI and red", [f"{MAXI}."]),
