@@ -42,6 +42,7 @@ _COMPOSER_MODULES = (  # each registers its composer; simplest first, then by ye
     "compodiff",
     "cala",
     "dqu_cir",
+    "pseudo_words",
     "dvr",
 )
 for _module in _COMPOSER_MODULES:
@@ -143,6 +144,7 @@ def create_model(
     "The model with newly initialised weights; raises `ErnError` for an unknown name or setting."
     (text_encoder, composer, head), named = parse_model(name)
     _check_bases(composer, head)
+    _check_reader(name, text_encoder, composer)
     _check_settings(settings)
     settings = SETTINGS.get(name.lower().partition("@")[0], {}) | settings | named
     parts = COMPOSERS.get(composer), TARGET_HEADS.get(head)
@@ -181,6 +183,12 @@ def _check_bases(composer: str, head: str) -> None:
                 f"The {registry.kind} {name!r} ({part.__module__}.{part.__qualname__}) must inherit from "
                 f"fashionern.models.composers.base.{base.__name__}."
             )
+
+
+def _check_reader(name: str, text_encoder: str, composer: str) -> None:
+    "Raise an `ErnError` for TME with a composer whose text is a prompt with a pseudo word."
+    if text_encoder != "clip" and COMPOSERS.get(composer).has_pseudo_word:
+        raise ErnError(f"Model {name!r} cannot have TME: its texts are prompts with a pseudo word. Give {composer}.")
 
 
 def _check_settings(settings: dict[str, Any]) -> None:

@@ -218,7 +218,7 @@ def _train_row(
     result = train_model(run, row.model, base.encoders, base.store, place)
     if result is None:
         return
-    model = create_model(row.model, base.encoders.clip.dim, ffn=run.cfg.ffn)
+    model = create_model(row.model, base.encoders.clip.dim, ffn=run.cfg.ffn, width=base.encoders.clip.width)
     outcome = Outcome(
         label=row.label,
         model=row.model,

@@ -32,8 +32,8 @@ def check_workers(workers: Optional[int]) -> None:
     check_flag(workers is None or workers >= 0, "num_workers", workers, "must not be negative")
 
 # %% ../../nbs/training/00_config.ipynb #73eaf0ec
-Stage = Literal["warmup", "tme", "dvr"]
-STAGES: tuple[Stage, ...] = ("warmup", "tme", "dvr")
+Stage = Literal["warmup", "tme", "zero-shot", "dvr"]
+STAGES: tuple[Stage, ...] = ("warmup", "tme", "zero-shot", "dvr")
 
 _PLUGIN_HELP = """Your own Python files that register composers, losses, datasets or protocols.
 Every flag then accepts the names they register."""
@@ -49,6 +49,9 @@ class TrainConfig:
     folder reads your own triplets or product table."""
     root: Path = Path("data/fashioniq")
     "Folder of the dataset. Default: data/DATASET."
+    images: Optional[Path] = None
+    """Folder of photos, without table or captions, instead of a dataset. Only for --stages zero-shot.
+    A tenth of the photos, 500 at most, is held out to measure the result."""
     missing: Literal["error", "drop"] = "error"
     "What to do about missing images: stop with an error, or drop their triplets and report the count."
     protocol: Optional[str] = None
@@ -64,7 +67,7 @@ class TrainConfig:
     "More models to train and evaluate on the same encoders with the same stage-2 settings."
     ffn: int = 3072
     "Hidden width of the feed-forward layers in DVR's joint transformer."
-    clip_model_name: str = "RN50x4"
+    clip_model_name: Annotated[str, tyro.conf.arg(aliases=["--encoder"])] = "RN50x4"
     """Encoder: open_clip's name, NAME/TAG, hf-hub:ORG/NAME or a folder; ern-tiny is the demo's small encoder.
     ern_models --encoders lists them."""
     clip_pretrained: Optional[str] = "openai"
@@ -84,7 +87,8 @@ class TrainConfig:
     "Local weights of composer and target head from which stage 2 starts. Default: random weights."
 
     stages: tuple[Stage, ...] = ("tme", "dvr")
-    "Stages to train, in this order: warmup (for tiny encoders), tme (stage 1), dvr (stage 2, any composer)."
+    """Stages to train, in this order: warmup (for tiny encoders), tme (stage 1), zero-shot (the composers that need
+    no triplets: pic2word, lincir and weighted-sum), dvr (stage 2, any composer)."""
     lr: float = 4e-5
     "Stage 2: initial learning rate of Adam."
     batch_size: int = 1024
@@ -106,6 +110,16 @@ class TrainConfig:
     local_negatives: bool = False
     """Stage 2: take negatives only from this rank's batch, as the published code does.
     Default: from the batches of all ranks."""
+
+    zero_shot_lr: float = 1e-3
+    "Zero-shot: peak learning rate of AdamW."
+    zero_shot_batch_size: int = 256
+    "Zero-shot: images or texts per step, summed over all ranks."
+    zero_shot_epochs: int = 10
+    "Zero-shot: number of epochs."
+    zero_shot_texts: Optional[Path] = None
+    """Zero-shot: file with one text per line, from which lincir learns. Default: the descriptions of the dataset's
+    training images, else 20,000 phrases such as "a red striped cotton shirt" from a built-in vocabulary."""
 
     tme_lr: float = 1e-4
     "Stage 1: learning rate of TME's branches."
@@ -183,6 +197,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.root == TrainConfig.root:
             object.__setattr__(self, "root", TrainConfig.root.with_name(self.dataset.lower()))
+        if self.images is not None:
+            object.__setattr__(self, "dataset", "photos")
+            object.__setattr__(self, "root", self.images)
+            object.__setattr__(self, "features_dir", self.features_dir or self.run_dir / "features")
+        if self.model == TrainConfig.model and {"zero-shot", "dvr"}.intersection(self.stages) == {"zero-shot"}:
+            object.__setattr__(self, "model", "pic2word")
         _check_ranges(self)
         _check_stages(self)
 
@@ -194,7 +214,8 @@ class TrainConfig:
 
 # %% ../../nbs/training/00_config.ipynb #ab497722
 _POSITIVE = ("lr", "batch_size", "num_epochs", "ffn", "tme_lr", "tme_batch_size", "tme_epochs",
-             "warmup_lr", "warmup_batch_size", "warmup_epochs")  # fmt: skip
+             "warmup_lr", "warmup_batch_size", "warmup_epochs",
+             "zero_shot_lr", "zero_shot_batch_size", "zero_shot_epochs")  # fmt: skip
 _POSITIVE_IF_GIVEN = ("loss_scale", "cosine_epochs")
 _NOT_NEGATIVE = ("request_weight", "tme_chunk", "tme_clip_lr", "align_weight", "eval_every", "save_every",
                  "text_cache_gb", "num_workers")  # fmt: skip
@@ -220,11 +241,14 @@ def _check_ranges(cfg: TrainConfig) -> None:
 def _check_stages(cfg: TrainConfig) -> None:
     "Raise an `ErnError` for missing or misordered stages, or for a stage 1 that trains nothing."
     ordered = tuple(stage for stage in STAGES if stage in cfg.stages)
-    rule = "must be one or more of warmup, tme and dvr, in this order"
+    rule = "must be one or more of warmup, tme, zero-shot and dvr, in this order"
     check_flag(bool(ordered) and tuple(cfg.stages) == ordered, "stages", " ".join(cfg.stages), rule)
     trains_something = bool(cfg.tme_branches) or cfg.tme_clip_lr > 0 or "tme" not in cfg.stages
     rule = "leaves nothing to train in stage 1. Give --tme-clip-lr too, or omit the stage tme"
     check_flag(trains_something, "tme_branches", "(none)", rule)
+    alone = cfg.images is None or tuple(cfg.stages) == ("zero-shot",)
+    rule = "has photos alone, from which only the stage zero-shot can learn. Give --stages zero-shot"
+    check_flag(alone, "images", cfg.images, rule)
 
 # %% ../../nbs/training/00_config.ipynb #f6541be0
 def _paper_run(name: str, **changes: Any) -> TrainConfig:
