@@ -56,6 +56,9 @@ class CheckConfig:
     "Processes that read images; default: one per core, at most 8."
     out: Optional[Path] = None
     "Write the full report, with the name of every missing image, to this JSON file."
+    suspects: bool = False
+    """List triplets that are duplicates, contradict each other or ask for nothing. They are not dropped, and the
+    exit status does not depend on them."""
     plugin: Plugin = ()
 
     def __post_init__(self) -> None:
@@ -65,7 +68,8 @@ class CheckConfig:
 _DESCRIPTION = """Draw a small edition of a dataset without a download, or check a dataset's folder.
 
   ern_data draw --dataset cirr --root data/drawn-cirr
-  ern_data check --dataset fashioniq --root data/fashioniq"""
+  ern_data check --dataset fashioniq --root data/fashioniq
+  ern_data check --dataset fashioniq --root data/fashioniq --suspects --out report.json   lists doubtful triplets"""
 
 _Draw = Annotated[DrawConfig, tyro.conf.subcommand("draw")]
 _Check = Annotated[CheckConfig, tyro.conf.subcommand("check")]
@@ -100,6 +104,7 @@ def _check(cfg: CheckConfig) -> bool:
     from rich.console import Console
 
     from fashionern.data.datasets.check import check_dataset, check_sentences, check_table
+    from fashionern.data.datasets.suspects import suspect_lines, suspects_of
 
     console = Console(highlight=False, soft_wrap=True)
     if cfg.out:
@@ -108,8 +113,12 @@ def _check(cfg: CheckConfig) -> bool:
     console.print(check_table(report), soft_wrap=False)
     for line in check_sentences(report):
         console.print(line, markup=False)
+    suspects = suspects_of(cfg.dataset, cfg.root) if cfg.suspects else []
+    for line in suspect_lines(suspects) if cfg.suspects else []:
+        console.print(line, markup=False)
     if cfg.out:
-        write_json(cfg.out, report.as_dict())
+        listed = {"suspects": [vars(suspect) for suspect in suspects]} if cfg.suspects else {}
+        write_json(cfg.out, report.as_dict() | listed)
     return report.complete
 
 # %% ../../nbs/cli/07_data.ipynb #0791ad88
