@@ -6,7 +6,7 @@
 __all__ = ['MARK', 'PROMPT', 'query_prompt', 'mark_tokens', 'check_pseudo_words', 'encode_marked']
 
 # %% ../../nbs/encoders/09_pseudo_words.ipynb #fe083a95
-from typing import Sequence
+from typing import Any, Sequence
 
 from torch import Tensor
 
@@ -51,7 +51,9 @@ def mark_tokens(
     return tokens, (one != other)[:, : tokens.shape[1]]
 
 # %% ../../nbs/encoders/09_pseudo_words.ipynb #b2e44f71
-def check_pseudo_words(clip: ClipEncoder) -> None:
+def check_pseudo_words(
+    clip: Any,  # a `ClipEncoder`, or what has its `name` and `tower`
+) -> None:
     "Raise an `ErnError` if the encoder's text tower takes token ids alone."
     tower = clip.tower
     if not tower.takes_vectors:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'SETTINGS', 'list_models', 'parse_model', 'settings_of', 'without_tme', 'settings_in', 'create_model',
-           'try_model', 'earlier_settings', 'save_model', 'load_model', 'own_settings', 'recorded_lengths',
-           'use_earlier_lengths', 'restore_lengths']
+           'has_pseudo_word', 'try_model', 'earlier_settings', 'save_model', 'load_model', 'own_settings',
+           'recorded_lengths', 'use_earlier_lengths', 'restore_lengths']
 
 # %% ../../nbs/models/01_registry.ipynb #235aa7f2
 import inspect
@@ -187,8 +187,13 @@ def _check_bases(composer: str, head: str) -> None:
 
 def _check_reader(name: str, text_encoder: str, composer: str) -> None:
     "Raise an `ErnError` for TME with a composer whose text is a prompt with a pseudo word."
-    if text_encoder != "clip" and COMPOSERS.get(composer).has_pseudo_word:
+    if text_encoder != "clip" and has_pseudo_word(name):
         raise ErnError(f"Model {name!r} cannot have TME: its texts are prompts with a pseudo word. Give {composer}.")
+
+
+def has_pseudo_word(name: str) -> bool:
+    "Whether this model's texts are prompts in which a pseudo word stands for the reference."
+    return COMPOSERS.get(parse_model(name)[0][1]).has_pseudo_word
 
 
 def _check_settings(settings: dict[str, Any]) -> None:

@@ -33,8 +33,8 @@ from ..evaluation.tables import results_table
 from ..files import check_path, read_json, write_json
 from ..interrupts import stop
 from ..models import registry
-from ..models.cost import check_tme
-from ..models.registry import create_model, load_model, save_model, try_model, use_earlier_lengths, without_tme
+from ..models.cost import check_tme, check_words
+from ..models.registry import create_model, has_pseudo_word, load_model, save_model, try_model, use_earlier_lengths, without_tme  # noqa: E501
 from ..models.retriever import ComposedRetriever
 from ..models.zero_shot import find_rate
 from . import record
@@ -368,7 +368,8 @@ def train_model(
     if cfg.fusion_model_path and name == cfg.model:
         load_model(model, cfg.fusion_model_path)
     if not run.data[1].triplets:
-        return _train_without_queries(run, model, encoders, store, folder)
+        _train_without_queries(run, model, encoders, store, folder)
+        return None
     checkpoints = Checkpoints(model, run, folder, encoders) if cfg.save_training else None
     protocols = [cfg.protocol] if cfg.protocol else None
     ranked = (model, encoders, run.data[1], store.__getitem__)
@@ -458,6 +459,8 @@ def check_models(cfg: TrainConfig, names: Sequence[str]) -> None:
     for name in names:
         try_model(name)
         _check_stage(cfg, name)
+    if any(has_pseudo_word(name) for name in names):
+        check_words(cfg.clip_model_name, download=True)
     create_loss(cfg.loss, 8)
     if "tme" in cfg.stages:
         check_tme(cfg.clip_model_name, tme_settings_of(cfg), download=True)
@@ -469,8 +472,8 @@ def _check_stage(cfg: TrainConfig, name: str) -> None:
     trained = any(p.requires_grad for p in model.parameters()) and not model.composer.zero_shot
     if trained and "dvr" not in cfg.stages and "zero-shot" in cfg.stages:
         raise ErnError(
-            f"The stage zero-shot cannot train {name}, which needs triplets. Add dvr to --stages, or give --model "
-            "pic2word, lincir or weighted-sum."
+            f"The stage zero-shot cannot train {name}, which needs triplets. Add dvr to --stages, or give --model and "
+            "--compare models such as pic2word, lincir, weighted-sum and sum."
         )
 
 

@@ -14,8 +14,9 @@ from fashionern.models.hub import Retriever
 from fashionern.search.config import BuildConfig
 from fashionern.search.indexing import run_index
 from fashionern.search.searcher import Searcher
+from fashionern.training.comparison import run_methods
 from fashionern.training.config import TrainConfig, get_preset
-from fashionern.training.flags import parse_eval, parse_train
+from fashionern.training.flags import parse_eval, parse_methods, parse_train
 from fashionern.training.report import report
 from fashionern.training.run import train
 from fashionern.training.trained import load_retriever
@@ -113,10 +114,25 @@ def test_a_folder_of_photos_trains_and_is_indexed_with_two_commands(garments, tm
     assert not (garments / "images" / "features").exists(), "nothing is written into the folder of photos"
     retriever = load_retriever(tmp_path / "run")
     assert retriever.model.name == "pic2word" and "without triplets" in str(retriever.about["data"])
+    flags = ["--run-dir", str(tmp_path / "run"), "--num-workers", "0", "--device", "cpu", "--out", str(tmp_path)]
+    with pytest.raises(ErnError, match="photos.*Give --dataset and --root"):
+        report(parse_eval(flags))
+    of_garments = report(parse_eval([*flags, "--dataset", "fashioniq", "--root", str(garments)]))
+    assert [result.model for result in of_garments] == ["pic2word"] and "R@10" in of_garments[0].mean
     build = BuildConfig(images=garments / "images", model=str(tmp_path / "run"), out=tmp_path / "index")
     assert run_index(replace(build, num_workers=0, device="cpu")) == 0
     searcher = Searcher.load(tmp_path / "index", device="cpu")
     assert len(searcher.search(next((garments / "images").rglob("*.*g")), "is red", k=5)) == 5
+
+
+def test_ern_methods_compares_them_with_others(garments, tmp_path):
+    flags = ["--preset", "demo", "--root", str(garments), "--run-dir", str(tmp_path / "run"), "--device", "cpu"]
+    flags += ["--stages", "dvr", "--methods", "weighted-sum", "lincir", "combiner", "--seeds", "1", "--ffn", "64"]
+    flags += ["--num-epochs", "1", "--batch-size", "16", "--zero-shot-epochs", "1", "--num-workers", "0"]
+    flags += ["--features-dir", str(tmp_path / "features"), "--zero-shot-batch-size", "16"]
+    outcomes = run_methods(parse_methods(flags))
+    assert [outcome.label for outcome in outcomes] == ["weighted-sum", "lincir", "combiner"]
+    assert outcomes[0].parameters == 0 < outcomes[1].parameters
 
 
 def test_what_the_stage_cannot_train_is_refused(cfg, garments, tmp_path):
