@@ -30,7 +30,7 @@ from ..distributed import World
 from ..errors import ErnError, plural, sanitize
 from ..files import check_path, read_json, write_json
 from ..registry import PLUGINS, plugin_digest
-from .config import TrainConfig
+from .config import PHOTOS, TrainConfig
 
 # %% ../../nbs/training/05_record.ipynb #c5400006
 def dataset_fingerprint(*splits: TripletDataset) -> str:
@@ -54,7 +54,7 @@ def describe_data(data: TripletDataset, root: Path) -> str:
     elif data.name == "folder":
         source = "a product table" if (root / "report.json").is_file() else "triplets of one's own"
         kind = f"{source} (folder {root.resolve().name})"
-    elif data.name == "photos":
+    elif data.name == PHOTOS:
         count = plural(sum(map(len, data.split_images.values())), "photo")
         return f"{count} of the folder {root.resolve().name}, without triplets"
     count = f": {plural(len(data.triplets), 'triplet')}" if data.triplets else ", new triplets in each epoch"

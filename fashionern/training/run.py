@@ -38,7 +38,7 @@ from ..models.registry import create_model, has_pseudo_word, load_model, save_mo
 from ..models.retriever import ComposedRetriever
 from ..models.zero_shot import find_rate
 from . import record
-from .config import TrainConfig
+from .config import PHOTOS, TrainConfig
 from .loop import Batches, MetricsLog, amp_dtype, gpu_amp
 from .losses import create_loss
 from .record import encoder_weights, open_run, settle_captions
@@ -70,7 +70,7 @@ def photo_splits(folder: Path, seed: int) -> Splits:
         raise ErnError(f"{folder} has {plural(len(names), 'photo')}. Give --images a folder with at least 2.")
     held_out = set(random.Random(seed).sample(names, min(MAX_HELD_OUT, max(1, len(names) // 10))))
     parts = {"train": [n for n in names if n not in held_out], "val": sorted(held_out)}
-    train, val = (TripletDataset("photos", split, [], {"all": part}, images) for split, part in parts.items())
+    train, val = (TripletDataset(PHOTOS, split, [], {"all": part}, images) for split, part in parts.items())
     return train, val
 
 

@@ -66,7 +66,8 @@ def flags(root: Path, run_dir: Path, name: str) -> list[str]:
 
 
 def test_a_tower_that_takes_no_pseudo_words_is_refused_before_the_run_begins(named, garments, tmp_path):
-    args = [*flags(garments, tmp_path / "run", named("mt5")), "--compare", "--stages", "zero-shot", "--model", "pic2word"]
+    args = [*flags(garments, tmp_path / "run", named("mt5")), "--compare"]
+    args += ["--stages", "zero-shot", "--model", "pic2word"]
     with pytest.raises(ErnError, match="mt5, takes token ids alone"):
         train(parse_train(args))
     assert not (tmp_path / "run" / "encoders.safetensors").exists()
