@@ -34,11 +34,20 @@ class TextTower:
     layers: Sequence[nn.Module] = ()  # empty where the layers cannot be run one at a time
     style: str = ""  # of the layers: 'pre-norm' or 'post-norm'
     no_tme: Optional[str] = None  # what rules out TME, such as 'has other layers'; None if TME can be added
+    takes_vectors: bool = False  # whether `last_hidden` takes vectors in place of the tokens' own
     has_head: bool = False  # whether `pooled` and `project` exist
     head: nn.Module  # the projection behind the pooled layers, if there is one
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        "(B, L) token ids → (B, K, W) input of the first layer; K is L, or L + 1 with a class token."
+    def vectors(self, tokens: Tensor) -> Tensor:
+        "(B, L) token ids → (B, L, W) vectors of the tokens, without positions; only with `takes_vectors`."
+        raise NotImplementedError
+
+    def embed(
+        self,
+        tokens: Tensor,  # (B, L) token ids
+        vectors: Optional[Tensor] = None,  # (B, L, W) instead of `vectors(tokens)`
+    ) -> Tensor:
+        "(B, K, W) input of the first layer; K is L, or L + 1 with a class token."
         raise NotImplementedError
 
     def attention_mask(self, tokens: Tensor, dtype: torch.dtype) -> Optional[Tensor]:
@@ -49,9 +58,9 @@ class TextTower:
         "(B, K, W) input of a layer → (B, K, W) output."
         raise NotImplementedError
 
-    def last_hidden(self, tokens: Tensor) -> Tensor:
-        "(B, L) token ids → (B, K, W) output of the last layer."
-        hidden = self.embed(tokens)
+    def last_hidden(self, tokens: Tensor, vectors: Optional[Tensor] = None) -> Tensor:
+        "(B, L) token ids, with vectors as for `embed` → (B, K, W) output of the last layer."
+        hidden = self.embed(tokens, vectors)
         mask = self.attention_mask(tokens, hidden.dtype)
         for layer in self.layers:
             hidden = self.run(layer, hidden, mask)
@@ -185,6 +194,7 @@ class OwnTower(TextTower):
 
     name = "open_clip's transformer"
     style = "pre-norm"
+    takes_vectors = True
 
     def __init__(self, tower: nn.Module, padding: Padding = Padding()):
         self.tower = tower
@@ -207,8 +217,12 @@ class OwnTower(TextTower):
     def masks_padding(self) -> bool:
         return getattr(self.tower, "use_pad_mask", False)
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        return self.tower.token_embedding(tokens) + self.tower.positional_embedding[: tokens.shape[1]]
+    def vectors(self, tokens: Tensor) -> Tensor:
+        return self.tower.token_embedding(tokens)
+
+    def embed(self, tokens: Tensor, vectors: Optional[Tensor] = None) -> Tensor:
+        text = self.vectors(tokens) if vectors is None else vectors
+        return text + self.tower.positional_embedding[: tokens.shape[1]]
 
     def attention_mask(self, tokens: Tensor, dtype: torch.dtype) -> Optional[Tensor]:
         causal = causal_mask(self.tower, tokens.shape[1])
@@ -251,8 +265,8 @@ class ClassTokenTower(OwnTower):
         super().__init__(tower, padding)
         self.context -= 1
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        text = self.tower.token_embedding(tokens)
+    def embed(self, tokens: Tensor, vectors: Optional[Tensor] = None) -> Tensor:
+        text = self.vectors(tokens) if vectors is None else vectors
         class_token = self.tower.cls_emb.to(text.dtype).expand(len(tokens), 1, -1)
         hidden = torch.cat([text, class_token], 1)
         return hidden + self.tower.positional_embedding[: hidden.shape[1]]
@@ -329,7 +343,9 @@ class HFTower(TextTower):
     def project(self, pooled: Tensor) -> Tensor:
         return self._project(pooled[:, None])[:, 0]
 
-    def last_hidden(self, tokens: Tensor) -> Tensor:
+    def last_hidden(self, tokens: Tensor, vectors: Optional[Tensor] = None) -> Tensor:
+        if vectors is not None:
+            raise ErnError(f"{self.name} takes token ids, not vectors.")
         output = self.transformer(input_ids=tokens, attention_mask=self.mask(tokens).long())
         return output.last_hidden_state
 
@@ -399,9 +415,14 @@ class BertTower(HFTower):
     def __init__(self, tower: nn.Module, padding: Padding = Padding()):
         super().__init__(tower, padding)
         self.layers = self.transformer.encoder.layer
+        self.takes_vectors = self.transformer.embeddings.word_embeddings.embedding_dim == self.width
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        return self.transformer.embeddings(input_ids=tokens)
+    def vectors(self, tokens: Tensor) -> Tensor:
+        return self.transformer.embeddings.word_embeddings(tokens)
+
+    def embed(self, tokens: Tensor, vectors: Optional[Tensor] = None) -> Tensor:
+        # with both, positions are counted from the ids
+        return self.transformer.embeddings(input_ids=tokens, inputs_embeds=vectors)
 
     def attention_mask(self, tokens: Tensor, dtype: torch.dtype) -> Optional[Tensor]:
         mask = torch.zeros(tokens.shape, dtype=dtype, device=tokens.device)
@@ -411,8 +432,8 @@ class BertTower(HFTower):
         output = layer(hidden, mask)
         return output[0] if isinstance(output, tuple) else output  # a tuple before transformers 5
 
-    def last_hidden(self, tokens: Tensor) -> Tensor:
-        return TextTower.last_hidden(self, tokens)
+    def last_hidden(self, tokens: Tensor, vectors: Optional[Tensor] = None) -> Tensor:
+        return TextTower.last_hidden(self, tokens, vectors)
 
 # %% ../../nbs/encoders/02_towers.ipynb #7a458d6f
 def text_tower(

@@ -106,7 +106,9 @@ class TextMemo:
         reference: ImageFeatures,
         names: list[str],  # of the references
     ) -> TextFeatures:
-        "Features of these texts, kept or newly encoded."
+        "Features of these texts, kept or newly encoded; those of prompts with a pseudo word are never kept."
+        if model.composer.has_pseudo_word:
+            return model.encode_text(encoders, texts, reference)
         uses_tme = model.uses_tme(encoders)
         key = (uses_tme, model.composer.reads_padding, *texts, *(names if uses_tme else ()))
         if key not in self.kept:

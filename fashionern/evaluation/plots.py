@@ -164,6 +164,8 @@ def query_attention(
     model.eval()
     tokens = encoders.clip.tokenize([text])
     reference = reference.to(encoders.clip.device)
+    if model.composer.has_pseudo_word:  # its prompt has other tokens
+        return None, token_words(encoders.clip, tokens[0])
     attention = model.composer.attention(reference, model.encode_text(encoders, tokens, reference))
     return attention, token_words(encoders.clip, tokens[0])
 

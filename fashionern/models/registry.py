@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'SETTINGS', 'list_models', 'parse_model', 'settings_of', 'source_of', 'without_tme', 'settings_in',
-           'create_model', 'try_model', 'earlier_settings', 'save_model', 'load_model', 'own_settings',
-           'recorded_lengths', 'use_earlier_lengths', 'restore_lengths']
+           'create_model', 'has_pseudo_word', 'try_model', 'earlier_settings', 'save_model', 'load_model',
+           'own_settings', 'recorded_lengths', 'use_earlier_lengths', 'restore_lengths']
 
 # %% ../../nbs/models/01_registry.ipynb #235aa7f2
 import inspect
@@ -42,6 +42,7 @@ _COMPOSER_MODULES = (  # each registers its composer; simplest first, then by ye
     "compodiff",
     "cala",
     "dqu_cir",
+    "pseudo_words",
     "dvr",
 )
 for _module in _COMPOSER_MODULES:
@@ -168,6 +169,7 @@ def create_model(
             f"Give encoders.clip.dim, such as create_model({name!r}, 640) for RN50x4."
         )
     _check_bases(composer, head)
+    _check_reader(name, text_encoder, composer)
     _check_settings(settings)
     settings = SETTINGS.get(name.lower().partition("@")[0], {}) | settings | named
     parts = COMPOSERS.get(composer), TARGET_HEADS.get(head)
@@ -206,6 +208,17 @@ def _check_bases(composer: str, head: str) -> None:
                 f"The {registry.kind} {name!r} ({part.__module__}.{part.__qualname__}) must inherit from "
                 f"fashionern.models.composers.base.{base.__name__}."
             )
+
+
+def _check_reader(name: str, text_encoder: str, composer: str) -> None:
+    "Raise an `ErnError` for TME with a composer whose text is a prompt with a pseudo word."
+    if text_encoder != "clip" and has_pseudo_word(name):
+        raise ErnError(f"Model {name!r} cannot have TME: its texts are prompts with a pseudo word. Give {composer}.")
+
+
+def has_pseudo_word(name: str) -> bool:
+    "Whether this model's texts are prompts in which a pseudo word stands for the reference."
+    return COMPOSERS.get(parse_model(name)[0][1]).has_pseudo_word
 
 
 def _check_settings(settings: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ from typing import Any, Optional, Sequence
 from torch import Tensor, nn
 
 from ..data.triplets import check_caption_rule
+from ..encoders.clip import ClipEncoder
+from ..encoders.pseudo_words import check_pseudo_words, encode_marked, mark_tokens, query_prompt
 from ..encoders.tme import Encoders
 from ..errors import ErnError
 from .composers.base import Composer, TargetHead
@@ -44,9 +46,11 @@ class ComposedRetriever(nn.Module):
         self,
         encoders: Encoders,
         texts: Sequence[str] | Tensor,  # B texts from `join_captions` with rule `captions`, or (B, L) token ids
-        reference: Optional[ImageFeatures] = None,  # of B images; used only by TME
+        reference: Optional[ImageFeatures] = None,  # of B images; used only by TME and for pseudo words
     ) -> TextFeatures:
         "Features from this model's text encoder; raises `ErnError` if TME or its reference is missing."
+        if self.composer.has_pseudo_word:
+            return self._encode_prompts(encoders.clip, texts, reference)
         tokens = texts
         if not isinstance(tokens, Tensor):
             tokens = encoders.clip.tokenize(list(texts), trim=not self.composer.reads_padding)
@@ -57,11 +61,29 @@ class ComposedRetriever(nn.Module):
                 f"Model {self.name!r} needs encoders with TME. "
                 "Run --stages tme dvr, or give a --clip-path that stage 1 wrote."
             )
+        return encoders.text(tokens, self._required(reference).local)
+
+    def _encode_prompts(
+        self, clip: ClipEncoder, texts: Sequence[str] | Tensor, reference: Optional[ImageFeatures]
+    ) -> TextFeatures:
+        "Features of the prompts in which a pseudo word stands for the reference."
+        if isinstance(texts, Tensor):
+            raise ErnError(f"Model {self.name!r} writes prompts around texts, so it cannot read token ids.")
+        check_pseudo_words(clip)
+        words = self.composer.pseudo_word(self._required(reference).embedding)
+        if words.shape[-1] != clip.width:
+            raise ErnError(
+                f"Model {self.name!r} has pseudo words of width {words.shape[-1]}, but the text tower of {clip.name} "
+                f"has {clip.width}. Create the model with width={clip.width}."
+            )
+        return encode_marked(clip, *mark_tokens(clip, [query_prompt(text) for text in texts]), words)
+
+    def _required(self, reference: Optional[ImageFeatures]) -> ImageFeatures:
         if reference is None:
             raise ErnError(
                 f"Model {self.name!r} encodes a text together with its reference. Pass the reference's features too."
             )
-        return encoders.text(tokens, reference.local)
+        return reference
 
     def uses_tme(self, encoders: Encoders) -> bool:
         "Whether TME reads a text, together with the reference."

@@ -19,13 +19,13 @@ from rich.markup import escape
 from ..distributed import World, exclusive, world
 from ..encoders.feature_store import FeatureStore
 from ..encoders.tme import Encoders, UnsupportedTowerError
-from ..errors import plural, unknown_name
+from ..errors import ErnError, plural, unknown_name
 from ..evaluation.evaluate import TextMemo
 from ..files import read_json, write_json
 from ..interrupts import stop
 from ..models.composers.base import COMPOSERS, TARGET_HEADS
-from ..models.cost import check_tme
-from ..models.registry import create_model, list_models, parse_model, settings_in, settings_of
+from ..models.cost import check_tme, check_words
+from ..models.registry import create_model, has_pseudo_word, list_models, parse_model, settings_in, settings_of
 from .config import STAGES, Stage, TrainConfig
 from .flags import AblateConfig, MethodsConfig
 from .losses import LOSSES
@@ -221,7 +221,7 @@ def _train_row(
     queries = {result.protocol: result.queries}
     queries |= {protocol: results[-1].queries for protocol, results in run.further.items()}
     save_ranks(comparison.cfg.run_dir, run.cfg.run_dir, queries)
-    model = create_model(row.model, base.encoders.clip.dim, ffn=run.cfg.ffn)
+    model = create_model(row.model, base.encoders.clip.dim, ffn=run.cfg.ffn, width=base.encoders.clip.width)
     outcome = Outcome(
         label=row.label,
         model=row.model,
@@ -328,8 +328,23 @@ def run_ablation(cfg: AblateConfig) -> list[Outcome]:
     return _run_comparison(cfg, [rows[label] for label in cfg.rows or rows])
 
 
+def _rows_with_words(cfg: TrainConfig, rows: list[Row], say: Callable[..., None]) -> list[Row]:
+    "The rows without those whose pseudo words this encoder's text tower cannot take, if there are others."
+    others = [row for row in rows if not has_pseudo_word(row.model)]
+    if others == rows or not others:
+        return rows
+    try:
+        check_words(cfg.clip_model_name, download=True)
+    except ErnError as e:
+        labels = ", ".join(row.label for row in rows if row not in others)
+        say(f"[bold]without pseudo words[/]: {escape(str(e))} Left out: {escape(labels)}.", soft_wrap=True)
+        return others
+    return rows
+
+
 def _possible_rows(cfg: TrainConfig, rows: list[Row], say: Callable[..., None]) -> list[Row]:
     "The rows that this encoder's text tower allows; reports those left out. An `ErnError` if none is left."
+    rows = _rows_with_words(cfg, rows, say)
     needing = [row for row in rows if row.needs_tme(())]
     if not needing:
         return rows

@@ -30,7 +30,7 @@ from ..distributed import World
 from ..errors import ErnError, plural, sanitize
 from ..files import check_path, read_json, write_json
 from ..registry import PLUGINS, plugin_digest
-from .config import TrainConfig
+from .config import PHOTOS, TrainConfig
 
 # %% ../../nbs/training/05_record.ipynb #c5400006
 def dataset_fingerprint(*splits: TripletDataset) -> str:
@@ -54,6 +54,9 @@ def describe_data(data: TripletDataset, root: Path) -> str:
     elif data.name == "folder":
         source = "a product table" if (root / "report.json").is_file() else "triplets of one's own"
         kind = f"{source} (folder {root.resolve().name})"
+    elif data.name == PHOTOS:
+        count = plural(sum(map(len, data.split_images.values())), "photo")
+        return f"{count} of the folder {root.resolve().name}, without triplets"
     count = f": {plural(len(data.triplets), 'triplet')}" if data.triplets else ", new triplets in each epoch"
     return f"{kind}, split {data.split}{count}"
 
@@ -313,9 +316,16 @@ def _is_usable(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool) and printable
 
 # %% ../../nbs/training/05_record.ipynb #b68e6da4
-_BEFORE = {"preprocess": _PREPROCESS_BEFORE, "warmup_tunes": "auto", "split": "val"}  # what a record without them means
+_BEFORE = {  # what a record without them means
+    "preprocess": _PREPROCESS_BEFORE,
+    "warmup_tunes": "auto",
+    "split": "val",
+    "zero_shot_lr": TrainConfig.zero_shot_lr,
+    "zero_shot_batch_size": TrainConfig.zero_shot_batch_size,
+    "zero_shot_epochs": TrainConfig.zero_shot_epochs,
+}
 _MAY_DIFFER = {
-    "root", "run_dir", "features_dir", "device", "num_workers", "compile_encoder", "tme_chunk",
+    "root", "images", "run_dir", "features_dir", "device", "num_workers", "compile_encoder", "tme_chunk",
     "grad_checkpointing", "text_cache_gb", "save_every", "resume", "plugin",
     "methods", "longer", "rows", "seeds",
 }  # fmt: skip
@@ -335,7 +345,7 @@ def _untrained(folder: Path) -> list[Path]:
     "Files of encoders that a run without warm-up and stage 1 saved before its first training step."
     settings = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
     stages = settings.get("stages") if isinstance(settings, dict) else None
-    if stages != ["dvr"]:
+    if not isinstance(stages, list) or not set(stages) <= {"zero-shot", "dvr"}:
         return []
     return list(folder.rglob("encoders.safetensors"))
 

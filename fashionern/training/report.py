@@ -35,6 +35,7 @@ from ..files import check_writable, write_json
 from ..models.export import export_query, export_target
 from ..models.hub import Retriever
 from ..models.retriever import ComposedRetriever
+from .config import PHOTOS
 from .flags import EvalConfig
 from .loop import gpu_amp
 from .record import RunRecord, best_weights, changed_plugins, encoder_weights, trained_on
@@ -65,6 +66,11 @@ def fill_in(cfg: EvalConfig) -> EvalConfig:
         raise ErnError(
             f"{cfg.run_dir} has no finished model. Resume the command that trains it (make demo, or "
             "ern_train --resume). The results of ern_methods are in its own table."
+        )
+    if cfg.dataset is None and record.dataset == PHOTOS:
+        raise ErnError(
+            f"{cfg.run_dir} was trained on photos alone, so it has no queries to rank. Give --dataset and --root of a "
+            "dataset with queries."
         )
     dataset = cfg.dataset or record.dataset
     check_known(record, models, dataset)

@@ -76,7 +76,8 @@ def load_trained_model(
 ) -> ComposedRetriever:
     "The model of that name with its weights, in eval mode; an `ErnError` if it needs weights."
     own = {} if path is None else own_settings(name, path)
-    model = create_model(name, encoders.clip.dim, captions, ffn=ffn, **own).to(encoders.clip.device)
+    clip = encoders.clip
+    model = create_model(name, clip.dim, captions, ffn=ffn, width=clip.width, **own).to(clip.device)
     header: dict[str, str] = {}
     if next(model.parameters(), None) is not None:
         if path is None:

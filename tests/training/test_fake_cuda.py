@@ -101,7 +101,7 @@ def gradients(module: nn.Module) -> list[Tensor]:
     return [p.grad for p in module.parameters() if p.grad is not None]
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", [n for n in list_models() if not create_model(n, 8, ffn=8).composer.zero_shot])
 def test_every_model_trains_without_waiting(gpu, triplets, store, name):
     model = train_composer(name, triplets, store, text_cache_gb=0)
     trained = [p for p in model.parameters() if p.requires_grad]

@@ -12,6 +12,7 @@ from tiny_towers import HF_TOWERS
 from fashionern.data.drawn.garments import draw_fashioniq
 from fashionern.encoders.clip import TINY
 from fashionern.encoders.tme import UnsupportedTowerError
+from fashionern.errors import ErnError
 from fashionern.models.cost import check_tme, models_table, tme_costs, tme_table, why_not_tme
 from fashionern.training.comparison import run_methods
 from fashionern.training.config import TrainConfig
@@ -62,6 +63,24 @@ def flags(root: Path, run_dir: Path, name: str) -> list[str]:
     for flag, value in chosen.items():
         args += [f"--{flag}", *str(value).split(" ")]
     return args
+
+
+def test_a_tower_that_takes_no_pseudo_words_is_refused_before_the_run_begins(named, garments, tmp_path):
+    args = [*flags(garments, tmp_path / "run", named("mt5")), "--compare"]
+    args += ["--stages", "zero-shot", "--model", "pic2word"]
+    with pytest.raises(ErnError, match="mt5, takes token ids alone"):
+        train(parse_train(args))
+    assert not (tmp_path / "run" / "encoders.safetensors").exists()
+    results = train(parse_train([*args[:-1], "weighted-sum"]))
+    assert [result.model for result in results] == ["weighted-sum"]
+
+
+def test_a_bert_trains_with_pseudo_words(named, garments, tmp_path):
+    args = flags(garments, tmp_path / "run", named("bert-mean"))
+    args += ["--stages", "zero-shot", "--model", "lincir", "--compare", "pic2word", "--zero-shot-epochs", "1"]
+    results = train(parse_train(args))
+    assert [result.model for result in results] == ["pic2word", "lincir"]
+    assert load_retriever(tmp_path / "run").model.composer.network[-1].out_features == 32  # W, not D = 64
 
 
 def test_a_tower_without_tme_trains_with_plain_text_features(named, garments, tmp_path, capsys):

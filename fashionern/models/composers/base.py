@@ -81,6 +81,8 @@ class Composer(nn.Module):
     reads_crops: bool = True  # False: local features change nothing, so they need not be computed
     text_weight: Optional[float] = None  # default weight of the text in a query, 0 to 1; None: it has no such weight
     lengths: Lengths = Lengths()  # to which it scales its inputs, if it does
+    zero_shot: bool = False  # True: the stage zero-shot trains it, without triplets
+    has_pseudo_word: bool = False  # True: its texts are prompts in which `pseudo_word` stands for the reference
 
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
         "(B, D) queries of unit length from B reference images and B modification texts."
@@ -89,6 +91,10 @@ class Composer(nn.Module):
     def weighted(self, reference: ImageFeatures, text: TextFeatures, text_weight: Tensor) -> Tensor:
         "(B, D) queries in which each text has its own weight (B,); only for a composer with a `text_weight`."
         raise NotImplementedError(f"{type(self).__name__} has no weight between image and text.")
+
+    def pseudo_word(self, embedding: Tensor) -> Tensor:
+        "(B, D) embeddings → (B, W) vectors for the text tower; only with `has_pseudo_word`."
+        raise NotImplementedError(f"{type(self).__name__} has no pseudo word.")
 
     def score(self, query: Tensor, target: Tensor) -> Tensor:
         "(Q, D) queries, (N, D) targets → (Q, N) scores; higher is better."
