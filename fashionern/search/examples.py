@@ -21,6 +21,7 @@ from ..data.catalogue.columns import choose_attributes
 from ..data.images import load_image
 from ..data.language.frames import fill, fitting
 from ..data.language.phrasing import draw_frame
+from ..data.products import title_column
 from ..data.triplets import join_captions
 from ..errors import ErnError
 from ..evaluation.obedience import Answer, best_sentences, check_results, mean_shares
@@ -41,8 +42,9 @@ def sample_labels(
     names = sorted(store.marks())
     names = random.Random(seed).sample(names, min(number, len(names)))
     rows = _rows(store, names)
+    frame = pd.DataFrame(list(rows.values())).fillna("")
     try:
-        attributes = choose_attributes(pd.DataFrame(list(rows.values())).fillna(""), ())
+        attributes = choose_attributes(frame, (title_column(frame.columns),))
     except ErnError:
         return None
     return LabelledImages(rows, {"": names}, attributes)

@@ -1,6 +1,7 @@
 "Example texts of an index: measured when it is built, again when it changes, and never ones that do not work."
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from fashionern.data.drawn.garments import sample_designs
 from fashionern.encoders.clip import TINY
 from fashionern.search import indexing
 from fashionern.search.config import parse_index
-from fashionern.search.examples import MAX_EXAMPLES, MIN_SHARE, measure_examples
+from fashionern.search.examples import MAX_EXAMPLES, MIN_SHARE, measure_examples, sample_labels
 from fashionern.search.inventory import open_store
 from fashionern.search.query import Query
 from fashionern.search.searcher import Searcher
+from fashionern.search.stores.base import Photo
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,14 @@ def test_an_index_with_a_table_stores_examples_that_work(folder, capsys):
         right = sum(hit.columns[example["attribute"]] == example["value"] for hit in hits) / 8
         assert right >= example["share"] - 1e-4
     searcher.store.close()
+
+
+def test_names_of_products_are_not_asked_for():
+    columns = [{"title": f"{colour} dress", "colour": colour} for colour in ("red", "blue") for _ in range(4)]
+    photos = {f"{i}.png": Photo(f"{i}.png", "", columns=row) for i, row in enumerate(columns)}
+    store = SimpleNamespace(marks=lambda: photos, get=lambda names: [photos[name] for name in names])
+    labels = sample_labels(store)
+    assert labels is not None and labels.attributes == ("colour",)
 
 
 def test_examples_are_measured_again_only_after_a_change(folder, monkeypatch):
