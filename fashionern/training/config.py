@@ -117,7 +117,7 @@ class TrainConfig:
     "Zero-shot: peak learning rate of AdamW."
     zero_shot_batch_size: int = 256
     "Zero-shot: images or texts per step, summed over all ranks."
-    zero_shot_epochs: int = 10
+    zero_shot_epochs: int = 5
     "Zero-shot: number of epochs."
     zero_shot_texts: Optional[Path] = None
     """Zero-shot: file with one text per line, from which lincir learns. Default: the descriptions of the dataset's

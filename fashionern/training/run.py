@@ -42,7 +42,7 @@ from .config import PHOTOS, TrainConfig
 from .loop import Batches, MetricsLog, amp_dtype, gpu_amp
 from .losses import create_loss
 from .record import encoder_weights, open_run, settle_captions
-from .stages import Banks, embeddings_of, tme_settings_of, train_composer, train_tme, train_zero_shot
+from .stages import Banks, GlobalFeatures, embeddings_of, tme_settings_of, train_composer, train_tme, train_zero_shot  # noqa: E501
 from .warmup import warm_up
 from ..weights import DamagedFileError, read_weights
 
@@ -315,20 +315,34 @@ def _create(cfg: TrainConfig, name: str, clip: ClipEncoder) -> ComposedRetriever
 _COMPOSERS_IN = {"zero-shot", "dvr"}  # stages that train composers
 
 
+def _train_on_photos(run: Run, names: Sequence[str], encoders: Encoders) -> None:
+    "Train the models of a run on photos alone, unless they are finished."
+    folders = {name: run.cfg.run_dir / "models" / name for name in names}
+    left = [name for name in names if not run.is_finished(folders[name] / "last.safetensors")]
+    if not left:
+        run.say(f"finished: {', '.join(names)}")
+        return
+    train, held_out = run.data
+    both = replace(train, split_images={"all": train.all_images() + held_out.all_images()})
+    store = GlobalFeatures(encoders.clip, both, run.cfg.num_workers, run.world.main)
+    for name in left:
+        set_seed(run.cfg.seed)
+        model = _create(run.cfg, name, encoders.clip).to(run.world.device)
+        _train_without_queries(run, model, encoders, store, folders[name])
+    run.world.barrier()
+
+
 def _train_without_queries(
     run: Run,
     model: ComposedRetriever,
     encoders: Encoders,
-    store: FeatureStore,
+    store: GlobalFeatures,
     folder: Path,  # of the model
 ) -> None:
-    "Train a zero-shot model on photos alone, unless it is finished, and report how many held-out photos it finds."
+    "Train a zero-shot model on photos alone, and report how many held-out photos it finds."
     cfg = run.cfg
     name = model.name
     last = folder / "last.safetensors"
-    if run.is_finished(last):
-        run.say(f"[bold]zero-shot[/]: {name} is finished")
-        return
     run.say(f"[bold]zero-shot[/]: {name}")
     train, held_out = run.data
     state = run.state_folder(f"models/{name}")
@@ -367,9 +381,6 @@ def train_model(
     model = _create(cfg, name, encoders.clip).to(world.device)
     if cfg.fusion_model_path and name == cfg.model:
         load_model(model, cfg.fusion_model_path)
-    if not run.data[1].triplets:
-        _train_without_queries(run, model, encoders, store, folder)
-        return None
     checkpoints = Checkpoints(model, run, folder, encoders) if cfg.save_training else None
     protocols = [cfg.protocol] if cfg.protocol else None
     ranked = (model, encoders, run.data[1], store.__getitem__)
@@ -423,6 +434,9 @@ def _train(cfg: TrainConfig, world: World, after_warmup: Callable[[], None]) -> 
         folder = escape(str(cfg.run_dir))
         run.say(f"{cfg.dataset}: {_sizes(*run.data)}; captions {cfg.captions or 'stripped'}; run folder {folder}")
     encoders = load_or_train_encoders(run)
+    if cfg.images is not None:
+        _train_on_photos(run, names, encoders)
+        return []
     store = run.features(encoders)
     results = []
     for number, name in enumerate(names if _COMPOSERS_IN & set(cfg.stages) else [], 1):

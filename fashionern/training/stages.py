@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Banks', 'MADE_TEXTS', 'CaptionTokens', 'TripletRows', 'per_epoch', 'PackedTexts', 'TextBank', 'StageOne',
            'loss_scale', 'stage_one_loss', 'tme_settings_of', 'train_tme', 'request_loss', 'StageTwo', 'train_composer',
-           'learning_texts', 'embeddings_of', 'train_zero_shot']
+           'learning_texts', 'GlobalFeatures', 'embeddings_of', 'train_zero_shot']
 
 # %% ../../nbs/training/07_stages.ipynb #814556dc
 import random
@@ -572,7 +572,26 @@ def learning_texts(data: TripletDataset, cfg: TrainConfig) -> list[str]:
     return described or made_descriptions(MADE_TEXTS, cfg.seed)
 
 
-def embeddings_of(store: FeatureStore, names: list[str]) -> Tensor:
+class GlobalFeatures:
+    "Global embeddings of photos by name, from one view each: without local features, a fraction of the work."
+
+    def __init__(self, clip: ClipEncoder, data: TripletDataset, workers: int, progress: bool):
+        names = data.all_images()
+        loader = DataLoader(ImageViews(names, data.images, clip.preprocess, regions=False), 64, num_workers=workers)
+        parts = []
+        with torch.no_grad():
+            batches = tqdm(read_batches(loader), "photos", len(loader), unit="batch", disable=not progress)
+            for _, pixels in batches:
+                parts.append(clip.encode_image(to_device(pixels, clip.device)).float().cpu())
+        self.row = {name: row for row, name in enumerate(names)}
+        self.embedding = torch.cat(parts)
+
+    def __getitem__(self, names: list[str]) -> ImageFeatures:
+        embedding = self.embedding[[self.row[name] for name in names]]
+        return ImageFeatures(embedding, embedding.new_zeros(len(names), 0, embedding.shape[1]))
+
+
+def embeddings_of(store: FeatureStore | GlobalFeatures, names: list[str]) -> Tensor:
     "(N, D) global embeddings of these images, on the CPU."
     parts = [store[names[start : start + 1024]].embedding.cpu() for start in range(0, len(names), 1024)]
     return torch.cat(parts)
@@ -609,7 +628,7 @@ def train_zero_shot(
     model: ComposedRetriever,
     encoders: Encoders,
     data: TripletDataset,  # whose images and descriptions are used, never its triplets
-    store: FeatureStore,
+    store: FeatureStore | GlobalFeatures,
     cfg: TrainConfig,
     world: World,
     evaluate: Optional[Callable[[int], dict]],
@@ -657,7 +676,11 @@ def train_zero_shot(
 
 
 def _examples(
-    composer: PseudoWord, clip: ClipEncoder, data: TripletDataset, store: FeatureStore, cfg: TrainConfig
+    composer: PseudoWord,
+    clip: ClipEncoder,
+    data: TripletDataset,
+    store: FeatureStore | GlobalFeatures,
+    cfg: TrainConfig,
 ) -> ImageExamples | TextExamples:
     "What the composer learns from."
     if composer.learns_from == "images":
