@@ -11,7 +11,7 @@ __all__ = ['Banks', 'MADE_TEXTS', 'CaptionTokens', 'TripletRows', 'per_epoch', '
 import random
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,6 @@ from ..encoders.pseudo_words import check_pseudo_words, encode_marked
 from ..encoders.tme import TME, Encoders, TmeSettings
 from ..errors import ErnError
 from ..models.composers.base import Composer
-from ..models.composers.baselines import WeightedSum
 from ..models.composers.pseudo_words import PseudoWord
 from ..models.retriever import ComposedRetriever
 from ..models.zero_shot import ImageExamples, TextExamples, WordBatch, choose_text_weight
@@ -637,15 +636,14 @@ def train_zero_shot(
 ) -> None:
     "Train a composer with a pseudo word in place, or choose the weight of a weighted sum."
     clip = encoders.clip
-    composer = model.composer
-    if isinstance(composer, WeightedSum):
+    if not model.composer.has_pseudo_word:
         weight, recalls = choose_text_weight(clip, embeddings_of(store, data.all_images()), cfg.seed)
-        composer.weight.fill_(weight)
+        model.composer.get_buffer("weight").fill_(weight)
         log(stage=f"zero-shot ({model.name})", text_weight=weight, recalls=recalls)
         if evaluate is not None:
             log(stage=model.name, epoch=0, **evaluate(0))
         return
-    assert isinstance(composer, PseudoWord), composer
+    composer = cast(PseudoWord, model.composer)
     check_pseudo_words(clip)
     examples = _examples(composer, clip, data, store, cfg)
     with torch.no_grad():
