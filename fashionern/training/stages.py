@@ -29,6 +29,7 @@ from ..encoders.pseudo_words import check_pseudo_words, encode_marked
 from ..encoders.tme import TME, Encoders, TmeSettings
 from ..errors import ErnError
 from ..models.composers.base import Composer
+from ..models.composers.baselines import WeightedSum
 from ..models.composers.pseudo_words import PseudoWord
 from ..models.retriever import ComposedRetriever
 from ..models.zero_shot import ImageExamples, TextExamples, WordBatch, choose_text_weight
@@ -638,7 +639,7 @@ def train_zero_shot(
     clip = encoders.clip
     if not model.composer.has_pseudo_word:
         weight, recalls = choose_text_weight(clip, embeddings_of(store, data.all_images()), cfg.seed)
-        model.composer.get_buffer("weight").fill_(weight)
+        cast(WeightedSum, model.composer).weight.fill_(weight)
         log(stage=f"zero-shot ({model.name})", text_weight=weight, recalls=recalls)
         if evaluate is not None:
             log(stage=model.name, epoch=0, **evaluate(0))

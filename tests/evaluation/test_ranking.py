@@ -296,7 +296,7 @@ class Counting(Lookup):
     "Counts the texts that it encodes."
 
     uses_tme = staticmethod(lambda encoders: False)
-    composer = SimpleNamespace(reads_padding=False)
+    composer = SimpleNamespace(reads_padding=False, has_pseudo_word=False)
 
     def __init__(self, texts):
         super().__init__(texts)

@@ -17,6 +17,10 @@ class Split(SimpleNamespace):
     def __len__(self) -> int:
         return self.size
 
+    @property
+    def triplets(self) -> range:
+        return range(self.size)
+
 
 FEW, ALL = Split(size=235, found={"queries_expected": 240}), Split(size=4800, found={})
 
