@@ -332,9 +332,8 @@ def published() -> str:
     return f"{sources}:\n\n" + table(["dataset", "preset", "protocol", "category", "published"], rows, left=5)
 
 
-def speed() -> str:
-    "Each fast path, compared with its floor and with the reference implementation."
-    made = read(RESULTS / "benchmark.json")
+def timings(made: dict) -> str:
+    "The machine of a benchmark, and each fast path compared with its floor and with the reference implementation."
     rows = []
     for c in made["cases"]:
         if c["section"] in ("startup", "store") or not c["seconds"]:
@@ -356,11 +355,6 @@ def speed() -> str:
                 memory,
             ]
         )
-    starts = [
-        statistics.median(c["seconds"]["ours"])
-        for c in made["cases"]
-        if c["section"] == "startup" and c["what"].endswith("--help")
-    ]
     about = made["machine"]
     rounds = len(made["cases"][0]["seconds"]["ours"])
     where = f"{about['cpu']}, {about['threads']} threads, torch {about['torch']}; medians of {rounds} rounds."
@@ -371,14 +365,30 @@ def speed() -> str:
         "times as fast as the reference implementation",
         "memory, MB",
     ]
+    kept = range(len(heads)) if any(row[-1] for row in rows) else range(len(heads) - 1)
+    return f"{where}\n\n{table([heads[i] for i in kept], [[row[i] for i in kept] for row in rows])}"
+
+
+def speed() -> str:
+    "The whole benchmark."
+    made = read(RESULTS / "benchmark.json")
+    starts = [
+        statistics.median(c["seconds"]["ours"])
+        for c in made["cases"]
+        if c["section"] == "startup" and c["what"].endswith("--help")
+    ]
+    return f"{timings(made)}\n\nEvery command shows its help within {max(starts):.2f} s."
+
+
+def speed_of_regions() -> str:
+    "Its parts `regions` and `query`, from a run of their own."
+    made = read(RESULTS / "regions.json")
     pages = [
         f"{c['what'].rsplit(', ')[-1]} {1000 * statistics.median(c['seconds']['page']):,.0f} ms"
         for c in made["cases"]
         if "page" in c["seconds"]
     ]
-    asked = f" A query with a new photo takes this long through the page, from one client: {', '.join(pages)}."
-    helps = f"Every command shows its help within {max(starts):.2f} s."
-    return f"{where}\n\n{table(heads, rows)}\n\n{helps}{asked if pages else ''}"
+    return f"{timings(made)}\n\nThe same query through the page, from one client: {', '.join(pages)}."
 
 
 def _stores(name: str) -> tuple[dict[str, Any], dict[tuple[str, int, int], dict[str, Any]]]:
@@ -507,6 +517,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "obedience-short": obedience_short,
     "published": published,
     "speed": speed,
+    "speed-regions": speed_of_regions,
     "sizing": sizing,
     "milvus": milvus,
 }
