@@ -528,13 +528,18 @@ class _Search(_Exact):
             k = count or 1
         if matching and count is not None and count <= _MAX_FETCHED:
             return self._compare(queries, k, matching) if count else [[] for _ in queries]
-        found = self._search_index(queries, k, matching, self.approximate())
+        found = self._search_index(queries, k, matching, self.approximate() or self._unmeasured())
         if any(len(hits) < k for hits in found):
             needed = min(k, self._count(matching))
             for i, hits in enumerate(found):
                 if len(hits) < needed:
                     found[i] = self._compare(queries[i : i + 1], k, matching)[0]
         return found
+
+    def _unmeasured(self) -> dict[str, Any]:
+        "The widest search of the collection's index, whose recall has not been measured yet."
+        index = self._request("describe_index", index_name="vector")["index_type"]
+        return {"index": index, "breadth": _WIDTHS[index][-1]} if index in _WIDTHS else {}
 
     def _search_index(
         self,
@@ -608,6 +613,7 @@ def _mean_recall(found: list, nearest: list) -> float:
 # %% ../../../nbs/search/stores/03_milvus.ipynb #3cf11f85
 _QUERIES = 100  # to measure a recall with
 _RANDOM_PHOTOS = 'id like "0%"'  # a sixteenth of all: the key is a digest
+_HALF_OF_PHOTOS = 'id < "8"'
 
 
 class _Tuned(_Indexed):
@@ -642,7 +648,9 @@ class _Tuned(_Indexed):
             self._replace_index(kind, count)
         self._wait_for_index()
         facts = {"index": name, "photos": count, "changed": 0}
-        filters = ["", _RANDOM_PHOTOS] if count > 32 * _MAX_FETCHED else [""]
+        filters = [""]
+        filters += [_HALF_OF_PHOTOS] if count > 2 * _MAX_FETCHED else []
+        filters += [_RANDOM_PHOTOS] if count > 32 * _MAX_FETCHED else []
         queries = self._mixed_queries()
         nearest = [self._compare(queries, 10, matching) for matching in filters]
         for width in _WIDTHS[name]:
