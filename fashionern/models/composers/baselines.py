@@ -37,6 +37,11 @@ class TextOnly(ImageOnly):
         return text.embedding
 
 # %% ../../../nbs/models/composers/01_baselines.ipynb #c8742890
+def _mixed(reference: ImageFeatures, text: TextFeatures, weight: float | Tensor) -> Tensor:
+    "(B, D) unit vectors: (1 − weight)·reference + weight·text."
+    return F.normalize((1 - weight) * reference.embedding + weight * text.embedding, dim=-1)
+
+
 @COMPOSERS.register("sum")
 class Sum(Composer):
     "The query is (1 − w)·reference + w·text, L2-normalised; w = 0.5 is the plain sum."
@@ -56,12 +61,10 @@ class Sum(Composer):
         self.text_weight = text_weight
 
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
-        w = self.text_weight
-        return F.normalize((1 - w) * reference.embedding + w * text.embedding, dim=-1)
+        return _mixed(reference, text, self.text_weight)
 
     def weighted(self, reference: ImageFeatures, text: TextFeatures, text_weight: Tensor) -> Tensor:
-        w = text_weight[:, None]
-        return F.normalize((1 - w) * reference.embedding + w * text.embedding, dim=-1)
+        return _mixed(reference, text, text_weight[:, None])
 
 # %% ../../../nbs/models/composers/01_baselines.ipynb #f288ad79
 @COMPOSERS.register("weighted-sum")
@@ -82,11 +85,10 @@ class WeightedSum(Composer):
         return self.weight.item()
 
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
-        return F.normalize((1 - self.weight) * reference.embedding + self.weight * text.embedding, dim=-1)
+        return _mixed(reference, text, self.weight)
 
     def weighted(self, reference: ImageFeatures, text: TextFeatures, text_weight: Tensor) -> Tensor:
-        w = text_weight[:, None]
-        return F.normalize((1 - w) * reference.embedding + w * text.embedding, dim=-1)
+        return _mixed(reference, text, text_weight[:, None])
 
 # %% ../../../nbs/models/composers/01_baselines.ipynb #b8722287
 @TARGET_HEADS.register("identity")
