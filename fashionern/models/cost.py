@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from ..encoders.laptop import LAPTOP
 from ..encoders.pseudo_words import check_pseudo_words
 from ..encoders.sources import find_encoder
 from ..encoders.tme import TME, TmeSettings, UnsupportedTowerError
@@ -95,8 +96,11 @@ class _TextOnly(nn.Module):
         download: bool = False,  # whether a Hugging Face model's configuration may be downloaded
     ):
         super().__init__()
-        config = find_encoder(name, weights=False).config
+        source = find_encoder(name, weights=False)
+        config = source.config
         text_cfg = config.get("text_cfg", {})
+        if name == LAPTOP:  # its text tower lies in a folder, not on the hub
+            text_cfg = text_cfg | {"hf_model_name": str(source.folder)}
         if text_cfg.get("hf_model_name"):
             tower = _hf_tower(name, config["embed_dim"], text_cfg, download)
         else:

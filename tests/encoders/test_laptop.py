@@ -16,6 +16,7 @@ from fashionern.encoders.clip import create_clip
 from fashionern.encoders.laptop import IMAGE_PACKAGE, LAPTOP, TEXT_PACKAGE, package_file
 from fashionern.encoders.tme import Encoders, load_encoders
 from fashionern.errors import ErnError
+from fashionern.models.cost import check_words
 from fashionern.models.hub import Retriever
 from fashionern.models.registry import create_model
 from fashionern.weights import read_weights
@@ -102,6 +103,12 @@ def test_the_image_tower_recognises_products(clip, shared):
             logits = pooled @ published["_fc.weight"].T + published["_fc.bias"]
             best = logits.topk(top).indices == _IMAGENET_CATEGORIES.index(label)
             assert best.any(1).float().mean() > least, kind
+
+
+def test_pseudo_words_are_known_to_fit_before_the_encoder_was_ever_loaded(laptop, monkeypatch):
+    "The text tower's configuration comes from the installed package, never from the hub."
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    check_words(LAPTOP, download=True)
 
 
 @torch.inference_mode()
