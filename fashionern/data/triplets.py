@@ -33,6 +33,7 @@ class Statement:
 
     texts: tuple[str, ...]
     images: tuple[str, ...]
+    about: str = ""  # such as sleeve: of all statements about it, one at most is true of an image; "": stands alone
 
 
 @dataclass

@@ -140,12 +140,22 @@ def test_statements_say_each_value_and_list_its_training_images(edition):
     assert told == dict.fromkeys(data.all_images(), 6), "one value of each attribute"
     texts = Counter(chain.from_iterable(statement.texts for statement in data.statements))
     assert max(texts.values()) == 1, "no text says two values"
+    assert {statement.about for statement in data.statements} == set(ATTRIBUTES["dress"])
     for statement in data.statements:
-        kinds = [{getattr(designs[n], attribute) for n in statement.images} for attribute in ATTRIBUTES["dress"]]
-        assert any(len(values) == 1 for values in kinds), statement.texts
+        values = {getattr(designs[n], statement.about) for n in statement.images}
+        assert len(values) == 1, statement.texts
 
 
-@pytest.mark.parametrize("content", [{"texts": []}, ["red"], [{"texts": ["red"]}], [{"texts": [1], "images": ["a"]}]])
+BAD_STATEMENTS = [
+    {"texts": []},
+    ["red"],
+    [{"texts": ["red"]}],
+    [{"texts": [1], "images": ["a"]}],
+    [{"texts": ["red"], "images": ["a"], "about": 1}],
+]
+
+
+@pytest.mark.parametrize("content", BAD_STATEMENTS)
 def test_statements_of_another_form_are_refused(edition, tmp_path, content):
     name, root, _ = edition
     copy = shutil.copytree(root, tmp_path / "data")
@@ -153,6 +163,22 @@ def test_statements_of_another_form_are_refused(edition, tmp_path, content):
     with pytest.raises(ErnError, match="statements.json must be a JSON list"):
         create_dataset(name, copy, "train")
     assert "statements.json" in check_dataset(name, copy).errors["statements"]
+
+
+def test_alternatives_that_are_both_true_of_an_image_are_refused(edition, tmp_path):
+    name, root, _ = edition
+    copy = shutil.copytree(root, tmp_path / "data")
+    content = read_json(copy / "statements.json")
+    image = content[0]["images"][0]
+    content[1]["images"].append(image)
+    assert content[0]["about"] == content[1]["about"]
+    write_json(copy / "statements.json", content)
+    with pytest.raises(ErnError, match=f"{image} is in two statements about {content[0]['about']}"):
+        create_dataset(name, copy, "train")
+    for statement in content:
+        del statement["about"]
+    write_json(copy / "statements.json", content)
+    create_dataset(name, copy, "train")  # without `about`, both may be true
 
 
 def test_files_depend_on_the_seed_and_not_on_the_number_of_processes(edition, tmp_path):

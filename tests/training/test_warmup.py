@@ -112,15 +112,16 @@ def test_heads_trains_two_projections_and_nothing_else(shop):
         assert torch.allclose(clip.tower.project(text_inputs(clip, texts, False)), live, atol=1e-6)
 
 
-def test_statements_teach_what_descriptions_do_not_name(shop):
+@pytest.mark.parametrize("about", ["", "pattern"])
+def test_statements_teach_what_descriptions_do_not_name(shop, about):
     data, cfg = shop
     names = data.all_images()
     for name in names[::3]:
         image = Image.open(data.images(name))
         image.paste("black", (8, 24, 56, 40))
         image.save(data.images(name))
-    marked = Statement(("has a bar", "with a bar"), tuple(names[::3]))
-    plain = Statement(("is plain", "without a bar"), tuple(name for name in names if name not in marked.images))
+    marked = Statement(("has a bar", "with a bar"), tuple(names[::3]), about)
+    plain = Statement(("is plain", "without a bar"), tuple(name for name in names if name not in marked.images), about)
     clip = create_clip(TINY)
     run(clip, replace(data, statements=[marked, plain]), replace(cfg, warmup_epochs=40))
     store = extract_features(clip, data.images, names, cfg.root / "features")

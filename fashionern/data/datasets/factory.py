@@ -49,12 +49,28 @@ def read_statements(root: str | Path) -> list[Statement]:
     content = read_json(file)
     entries: list[Any] = content if isinstance(content, list) else [None]
     for entry in entries:
-        if not isinstance(entry, dict) or not all(are_texts(entry.get(key)) for key in ("texts", "images")):
+        lists = isinstance(entry, dict) and all(are_texts(entry.get(key)) for key in ("texts", "images"))
+        if not lists or not isinstance(entry.get("about", ""), str):
             raise ErnError(
                 f"{file} must be a JSON list of objects with two lists of non-empty texts: texts, and the images of "
-                "which they are true. Regenerate or delete it."
+                "which they are true; about, if given, must be a text. Regenerate or delete it."
             )
-    return [Statement(tuple(entry["texts"]), tuple(entry["images"])) for entry in entries]
+    statements = [Statement(tuple(e["texts"]), tuple(e["images"]), e.get("about", "")) for e in entries]
+    _check_alternatives(statements, file)
+    return statements
+
+
+def _check_alternatives(statements: list[Statement], file: Path) -> None:
+    "Raise an `ErnError` if two statements about one thing name the same image."
+    said: dict[tuple[str, str], Statement] = {}
+    for statement in statements:
+        for name in set(statement.images) if statement.about else ():
+            other = said.setdefault((statement.about, name), statement)
+            if other is not statement:
+                raise ErnError(
+                    f"{file}: {name} is in two statements about {statement.about}, {other.texts[0]!r} and "
+                    f"{statement.texts[0]!r}. Only one can be true: correct the images, or leave out about."
+                )
 
 # %% ../../../nbs/data/datasets/06_factory.ipynb #ab97ea9a
 def read_attributes(

@@ -240,7 +240,9 @@ def write_designs(
             for attribute in ATTRIBUTES[design.category]:
                 true_of.setdefault((attribute, getattr(design, attribute)), []).append(names[name])
     write_json(root / "descriptions.json", captions)
-    statements = [{"texts": value_texts(*value), "images": images} for value, images in sorted(true_of.items())]
+    statements = []
+    for (attribute, value), images in sorted(true_of.items()):
+        statements.append({"texts": value_texts(attribute, value), "images": images, "about": attribute})
     write_json(root / "statements.json", statements)
 
 # %% ../../../nbs/data/drawn/02_garments.ipynb #4a2110b1
