@@ -216,6 +216,9 @@ class EvalConfig:
     """Measure how often the first 8 results are as the text asks, by attribute, with this many sentences; 0: do not.
     Writes obedience.json, and a picture of typical results of the last model. Needs the images' attributes:
     drawn garments have them, and so does a folder prepared from a product table."""
+    wordings: Literal["val", "test"] = "test"
+    """Families of phrasing of the --obedience sentences. None of them occurs in training.
+    Choose settings with val, and report test."""
     pretrained_to: Optional[Path] = None
     """Save the last model, its encoders and a model card to this folder,
     for Retriever.from_pretrained and the Hugging Face hub."""

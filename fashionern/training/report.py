@@ -138,7 +138,7 @@ class FinishedRun:
         self.protocols = [protocol.name for protocol in protocols]
         if cfg.obedience:
             self.labels = read_labels(cfg.root, self.data)
-            self.requests = draw_requests(self.labels, cfg.obedience, seed=cfg.seed)
+            self.requests = draw_requests(self.labels, cfg.obedience, split=cfg.wordings, seed=cfg.seed)
         source = (cfg.clip_model_name, cfg.clip_path, cfg.clip_pretrained)
         with world(cfg.device) as ranks:
             self.encoders = load_encoders(*source, ranks.device, cfg.preprocess, cfg.regions)
@@ -199,6 +199,7 @@ def measure_obedience(
         say(obedience_table(results[-1]), soft_wrap=False)
     path = run.cfg.out / "obedience.json"
     drawing = {"drawn": run.cfg.obedience, "references": REFERENCES, "seed": run.cfg.seed}
+    drawing["wordings"] = run.cfg.wordings
     write_json(path, [result.as_dict() | drawing for result in results])
     typical = typical_answers(answers)
     return [path, _draw_answers(run, typical)] if typical else [path]

@@ -160,7 +160,7 @@ def test_a_measurement_of_obedience_becomes_a_table_and_the_picture(results, tmp
     example = {"text": "do you have it in brown?", "reference": "a", "own_share": 1.0, "attribute": "colour", **colour}
     about = ("fashionern", "fashioniq val", 8, 204, 4080, {"dress": 504, "shirt": 504})
     made = Obedience(*about, colour, attributes, {"do you have it in brown?": {"colour": colour}}, [example])
-    drawing = {"drawn": 200, "references": 20, "seed": 42}
+    drawing = {"drawn": 200, "references": 20, "seed": 42, "wordings": "test"}
     run = tmp_path / "run"
     write_json(run / "obedience.json", [replace(made, model="sum").as_dict() | drawing, made.as_dict() | drawing])
     Image.effect_noise((1400, 700), 80).save(run / "obedience.png")
@@ -172,6 +172,9 @@ def test_a_measurement_of_obedience_becomes_a_table_and_the_picture(results, tmp
     short = figures.obedience_short()
     assert "colour 93.0 %" in short and "10.0 % for a random ranking" in short
     assert Image.open(results / "demo.png").size == (900, 450)
+    write_json(run / "obedience.json", [made.as_dict() | drawing | {"wordings": "val"}])
+    with pytest.raises(SystemExit, match="--wordings val"):  # settings may have been chosen on them
+        figures.take_obedience(run)
 
 
 def test_the_picture_of_the_demo_is_small():
