@@ -161,10 +161,11 @@ def take_obedience(run: Path) -> None:
     results = {result["model"]: result for result in read(run / "obedience.json")}
     made = results.get("fashionern", list(results.values())[-1])
     measured = time.strftime("%Y-%m-%d", time.gmtime((run / "obedience.json").stat().st_mtime))
-    command = f"ern_eval --run-dir {run} --models {made['model']} --obedience {made['drawn']} --seed {made['seed']}"
+    command = f"ern_eval --run-dir {run} --models {' '.join(results)} --obedience {made['drawn']} --seed {made['seed']}"
     if (wordings := made.get("wordings", "test")) != "test":
         raise SystemExit(f"error: {run} was measured with --wordings {wordings}. Measure it with --wordings test.")
-    write(RESULTS / "obedience.json", {"command": command, "measured": measured, **made})
+    shares = {model: result["overall"]["share"] for model, result in results.items()}
+    write(RESULTS / "obedience.json", {"command": command, "measured": measured, "shares": shares, **made})
     with Image.open(run / "obedience.png") as grid:
         small = grid.convert("RGB")
         small.thumbnail((900, 900))

@@ -323,7 +323,7 @@ PRESETS = {
         tme_batch_size=128,
         tme_epochs=4,
         warmup_batch_size=48,
-        warmup_epochs=8,
+        warmup_epochs=12,
     ),
     "catalogue": replace(
         _TINY_SHOP,
