@@ -9,6 +9,7 @@ __all__ = ['SEPARATOR', 'TableRow', 'HIGHEST', 'join_values', 'split_values', 's
 # %% ../../nbs/data/07_products.ipynb #b9cdf654
 import math
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Iterable, Iterator, Mapping, Optional, Sequence
@@ -160,7 +161,8 @@ def _roles(columns: Iterable[str], names: Mapping[str, Sequence[str]]) -> dict[s
 
 def _plain_name(column: str) -> str:
     "The name of a column in lower case, with plain spaces and apostrophes."
-    return " ".join(column.replace("’", "'").casefold().split())
+    plain = unicodedata.normalize("NFC", column).replace("’", "'")
+    return " ".join(plain.casefold().split())
 
 
 def _shopify_products(

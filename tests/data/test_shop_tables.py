@@ -4,17 +4,20 @@ import codecs
 import csv
 import io
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
 from error_sentence import sentence
 from PIL import Image
 
+from fashionern.data.catalogue.columns import choose_attributes
 from fashionern.data.catalogue.table import read_table, select_products
 from fashionern.data.images import ImageFinder, scan_images
 from fashionern.data.products import product_card
 from fashionern.data.tables import currency_of, match_rows, numbers_of
 from fashionern.search.inventory import read_rows
+from fashionern.search.query import Query, read_queries
 
 ROWS = [["id", "name", "price"], ["1.jpg", "Größe; weit, blau", "1.049,00 €"], ["2.jpg", 'Rock "Été"', "19,90 €"]]
 READ = {
@@ -181,6 +184,18 @@ def test_products_that_are_not_on_sale_are_said(tmp_path, capsys):
     assert "3 products, 4 photos; Status is 'draft' for 1 product and 'archived' for 1" in capsys.readouterr().err
 
 
+def test_columns_of_the_shop_system_are_no_attributes(tmp_path):
+    header = "ID,Type,SKU,Name,Tax status,Images,Parent,Status,Kind"
+    rows = []
+    for i in range(12):
+        kinds = ["simple", "variable"][i % 2], ["taxable", "none"][i // 6], ["active", "draft"][i // 3 % 2]
+        kind = ["Dress", "Shirt"][i // 4 % 2]
+        rows.append(f"{i},{kinds[0]},S{i},Dress {i},{kinds[1]},https://h/{i}.jpg,,{kinds[2]},{kind}")
+    (tmp_path / "t.csv").write_text("\n".join([header, *rows]))
+    frame, _ = read_table(tmp_path / "t.csv")
+    assert choose_attributes(frame, ("Images", "Name")) == ("Kind",)
+
+
 def test_a_photo_of_two_products(tmp_path, capsys):
     header = "Handle,Title,Image Src"
     rows = ["a,A,https://h/look.jpg?v=1", "b,B,https://h/look.jpg?v=2", "b,,https://h/b.jpg", "c,C,https://h/look.jpg"]
@@ -213,9 +228,9 @@ WOO = {  # language: header, price of the dress
 
 
 @pytest.mark.parametrize("language", WOO)
-@pytest.mark.parametrize("delimiter", [",", ";"])
-def test_exports_of_woocommerce_in_other_languages(tmp_path, capsys, language, delimiter):
-    header = next(csv.reader([WOO[language]]))
+@pytest.mark.parametrize("delimiter, form", [(",", "NFC"), (";", "NFD")])
+def test_exports_of_woocommerce_in_other_languages(tmp_path, capsys, language, delimiter, form):
+    header = next(csv.reader([unicodedata.normalize(form, WOO[language])]))
     link = "https://shop.example/kleid"
     photos = "https://h/a-scaled.jpg, https://h/b-300x300.jpg"
     rows = [
@@ -308,6 +323,12 @@ def test_json_lines_with_line_separators_in_texts(tmp_path):
     table = read_rows(tmp_path / "t.jsonl")
     assert list(table) == ["a.jpg", "b.jpg"] and table["a.jpg"]["text"].startswith("one\u2028two\u0085three")
     assert table["a.jpg"]["tags"] == "x | y" and table["a.jpg"]["new"] == "true"
+
+
+def test_queries_with_line_separators_in_texts(tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"text": "red\u2028dress"}\r\n{"text": "blue"}\n', encoding="utf-8")
+    queries = read_queries(tmp_path / "q.jsonl", Query(None, None, "-", 5))
+    assert [query.text for query in queries] == ["red\u2028dress", "blue"]
 
 
 def test_json_lines_in_utf_16(tmp_path):
