@@ -24,6 +24,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from fashionern.errors import FlagParser  # noqa: E402
 from fashionern.search.inventory import open_store, store_class  # noqa: E402
 from fashionern.search.stores.base import INDEX_KINDS, MIN_PHOTOS_FOR_APPROXIMATE, Photo  # noqa: E402
 from fashionern.search.stores.filters import parse_filter  # noqa: E402
@@ -174,7 +175,7 @@ def kill(store: Any, server: Any, photos: list[Photo], vectors: np.ndarray) -> d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", choices=("folder", "milvus"))
     parser.add_argument("--counts", type=int, nargs="+", default=[100_000], help="photos")
     parser.add_argument("--dims", type=int, nargs="+", default=[256])

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['MAX_MESSAGE_LENGTH', 'sanitize', 'escape_markup', 'is_valid_text', 'ErnError', 'plural', 'such_as', 'unknown_name',
-           'check_text_weight', 'exit_on_error']
+           'check_text_weight', 'FlagParser', 'exit_on_error']
 
 # %% ../nbs/00_errors.ipynb #33b555e1
+import argparse
 import difflib
 import os
 import re
@@ -105,6 +106,19 @@ def check_text_weight(weight: Optional[float]) -> None:
     "Raise an `ErnError` unless the weight is None or from 0 to 1."
     if weight is not None and not 0 <= weight <= 1:
         raise ErnError(f"text_weight is {weight}. It must be from 0 (the image alone) to 1 (the text alone).")
+
+# %% ../nbs/00_errors.ipynb #89a62925
+class FlagParser(argparse.ArgumentParser):
+    "An `ArgumentParser` that names the closest flags for an unknown one, and exits with status 2."
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        "Parse the arguments after a check of the names of all flags."
+        given = list(sys.argv[1:] if args is None else args)
+        known = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        for flag in (argument.partition("=")[0] for argument in given if argument.startswith("--")):
+            if not any(name.startswith(flag) for name in known):  # the start of a name is enough
+                self.error(str(unknown_name("flag", flag, known)))
+        return super().parse_known_args(given, namespace)
 
 # %% ../nbs/00_errors.ipynb #e93d7e3b
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fashionern.data.catalogue.prepare import check_and_record, parse_where, take_photos
 from fashionern.data.catalogue.table import triplets_from_table
-from fashionern.errors import exit_on_error
+from fashionern.errors import FlagParser, exit_on_error
 
 
 def amount(text: str) -> float | int | str | None:
@@ -18,7 +18,7 @@ def amount(text: str) -> float | int | str | None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     "The options. The defaults fit a catalogue with the columns in README.md."
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = FlagParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = p.add_argument
     attributes = ["articleType", "baseColour", "gender", "usage"]
     where = ["masterCategory=Apparel,Footwear"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fashionern.data.language.frames import SPLITS, frames, signature
 from fashionern.data.language.parser import normalised
-from fashionern.errors import ErnError, exit_on_error
+from fashionern.errors import ErnError, FlagParser, exit_on_error
 
 VALUES = {
     "colour": "red blue green black white pink purple yellow orange grey brown beige navy teal gold silver".split(),
@@ -48,7 +48,7 @@ def read_captions(folder: Path) -> list[str]:
 
 @exit_on_error()
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = FlagParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--captions", type=Path, required=True, help="folder with FashionIQ's captions")
     parser.add_argument("--kind", choices=list(VALUES), default="colour", help="kind of attribute")
     parser.add_argument("--min-count", type=int, default=5, help="fewest occurrences of a sentence")

@@ -33,7 +33,7 @@ class ShopConfig:
     "Flags of `ern_shop`."
 
     table: Path
-    "Product table: .csv with commas, .parquet or .jsonl; or the export of Shopify or WooCommerce."
+    "Product table: .csv, .tsv, .parquet or .jsonl; or the export of Shopify or WooCommerce."
     images: Path
     "Photos: a ZIP or TAR file, or a folder, which is linked and not copied."
     root: Path = Path("data/shop")

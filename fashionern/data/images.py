@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'IMAGE_FORMATS', 'UNREAD_SUFFIXES', 'MAX_IMAGE_SIDE', 'MAX_IMAGE_PIXELS', 'is_hidden', 'ImageScan',
-           'scan_images', 'ImageFinder', 'id_path', 'image_name', 'id_names', 'load_image']
+           'scan_images', 'ImageFinder', 'id_path', 'is_address', 'image_name', 'id_names', 'photo_key', 'load_image']
 
 # %% ../../nbs/data/00_images.ipynb #0bf7e657
 import os
@@ -24,7 +24,7 @@ from ..errors import ErnError
 from ..files import not_found
 
 # %% ../../nbs/data/00_images.ipynb #dd423436
-IMAGE_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 IMAGE_FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 UNREAD_SUFFIXES = {  # images that are not read → why
     **dict.fromkeys((".heic", ".heif"), "pip install 'fashionern[heic]' reads them"),
@@ -86,6 +86,15 @@ def scan_images(folder: str | Path) -> ImageScan:
     return scan
 
 
+def _why_unread(suffix: str) -> str:
+    "Why a file with this suffix is not read as an image."
+    if suffix in UNREAD_SUFFIXES:
+        return f"{suffix} image ({UNREAD_SUFFIXES[suffix]})"
+    if re.split("[?&]", suffix)[0] in IMAGE_SUFFIXES:  # as some programs name what they download
+        return "image with a query in its name (remove all after .jpg)"
+    return f"no image ({suffix or 'no suffix'})"
+
+
 def _sort_entry(entry: os.DirEntry, scan: ImageScan, folders: list[Path]) -> None:
     "Put a folder's entry where it belongs."
     path = Path(entry.path)
@@ -97,8 +106,7 @@ def _sort_entry(entry: os.DirEntry, scan: ImageScan, folders: list[Path]) -> Non
         else:
             folders.append(path)
     elif suffix not in IMAGE_SUFFIXES:
-        unread = f"{suffix} image ({UNREAD_SUFFIXES[suffix]})" if suffix in UNREAD_SUFFIXES else ""
-        scan.left_out[unread or f"no image ({suffix or 'no suffix'})"] += 1
+        scan.left_out[_why_unread(suffix)] += 1
     elif hidden:
         scan.left_out["hidden file"] += 1
     elif not entry.is_file():
@@ -170,21 +178,34 @@ class ImageFinder:
         return [n for n in dict.fromkeys(names) if n not in self.paths]
 
 # %% ../../nbs/data/00_images.ipynb #da7642b8
-_HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+_HOST = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//[^/?#]*")
 _DRIVE = re.compile(r"[A-Za-z]:(?=/)")
-_SIZE = re.compile(r"_(?:pico|icon|thumb|small|compact|medium|large|grande|original|master|\d+x\d*|x\d+)(?:@\dx)?$")
+_SIZE = re.compile(
+    r"(?:_(?:pico|icon|thumb|small|compact|medium|large|grande|original|master|\d+x\d*|x\d+)(?:_crop_[a-z]+)?)?"
+    r"(?:@\dx)?(?:\.progressive)?$|-(?:scaled|\d+x\d+)$"
+)
 _MAX_PARTS = 5  # of an absolute path
 
 
 def id_path(text: str) -> str:
     "An id as a path with forward slashes, in NFC; without drive, host, query, './' and 'images/'."
     path = unicodedata.normalize("NFC", text.strip())
-    host = _HOST.match(path)
-    if host:
-        path = unquote(re.split("[?#]", path[host.end() :])[0])
-    else:
-        path = _DRIVE.sub("", path.replace("\\", "/"), count=1)
+    if is_address(path):
+        return unicodedata.normalize("NFC", unquote(_address_path(path)))
+    path = _DRIVE.sub("", path.replace("\\", "/"), count=1)
+    before, _, _ = path.partition("?")
+    path = before if before.lower().endswith(IMAGE_SUFFIXES) else path
     return path.removeprefix("./").removeprefix("images/")
+
+
+def is_address(text: str) -> bool:
+    "Whether an id has a host, such as `https://cdn.example.com/a.jpg` or `//cdn.example.com/a.jpg`."
+    return bool(_HOST.match(text.strip()))
+
+
+def _address_path(address: str) -> str:
+    "The path of an address as it is written, with `%20` for a space."
+    return re.split("[?#]", _HOST.sub("", address.strip(), count=1))[0]
 
 
 def image_name(
@@ -195,19 +216,36 @@ def image_name(
     name = id_path(name)
     if named == "file":
         name = name.rsplit("/", 1)[-1]
-    return Path(name).with_suffix("").as_posix() if name.lower().endswith(IMAGE_SUFFIXES) else name
+    return _without_suffix(name)
+
+
+def _without_suffix(path: str) -> str:
+    return Path(path).with_suffix("").as_posix() if path.lower().endswith(IMAGE_SUFFIXES) else path
+
+
+def _path_ends(path: str) -> list[str]:
+    "The ends of an absolute path, longest first; any other path alone."
+    if not path.startswith("/"):
+        return [path] if path else []
+    parts = path.strip("/").split("/")
+    return ["/".join(parts[i:]) for i in range(max(0, len(parts) - _MAX_PARTS), len(parts))]
 
 
 def id_names(text: str) -> tuple[list[str], list[str]]:
-    "The names that an id in a table may stand for: as it is written, and without Shopify's suffix for a size."
-    name = image_name(text)
-    names = [name] if name else []
-    if name.startswith("/"):
-        parts = name.strip("/").split("/")
-        names = ["/".join(parts[i:]) for i in range(max(0, len(parts) - _MAX_PARTS), len(parts))]
-    if not _HOST.match(text.strip()):
-        return names, []
-    return names, [base for base in (_SIZE.sub("", name) for name in names) if base not in names]
+    "The names that an id in a table may stand for: as it is written, and those to try next."
+    path = id_path(text)
+    names = _path_ends(_without_suffix(path))
+    if is_address(text):
+        others = [_SIZE.sub("", name) for name in names] + _path_ends(_without_suffix(_address_path(text)))
+    else:
+        others = _path_ends(_without_suffix(unicodedata.normalize("NFC", unquote(path))))
+    others += _path_ends(path)  # of a file such as a.jpg.webp
+    return names, [name for name in dict.fromkeys(others) if name not in names]
+
+
+def photo_key(text: str) -> str:
+    "What the addresses of one photo in several sizes and versions have in common; for other ids, the path."
+    return _SIZE.sub("", image_name(text)) if is_address(text) else id_path(text)
 
 # %% ../../nbs/data/00_images.ipynb #31cfa466
 MAX_IMAGE_SIDE = 12_000  # pixels; limited because a long, narrow image is later padded to almost a square

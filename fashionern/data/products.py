@@ -9,13 +9,15 @@ __all__ = ['SEPARATOR', 'TableRow', 'HIGHEST', 'join_values', 'split_values', 's
 # %% ../../nbs/data/07_products.ipynb #b9cdf654
 import math
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Iterable, Iterator, Mapping, Optional, Sequence
 from urllib.parse import quote, urlsplit
 
-from .images import IMAGE_SUFFIXES
+from .images import IMAGE_SUFFIXES, photo_key
 from .tables import numbers_of
+from ..errors import plural, such_as
 
 # %% ../../nbs/data/07_products.ipynb #f77442b6
 SEPARATOR = " | "  # between the values of a list
@@ -72,22 +74,27 @@ class ListedProduct:
         for column, value in cells.items():
             if not self.cells.get(column):
                 self.cells[column] = value
-        self.photos += [photo for photo in dict.fromkeys(photos) if photo not in self.photos]
+        known = {photo_key(photo) for photo in self.photos}
+        for photo in photos:
+            if photo_key(photo) not in known:
+                known.add(photo_key(photo))
+                self.photos.append(photo)
 
     def variants_of(self, photo: str) -> list[Variant]:
         "The variants that a photo shows: its own, or all of them."
-        own = [variant for variant in self.variants if photo in variant.photos]
+        own = [variant for variant in self.variants if photo_key(photo) in map(photo_key, variant.photos)]
         return own or self.variants
 
 # %% ../../nbs/data/07_products.ipynb #27315222
-_CODES = ("sku", "barcode", "gtin")  # in names of columns: a list of all variants
+_CODE = re.compile(r"sku|barcode|gtin|artikelnummer|\b(?:ugs|cod)\b", re.IGNORECASE)  # a list of all variants
+_PRICE = re.compile(r"price|preis|tarif|precio|prezzo|prijs", re.IGNORECASE)
 HIGHEST = " (highest)"  # follows the name of a column of prices
 
 
 def _merged(column: str, values: list[str], price: dict[str, float]) -> TableRow:
     "The cells of a column of variants."
     filled = [value for value in values if value]
-    if any(word in column.lower() for word in _CODES):
+    if _CODE.search(column):
         return {column: join_values(filled)}
     known = [value for value in filled if value in price]
     if not known:
@@ -102,7 +109,7 @@ def _prices(products: Iterable[ListedProduct]) -> dict[str, dict[str, float]]:
     for product in products:
         for variant in product.variants:
             for column, value in variant.cells.items():
-                if "price" in column.lower() and value:
+                if _PRICE.search(column) and value:
                     columns.setdefault(column, {})[value] = None
     prices = {}
     for column, texts in columns.items():
@@ -123,34 +130,84 @@ def _row_of(product: ListedProduct, photo: str, prices: dict[str, dict[str, floa
     return row
 
 # %% ../../nbs/data/07_products.ipynb #84787acf
-_OF_A_ROW = ("Variant ", "Option", "Image ")  # starts of columns that differ between the rows of a product
+_SHOPIFY = {  # names of columns, earlier and later ones
+    "handle": ("Handle", "URL handle"),
+    "title": ("Title",),
+    "photo": ("Image Src", "Product image URL", "Image source"),
+    "variant photo": ("Variant Image", "Variant image URL"),
+    "price": ("Variant Price", "Price"),
+    "sku": ("Variant SKU", "SKU"),
+}
+_OF_AN_OPTION = re.compile(r"Option\d", re.IGNORECASE)
+_OF_A_PHOTO = re.compile(r"(?:Product )?Image (?:Src|URL|source|position|alt text)$", re.IGNORECASE)
+_OF_A_VARIANT = re.compile(
+    r"Variant |(?:SKU|Barcode|Price|Compare-at price|Cost per item|Charge tax|Tax code|Inventory \w+|"
+    r"Continue selling when out of stock|Weight (?:value|unit).*|Requires shipping|Fulfillment service)$|"
+    r"Unit price |(?:Price|Compare[- ]at price|Included) / ",
+    re.IGNORECASE,
+)
 
 
-def _shopify_products(rows: Sequence[TableRow], left_out: Counter[str]) -> dict[str, ListedProduct]:
+def _roles(columns: Iterable[str], names: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    "Role → its column, for the roles that one of the columns has."
+    known = {_plain_name(column): column for column in columns}
+    roles = {}
+    for role, possible in names.items():
+        found = [known[_plain_name(name)] for name in possible if _plain_name(name) in known]
+        if found:
+            roles[role] = found[0]
+    return roles
+
+
+def _plain_name(column: str) -> str:
+    "The name of a column in lower case, with plain spaces and apostrophes."
+    plain = unicodedata.normalize("NFC", column).replace("’", "'")
+    return " ".join(plain.casefold().split())
+
+
+def _shopify_products(
+    rows: Sequence[TableRow], roles: Mapping[str, str], left_out: Counter[str]
+) -> dict[str, ListedProduct]:
     "Handle → product."
     products: dict[str, ListedProduct] = {}
     names: dict[str, list[str]] = {}  # handle → names of its options
     for row in rows:
-        handle = row["Handle"]
+        handle = row[roles["handle"]]
         if not handle:
-            left_out["row without a Handle"] += 1
+            left_out[f"row without a {roles['handle']}"] += 1
             continue
         product = products.setdefault(handle, ListedProduct())
-        product.add({column: value for column, value in row.items() if not column.startswith(_OF_A_ROW)})
+        product.add({column: value for column, value in row.items() if not _of_a_row(column)})
         product.cells["Tags"] = _commas(product.cells.get("Tags", ""))
-        if not product.photos:
-            names[handle] = [row.get(f"Option{i} Name", "") for i in (1, 2, 3)]
-        product.add({}, filter(None, (row["Image Src"], row.get("Variant Image", ""))))
-        if row.get("Option1 Value") or row.get("Variant Price") or row.get("Variant SKU"):
-            product.variants.append(_shopify_variant(row, names[handle]))
+        photo = row.get(roles.get("variant photo", ""), "")
+        product.add({}, filter(None, (row[roles["photo"]], photo)))
+        option_names = _of_options(row, "name")
+        if any(option_names):
+            names.setdefault(handle, option_names)
+        if any(_of_options(row, "value")) or row.get(roles.get("price", "")) or row.get(roles.get("sku", "")):
+            product.variants.append(_shopify_variant(row, names.get(handle, []), photo))
     return products
 
 
-def _shopify_variant(row: TableRow, names: list[str]) -> Variant:
-    values = [row.get(f"Option{i} Value", "") for i in (1, 2, 3)]
-    options = {name: value for name, value in zip(names, values) if name and value != "Default Title"}
-    cells = {column: value for column, value in row.items() if column.startswith("Variant ") and value}
-    return Variant(options, cells, set(filter(None, [cells.pop("Variant Image", "")])))
+def _of_a_row(column: str) -> bool:
+    "Whether a column may differ between the rows of a product."
+    return any(pattern.match(column) for pattern in (_OF_AN_OPTION, _OF_A_PHOTO, _OF_A_VARIANT))
+
+
+def _of_options(row: TableRow, what: str) -> list[str]:  # 'name' or 'value'
+    "The names or values of the three options."
+    cells = {_plain_name(column): value for column, value in row.items() if _OF_AN_OPTION.match(column)}
+    return [cells.get(f"option{i} {what}", "") for i in (1, 2, 3)]
+
+
+def _shopify_variant(row: TableRow, names: list[str], photo: str) -> Variant:
+    options = {}
+    for name, value in zip(names, _of_options(row, "value")):
+        if name and value != "Default Title":
+            options[name] = value
+    cells = {column: value for column, value in row.items() if _OF_A_VARIANT.match(column) and value}
+    cells = {column: value for column, value in cells.items() if "image" not in column.lower()}
+    return Variant(options, cells, {photo} if photo else set())
 
 
 def _commas(cell: str) -> str:
@@ -158,60 +215,103 @@ def _commas(cell: str) -> str:
     return join_values(part.replace("\\,", ",").strip() for part in re.split(r"(?<!\\),|\s\|\s", cell))
 
 # %% ../../nbs/data/07_products.ipynb #5726daa8
-_ATTRIBUTE = re.compile(r"Attribute (\d+) name")
+_WOOCOMMERCE = {  # names of columns in several languages
+    "type": ("Type", "Typ", "Tipo"),
+    "name": ("Name", "Nom", "Nombre", "Nome", "Naam"),
+    "photos": ("Images", "Bilder", "Imágenes", "Immagini", "Immagine", "Afbeeldingen"),
+    "parent": ("Parent", "Übergeordnetes Produkt", "Superior", "Principal", "ID padre", "Genitore", "Hoofd"),
+    "id": ("ID",),
+    "sku": ("SKU", "Artikelnummer", "UGS", "COD"),
+    "regular": (
+        *("Regular price", "Regulärer Preis", "Tarif régulier", "Precio normal", "Prezzo di listino"),
+        "Reguliere prijs",
+    ),
+    "sale": ("Sale price", "Angebotspreis", "Tarif promo", "Precio rebajado", "Prezzo in offerta", "Actieprijs"),
+    "categories": ("Categories", "Kategorien", "Catégories", "Categorías", "Categorie", "Categorieën"),
+    "tags": ("Tags", "Schlagwörter", "Étiquettes", "Etiquetas", "Etichette", "Tag"),
+    "brands": ("Brands", "Marken", "Marques", "Marcas", "Marchi", "Merken"),
+    "position": ("Position", "Posición", "Posizione", "Positie"),
+}
+_ATTRIBUTE = re.compile(r"(?=.*att?ribu)\D*(\d+)\D*$", re.IGNORECASE)  # one number and this word
+_ATTRIBUTE_NAME = re.compile(r"\b(?:name|nom|nombre|nome|naam)\b", re.IGNORECASE)
+_ATTRIBUTE_VALUES = re.compile(r"\b(?:val|wert|waarde)", re.IGNORECASE)
 
 
-def _woo_products(rows: Sequence[TableRow], left_out: Counter[str]) -> dict[str, ListedProduct]:
+class _WooRow:
+    "A row of an export of WooCommerce in any of the languages."
+
+    def __init__(self, cells: TableRow, roles: Mapping[str, str]):
+        self.cells = cells
+        self.roles = roles
+        kinds = [kind.strip() for kind in self["type"].split(",")]
+        self.is_variation = "variation" in kinds
+        self.is_variable = any(kind.startswith("variable") for kind in kinds)
+        self.photos = split_photos(self["photos"])
+
+    def __getitem__(self, role: str) -> str:
+        return self.cells.get(self.roles.get(role, ""), "")
+
+    @property
+    def attributes(self) -> TableRow:
+        "Name of each attribute → its values."
+        names = {}
+        values = {}
+        for column, cell in self.cells.items():
+            if match := _ATTRIBUTE.match(column):
+                if _ATTRIBUTE_NAME.search(column):
+                    names[match[1]] = cell
+                elif _ATTRIBUTE_VALUES.search(column):
+                    values[match[1]] = cell
+        return {name: _commas(values.get(number, "")) for number, name in names.items() if name}
+
+    @property
+    def variant(self) -> Variant:
+        "What a customer can buy: a variation, or a product without any."
+        cells = {self.roles[role]: self[role] for role in ("sku", "regular", "sale") if role in self.roles}
+        cells["Price"] = self["sale"] or self["regular"]
+        own = self.is_variation
+        return Variant(self.attributes if own else {}, cells, set(self.photos) if own else set())
+
+    @property
+    def product_cells(self) -> TableRow:
+        "The cells of the product."
+        left_out = {self.roles.get(role) for role in ("photos", "parent", "position")}
+        lists = {self.roles.get(role) for role in ("categories", "tags", "brands")}
+        cells = {}
+        for column, value in self.cells.items():
+            if column not in left_out and not _ATTRIBUTE.match(column):
+                cells[column] = _commas(value) if column in lists else value
+        return cells if self.is_variation else cells | self.attributes
+
+# %% ../../nbs/data/07_products.ipynb #2e063b70
+def _woo_products(
+    rows: Sequence[TableRow], roles: Mapping[str, str], left_out: Counter[str]
+) -> dict[str, ListedProduct]:
     "SKU or 'id:12' → product."
     products: dict[str, ListedProduct] = {}
-    key_of: dict[str, str] = {}
-    for row in rows:  # parents first: a file may be sorted in any way
-        if row["Type"] != "variation":
-            key = row.get("SKU") or f"id:{row.get('ID', '')}"
-            key_of |= {f"id:{row.get('ID', '')}": key, key: key}
-            photos = split_photos(row["Images"])
-            products[key] = ListedProduct()
-            products[key].add(_woo_cells(row) | {"Product": key}, photos)
-            if not row["Type"].startswith("variable"):
-                products[key].variants.append(_woo_variant(row))
-    for row in rows:
-        if row["Type"] == "variation":
-            parent = products.get(key_of.get(row["Parent"], ""))
-            if parent is None:
-                left_out["variation whose Parent is not in the table"] += 1
+    key_of: dict[str, str] = {}  # id or SKU → key
+    woo_rows = [_WooRow(row, roles) for row in rows]
+    for row in woo_rows:  # parents first: a file may be sorted in any way
+        if not row.is_variation:
+            number = f"id:{row['id']}"
+            key = row["sku"] if row["sku"] not in ("", *products) else number
+            if key in products or row["id"] and number in key_of:
+                left_out["product that is in the table already"] += 1
                 continue
-            parent.variants.append(_woo_variant(row))
-            parent.add(_woo_cells(row), split_photos(row["Images"]))
+            key_of |= {number: key, key: key}
+            products[key] = ListedProduct()
+            products[key].add(row.product_cells | {"Product": key}, row.photos)
+            if not row.is_variable:
+                products[key].variants.append(row.variant)
+    for row in woo_rows:
+        if row.is_variation:
+            parent = products.get(key_of.get(row["parent"], key_of.get(f"id:{row['parent']}", "")))
+            if parent is None:
+                left_out[f"variation whose {roles['parent']} is not in the table"] += 1
+                continue
+            parent.variants.append(row.variant)
+            parent.add(row.product_cells, row.photos)
     return products
-
-
-def _woo_cells(row: TableRow) -> TableRow:
-    "The cells of the product."
-    cells = {}
-    for column, value in row.items():
-        if not column.startswith("Attribute ") and column not in ("Images", "Parent", "Position"):
-            cells[column] = _commas(value) if column in ("Categories", "Tags") else value
-    if row["Type"] == "variation":
-        return cells
-    return cells | _woo_attributes(row)
-
-
-def _woo_attributes(row: TableRow) -> TableRow:
-    "Name of each attribute → its values."
-    attributes = {}
-    for column, name in row.items():
-        match = _ATTRIBUTE.fullmatch(column)
-        if match and name:
-            attributes[name] = _commas(row.get(f"Attribute {match[1]} value(s)", ""))
-    return attributes
-
-
-def _woo_variant(row: TableRow) -> Variant:
-    cells = {column: row.get(column, "") for column in ("SKU", "Regular price", "Sale price")}
-    cells["Price"] = cells["Sale price"] or cells["Regular price"]
-    is_variation = row["Type"] == "variation"
-    photos = set(split_photos(row["Images"])) if is_variation else set()
-    return Variant(_woo_attributes(row) if is_variation else {}, cells, photos)
 
 # %% ../../nbs/data/07_products.ipynb #16511c19
 _PHOTO_COLUMNS = ("images", "image_urls", "photos", "image_links", "image_link", "image_url", "image", "photo")
@@ -257,27 +357,38 @@ class PhotoRows:
     note: str = ""  # what was merged, in a sentence
 
 
-_SHOPIFY = {"Handle", "Title", "Image Src"}
-_WOOCOMMERCE = {"Name", "Type", "Images", "Parent"}
+def _shop_roles(columns: Iterable[str]) -> tuple[str, dict[str, str]]:
+    "The system that exported a table with these columns, and what they are for; ('', {}) for another table."
+    columns = list(columns)
+    for system, names, needed in (
+        ("Shopify", _SHOPIFY, {"handle", "title", "photo"}),
+        ("WooCommerce", _WOOCOMMERCE, {"type", "name", "photos", "parent"}),
+    ):
+        roles = _roles(columns, names)
+        if roles.keys() >= needed:
+            return system, roles
+    return "", {}
 
 
 def has_products(columns: Iterable[str]) -> bool:
     "Whether a table with these columns may have several rows or photos per product."
-    columns = set(columns)
-    return columns >= _SHOPIFY or columns >= _WOOCOMMERCE or bool(_column_named(columns, _PHOTO_COLUMNS))
+    columns = list(columns)
+    return bool(_shop_roles(columns)[0] or _column_named(columns, _PHOTO_COLUMNS))
 
 
 def photo_rows(rows: Sequence[TableRow]) -> PhotoRows:
     "One row for each photo of an export of Shopify or WooCommerce, or of a table with several photos per row."
-    columns = set(rows[0]) if rows else set()
+    columns = list(rows[0]) if rows else []
     left_out: Counter[str] = Counter()
     several = _several_photos(rows)
-    if columns >= _SHOPIFY:
-        kind, photo, key = "an export of Shopify", "Image Src", "Handle"
-        products = list(_shopify_products(rows, left_out).items())
-    elif columns >= _WOOCOMMERCE:
-        kind, photo, key = "an export of WooCommerce", "Images", "Product"
-        products = list(_woo_products(rows, left_out).items())
+    system, roles = _shop_roles(columns)
+    kind = f"an export of {system}"
+    if system == "Shopify":
+        photo, key = roles["photo"], roles["handle"]
+        products = list(_shopify_products(rows, roles, left_out).items())
+    elif system == "WooCommerce":
+        photo, key = roles["photos"], "Product"
+        products = list(_woo_products(rows, roles, left_out).items())
     elif several is not None:
         kind, photo, key = "a table with several photos per product", several[0], "product"
         products = list(_own_products(rows, *several))
@@ -293,20 +404,52 @@ def _one_per_photo(
     "The rows of all photos, with the same columns."
     prices = _prices(product for _, product in products)
     found = []
-    for name, product in products:
-        for address in product.photos:
+    for (name, product), photos in zip(products, _own_photos(products, left_out)):
+        for address in photos:
             found.append({photo: address, key: name} | _row_of(product, address, prices) | {key: name})
-        left_out["product without a photo in the table"] += not product.photos
     columns = dict.fromkeys(column for row in found for column in row)
-    count = len({name for name, _ in products})
-    note = f"{kind}: {total:,} rows, {count:,} products, {len(found):,} photos"
+    counts = (total, "row"), (len({name for name, _ in products}), "product"), (len(found), "photo")
+    note = f"{kind}: {', '.join(plural(*count) for count in counts)}{_not_on_sale(products)}"
     full = [{column: row.get(column, "") for column in columns} for row in found]
     return PhotoRows(full, photo, key, {reason: n for reason, n in left_out.items() if n}, note)
 
+
+def _own_photos(products: list[tuple[str, ListedProduct]], left_out: Counter[str]) -> list[list[str]]:
+    "The photos of each product that are not those of another product before it."
+    first: dict[str, str] = {}  # photo → its first product
+    own = []
+    doubled = []
+    without = []
+    for name, product in products:
+        own.append([address for address in product.photos if first.setdefault(photo_key(address), name) == name])
+        doubled += [address for address in product.photos if address not in own[-1]]
+        if product.photos and not own[-1]:
+            without.append(name)
+        left_out["product without a photo in the table"] += not product.photos
+    if doubled:
+        left_out[f"photo of several products, kept for the first{such_as(doubled)}"] = len(doubled)
+    if without:
+        left_out[f"product whose photos all belong to other products{such_as(without)}"] = len(without)
+    return own
+
+
+def _not_on_sale(products: Iterable[tuple[str, ListedProduct]]) -> str:
+    "How many products of an export are drafts or archived, for a note; '' if none is."
+    counts = Counter(product.cells.get("Status", "").lower() for _, product in products)
+    hidden = [status for status in ("draft", "archived") if counts[status]]
+    named = [f"{status!r} for {plural(counts[status], 'product')}" for status in hidden]
+    return f"; Status is {' and '.join(named)}" if named else ""
+
 # %% ../../nbs/data/07_products.ipynb #a324f17f
-_TITLES = ("title", "name", "product_name", "productdisplayname", "prod_name", "product_title", "display_name")
-_PRICES = ("price", "variant_price", "sale_price", "regular_price")
-_LINKS = ("link", "url", "product_url", "permalink", "product_link", "external_url")
+_TITLES = (
+    *("title", "name", "product_name", "productdisplayname", "prod_name", "product_title", "display_name"),
+    *("nom", "nombre", "nome", "naam", "titel", "titre", "título", "titolo", "bezeichnung", "artikelname"),
+)
+_PRICES = ("price", "variant_price", "sale_price", "regular_price", "preis", "prix", "precio", "prezzo", "prijs")
+_LINKS = (
+    *("link", "url", "product_url", "permalink", "product_link", "external_url"),
+    *("externe_url", "url_externe", "url_externa", "url_esterna"),
+)
 _BEFORE_NUMBER = "$£¥₹₽₩₺₴₫₪₱฿"
 
 

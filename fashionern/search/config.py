@@ -79,8 +79,9 @@ class _EncodingConfig:
     store_token: Optional[str] = None
     "Token of that server, USER:PASSWORD or an API key. Other users of this machine can see it: prefer MILVUS_TOKEN."
     table: Optional[Path] = None
-    """Product table, for filters and labels: .csv with commas, .parquet, .jsonl, or .json (photo → columns). Exports of
-    Shopify and WooCommerce become one row per photo. Without it, photos keep the rows that they have in the index."""
+    """Product table, for filters and labels: .csv, .tsv, .parquet, .jsonl, or .json (photo → columns). Exports of
+    Shopify and WooCommerce become one row per photo. Photos without a row are in the index too. Without a table, photos
+    keep the rows that they have in the index."""
     id_column: Optional[str] = None
     """Column of the table with the photo's file name or address, with or without suffix.
     Default: the photos of a shop's export, else id."""

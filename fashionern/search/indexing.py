@@ -59,8 +59,13 @@ def _report_rows(cfg: BuildConfig | AddConfig, plan: UpdatePlan, rows: Optional[
     without_row = [p.name for p in written if not p.columns]
     if without_row:
         count = f"{plural(len(without_row), 'photo')} without a row{such_as(without_row)}"
-        these = "it" if len(without_row) == 1 else "these"
-        console.print(f"{count} ({reason}). Only the filter `is null` matches {these}.", markup=False)
+        are, they, these = ("is", "It is", "it") if len(without_row) == 1 else ("are", "They are", "these")
+        console.print(
+            f"{count} ({reason}) {are} in the index. {they} shown by file name, without title, price or link, "
+            f"and only the filter `is null` matches {these}. To leave {these} out, move the files to another folder "
+            "and run ern_index update.",
+            markup=False,
+        )
 
 # %% ../../nbs/search/07_indexing.ipynb #8e7122fc
 def _check_deletions(cfg: UpdateConfig, store: Store, plan: UpdatePlan) -> None:

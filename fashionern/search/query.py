@@ -190,7 +190,7 @@ def read_queries(
     path = Path(path)
     check_path("queries", path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not at a line separator inside a text
     except UnicodeDecodeError:
         raise ErnError(f"{path} is not UTF-8 text. Write one JSON object per line.") from None
     queries = []

@@ -16,6 +16,7 @@ from fashionern.data.drawn.garments import draw_pictures
 from fashionern.encoders import laptop
 from fashionern.files import read_json
 from fashionern.search.inventory import describe, open_store
+from fashionern.training.trained import load_retriever
 
 PRODUCTS = 150
 COLUMNS = ["row", "sku", "title", "colour", "pattern", "sleeve", "price"]
@@ -95,6 +96,10 @@ def test_one_command_from_table_to_index_and_a_second_call_that_only_reads(shop,
     assert description["photos"] == description["with_a_row"] == PRODUCTS
     assert description["columns"].keys() == set(COLUMNS) - {"sku"}
     assert f"ern_app --index {tmp_path / 'index'} --open" in out
+    load_retriever(tmp_path / "run").save_pretrained(tmp_path / "hub")
+    triplets = read_json(tmp_path / "data" / "report.json")["splits"]["train"]["triplets"]
+    card = (tmp_path / "hub" / "README.md").read_text()
+    assert f"Trained on: a product table (folder data), split train: {triplets} triplets." in card
 
     def never(*args, **kwargs):
         raise AssertionError("a finished run must not be trained or evaluated again")

@@ -346,6 +346,14 @@ def test_wrong_input_gives_one_line_and_status_2(small, tmp_path, capsys):
     assert not [p for p in (tmp_path / "root").rglob("*") if p.is_file()] and not (tmp_path / "evil.png").exists()
 
 
+@pytest.mark.parametrize(
+    "name, wrong, right", [("shoes", "--no-raed", "--no-read"), ("catalogue", "--tabel", "--table")]
+)
+def test_a_misspelt_flag_gets_near_names(name, wrong, right):
+    said = script(name, wrong, "x")
+    assert said.returncode == 2 and f"There is no flag named '{wrong}'. Did you mean '{right}'" in said.stderr
+
+
 def test_two_different_copies_are_an_error(fashioniq, tmp_path, capsys):
     a = fashioniq.source.annotations[0]
     for folder in ("one", "two"):

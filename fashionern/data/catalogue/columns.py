@@ -99,10 +99,20 @@ def choose_attributes(
     return tuple(chosen[:MAX_ATTRIBUTES])
 
 # %% ../../../nbs/data/catalogue/04_columns.ipynb #a1901196
+# Values of columns that shop systems use for themselves, such as Status and Tax status; no photo shows them
+_ADMINISTRATIVE = frozenset(
+    "true false yes no active draft archived unlisted published private pending "
+    "simple variable grouped external visible catalog search hidden taxable shipping standard parent "
+    "deny continue notify shopify manual instock outofstock onbackorder kg g lb oz".split()
+)
+
+
 def _is_attribute(values: pd.Series) -> bool:
-    "Whether a column has a few texts that repeat."
+    "Whether a column has a few texts that repeat and say something about the products."
     filled = [value for value in values if not is_missing(value) and SEPARATOR not in value]
     kinds = set(filled)
+    if {kind.lower() for kind in kinds} <= _ADMINISTRATIVE:
+        return False
     repeats = 2 <= len(kinds) <= MAX_VALUES and 2 * len(kinds) <= len(filled)
     words = sum(any(character.isalpha() for character in value) for value in kinds)
     return repeats and len(filled) >= MIN_FILLED * len(values) and 2 * words >= len(kinds)

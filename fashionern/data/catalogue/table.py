@@ -32,7 +32,7 @@ from ..images import ImageFinder, id_names, load_image, scan_images
 from ..language.phrasing import requests
 from ..layout import QUERY_SETS, triplet_file
 from ..products import SEPARATOR, PhotoRows, has_products, join_values, photo_rows
-from ..tables import read_csv, warn_doubled
+from ..tables import read_csv, read_text, warn_doubled
 from ...errors import ErnError, unknown_name
 from ...files import check_path, locked, read_json, write_atomic, write_json
 
@@ -53,11 +53,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 def _read_json_lines(path: Path) -> pd.DataFrame:
     "Rows of a file with one JSON object per line. Raises an `ErnError` that names an invalid line."
     rows = []
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as e:
-        raise ErnError(f"{path} cannot be read as JSON Lines ({e}). Save it as UTF-8.") from None
-    for number, line in enumerate(lines, 1):
+    text, _ = read_text(path)
+    for number, line in enumerate(text.split("\n"), 1):  # not at a line separator, which JSON has inside texts
         if line.strip():
             rows.append(_json_row(line, f"{path}, line {number}"))
     columns = dict.fromkeys(column for row in rows for column in row)
@@ -74,7 +71,8 @@ def _json_row(line: str, where: str) -> dict[str, Any]:
     return row
 
 # %% ../../../nbs/data/catalogue/03_table.ipynb #5b0a4af7
-_TEXT_MARK = re.compile(r"'(?=[0-9.,+-]*[0-9]$)")  # before digits, as spreadsheets write it
+# An apostrophe before digits, as spreadsheets write it, or before what they would take for a formula
+_TEXT_MARK = re.compile(r"'(?=[0-9.,+-]*[0-9]$|[=+@-])")
 
 
 def _as_text(value: Any) -> str:
@@ -84,14 +82,17 @@ def _as_text(value: Any) -> str:
     if isinstance(value, (list, tuple, np.ndarray)):
         return join_values(map(_as_text, value))
     if isinstance(value, dict):  # such as the photos of Shopify's own JSON
-        return next((_as_text(value[key]) for key in ("src", "url", "name", "value") if key in value), str(value))
+        known = [key for key in ("src", "url", "name", "value") if key in value]
+        return _as_text(value[known[0]]) if known else json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, (bool, np.bool_)):
+        return "true" if value else "false"
     if isinstance(value, (float, np.floating)):
         return "" if np.isnan(value) else np.format_float_positional(value, trim="-")
     return str(value).strip()
 
 
 def read_table(
-    path: str | Path,  # .csv, .parquet or .jsonl
+    path: str | Path,  # .csv, .tsv, .txt, .parquet or .jsonl
     needed: Iterable[str] = (),  # columns that must exist
     name_column: Optional[str] = None,  # also needed; as the last column of a CSV file, it may hold unquoted commas
     log: bool = True,  # print what was left out or repaired
@@ -101,7 +102,7 @@ def read_table(
     exact = list(needed)
     check_path("table", path)
     suffix = path.suffix.lower()
-    if suffix == ".csv":
+    if suffix in (".csv", ".tsv", ".tab", ".txt"):
         table = read_csv(path, exact)
         frame = pd.DataFrame(table.rows, columns=table.header, dtype=object)
         counts = table.counts
@@ -113,8 +114,10 @@ def read_table(
     elif suffix in (".jsonl", ".ndjson"):
         frame = _read_json_lines(path)
         counts = {"rows": len(frame)}
+    elif suffix in (".xlsx", ".xls", ".xlsm", ".ods", ".numbers"):
+        raise ErnError(f"{path} is a workbook. Save the sheet as CSV (UTF-8).")
     else:
-        raise ErnError(f"{path} is neither .csv, .parquet nor .jsonl. Save the table as one of them.")
+        raise ErnError(f"{path} is neither .csv, .tsv, .parquet nor .jsonl. Save the table as one of them.")
     _check_unique(path, list(frame.columns))
     frame = _one_row_per_photo(path, _as_texts(frame), log)
     _check_columns(path, list(frame.columns), [*exact, name_column] if name_column else exact)
@@ -151,10 +154,7 @@ def _one_row_per_photo(path: Path, frame: pd.DataFrame, log: bool) -> pd.DataFra
 
 # %% ../../../nbs/data/catalogue/03_table.ipynb #bae71641
 def _check_unique(path: Path, columns: list[str]) -> None:
-    "Raise an `ErnError` if there is one column alone that looks like several, or a column twice."
-    if len(columns) == 1 and set(";\t") & set(columns[0]):
-        fault = f"{path} has one column, {columns[0][:60]!r}"
-        raise ErnError(f"{fault}. Save it with commas between the columns.")
+    "Raise an `ErnError` if a column is there twice."
     if len(set(columns)) < len(columns):
         raise ErnError(f"{path} names a column twice. Rename one of {', '.join(columns)}.")
 

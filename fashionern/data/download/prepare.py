@@ -26,7 +26,7 @@ from .fetch import Fetcher, FetchPolicy, fetch_file
 from .image_urls import fetch_images, read_url_list
 from ..registry import DATASETS
 from ..triplets import TripletDataset, apply_missing
-from ...errors import ErnError, exit_on_error, plural
+from ...errors import ErnError, FlagParser, exit_on_error, plural
 from ...files import read_json, write_atomic, write_json
 
 # %% ../../../nbs/data/download/03_prepare.ipynb #aefda0b3
@@ -296,7 +296,7 @@ def write_report(
 def parse_options(source: Source, about: str, argv: Optional[list[str]]) -> argparse.Namespace:
     "The command-line options. Only a source with `url_lists` has those about image addresses."
     epilog = "README.md next to this script describes where the files come from."
-    p = argparse.ArgumentParser(description=about, epilog=epilog)
+    p = FlagParser(description=about, epilog=epilog)
     root = Path("data") / source.name
     add = p.add_argument
     paths: dict[str, Any] = {"type": Path, "nargs": "+", "default": []}
