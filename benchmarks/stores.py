@@ -164,7 +164,7 @@ def kill(store: Any, server: Any, photos: list[Photo], vectors: np.ndarray) -> d
 
     with ThreadPoolExecutor(1) as pool:
         putting = pool.submit(put)
-        while len(seconds) < 4:
+        while len(seconds) < 4 and not putting.done():
             time.sleep(0.01)
         server.kill()
         start = time.perf_counter()

@@ -8,6 +8,7 @@ import importlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,15 @@ from typing import Any, Optional
 
 ROOT = Path(__file__).resolve().parents[1]
 WHEEL = ROOT / ".milvus-server"  # of the package `milvus`, in a folder of its own: it asks for an old pymilvus
-START_SECONDS = 180
+START_SECONDS = 300  # 10 on an idle machine
+_OTHER_PORTS = {"etcd_peer_port": 2380, "health_port": 9091}  # that the wheel leaves fixed, and the first to try
+_ETCD = """
+listen-client-urls: http://127.0.0.1:{client}
+advertise-client-urls: http://127.0.0.1:{client}
+listen-peer-urls: http://127.0.0.1:{peer}
+initial-advertise-peer-urls: http://127.0.0.1:{peer}
+initial-cluster: default=http://127.0.0.1:{peer}
+"""
 
 
 def is_installed() -> bool:
@@ -37,15 +46,29 @@ def _wheel() -> ModuleType:
     return importlib.import_module("milvus")
 
 
+def _listen(port: int) -> Optional[socket.socket]:
+    """A socket that listens at a port of this machine; None if another program does.
+
+    Unlike the wheel's own probe, it accepts a port with connections in TIME_WAIT, where they stay for a minute after
+    a server was killed. The server accepts it too."""
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind(("127.0.0.1", port))
+        found.listen()
+    except OSError:
+        found.close()
+        return None
+    return found
+
+
 def _end_with_parent() -> None:
     "Have Linux kill this process when the thread that started it ends, even if that is killed."
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 class MilvusServer:
-    """A server in a folder; it can be killed and started again with the same address and data.
-
-    Only one runs at a time: the port that its etcd has for other members is fixed."""
+    "A server in a folder; it can be killed and started again with the same address and data."
 
     def __init__(
         self,
@@ -67,18 +90,24 @@ class MilvusServer:
         wheel = _wheel()
         wheel._initialize_data_files(WHEEL)  # unpacks WHEEL/bin once
         config = wheel.MilvusServerConfig(data_dir=str(self.folder))
+        config.try_bind_port = _listen
+        config.configurable_items |= {name: [int, port] for name, port in _OTHER_PORTS.items()}
         if self.port is not None:
+            if not (probe := _listen(self.port)):
+                raise RuntimeError(f"Another program listens at {self.address}. Stop it.")
+            probe.close()
             config.update(proxy_port=self.port)
         for name, value in self.settings.items():
             config.set(name, value)
         config.resolve()
         self.port = config.get("proxy_port")
-        health_port, probe = config.resolve_port(9091)
-        probe.close()
+        etcd = self.folder / "configs" / "etcd.yaml"
+        etcd.write_text(_ETCD.format(client=config.get("etcd_port"), peer=config.get("etcd_peer_port")))
         environment = {
             **os.environ,
             "DEPLOY_MODE": "STANDALONE",
-            "METRICS_PORT": str(health_port),
+            "ETCD_CONFIG_PATH": str(etcd),
+            "METRICS_PORT": str(config.get("health_port")),
             "LD_LIBRARY_PATH": str(WHEEL / "bin"),
             "DYLD_LIBRARY_PATH": str(WHEEL / "bin"),
         }
@@ -91,7 +120,7 @@ class MilvusServer:
                 stderr=log,
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  it takes no lock
             )
-        self._wait(f"http://127.0.0.1:{health_port}/healthz")
+        self._wait(f"http://127.0.0.1:{config.get('health_port')}/healthz")
         return self
 
     def _wait(self, health: str) -> None:

@@ -187,7 +187,7 @@ def plan_update(
         if file is None:
             absent.append(photo)
         elif photo.name in damaged:
-            plan.to_encode.append(Photo(photo.name, str(file), columns=_columns(photo, rows)))
+            plan.to_encode.append(Photo(photo.name, str(file), columns=_columns(photo, of_photo)))
             plan.damaged += 1
         elif Path(photo.path).is_relative_to(root):
             _plan_photo(plan, photo, file, of_photo)

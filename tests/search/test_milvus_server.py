@@ -181,8 +181,8 @@ def test_two_searchers_see_whole_results_while_photos_are_updated_added_and_remo
 
 
 @pytest.fixture
-def protected(server, tmp_path_factory):
-    "A server with a password and TLS, and its certificate; the other server stops meanwhile: they share a port."
+def protected(tmp_path_factory):
+    "A server with a password and TLS, and its certificate."
     if not (openssl := shutil.which("openssl")):
         pytest.skip("openssl, which makes certificates, is not installed")
     folder = tmp_path_factory.mktemp("protected")
@@ -197,10 +197,8 @@ def protected(server, tmp_path_factory):
         "server_pem_path": str(files["certificate"]),
         "server_key_path": str(files["key"]),
     }
-    server.stop()
     with milvus_server.MilvusServer(folder / "data", **settings) as running:
         yield running, files["certificate"]
-    server.start()
 
 
 PROTECTED = """

@@ -472,13 +472,28 @@ def test_a_deleted_and_rebuilt_folder_is_noticed(tmp_path):
     photos, vectors = random_photos(5)
     store.put(photos, vectors)
     assert store.find(vectors[:1], 1)[0]
+    actions = {
+        "find": lambda: store.find(vectors[:1], 1),
+        "put": lambda: store.put(photos, vectors),
+        "remove": lambda: store.remove([photos[0].name]),
+        "get": lambda: store.get([photos[0].name]),
+        "vectors_of": lambda: store.vectors_of([photos[0].name]),
+        "len": lambda: len(store),
+        "marks": store.marks,
+        "select": store.select,
+        "values": store.values,
+        "examples": store.examples,
+        "refresh": store.refresh,
+    }
     shutil.rmtree(tmp_path / "index")
-    for act in (lambda: store.find(vectors[:1], 1), lambda: store.put(photos, vectors)):
-        with pytest.raises(StoreUnavailableError, match="deleted or rebuilt"):
-            act()
-    FolderStore.create(tmp_path / "index", ABOUT).close()
-    with pytest.raises(StoreUnavailableError, match="deleted or rebuilt"):
-        store.find(vectors[:1], 1)
+    for rebuilt in (False, True):
+        if rebuilt:
+            new = FolderStore.create(tmp_path / "index", ABOUT)
+            new.put(photos[:2], vectors[:2])
+        for name, act in actions.items():
+            with pytest.raises(StoreUnavailableError, match="deleted or rebuilt"):
+                pytest.fail(f"{name} returns {act()!r}")
+    assert len(new) == 2 and new.damaged() == []
 
 
 READ_ONLY = """
@@ -514,6 +529,15 @@ def test_an_index_that_cannot_be_written_is_read():
         folder.chmod(0o755)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("3 50\n") and "cannot be written" in result.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_a_full_disk_is_reported_and_the_index_stays_as_it_was(tmp_path):
+    store = FolderStore.create(tmp_path / "index", ABOUT)
+    (tmp_path / "index" / "vectors.f32").symlink_to("/dev/full")
+    message = sentence(store.put, *random_photos(5))
+    assert "vectors.f32 cannot be written (No space left on device). The index is unchanged." in message
+    assert len(store) == 0 and store.find(np.eye(1, DIM, dtype=np.float32), 3) == [[]]
 
 
 def test_only_a_damaged_file_is_called_damaged(tmp_path, monkeypatch):

@@ -309,6 +309,7 @@ def test_a_number_of_any_length_is_refused_or_finds_nothing(client):
         for where in ({"price": 10**digits}, {"price": [1, -(10**digits)]}):
             assert "number" in error_of(client.post("/api/search", json={**query, "where": where}), 400)
         assert "text_weight" in error_of(client.post("/api/search", json={**query, "text_weight": 10**digits}), 400)
+        assert "box" in error_of(client.post("/api/search", json={**query, "box": [0, 0, 1, 10**digits]}), 400)
         assert error_of(client.post("/api/search", json={**query, "where": f"price = {'9' * digits}"}), 400)
     assert names(client.post("/api/search", json={**query, "where": {"price": 10**299}})) == []
 
@@ -320,11 +321,20 @@ def test_an_index_that_is_gone_is_status_503(searcher, tmp_path, caplog):
     store.put(searcher.store.get(list(marks)), vectors)
     with TestClient(create_app(Searcher(searcher.retriever, store)), base_url="http://localhost:7860") as client:
         query = {"name": "women/01.png", "text": "is red", "k": 2}
-        assert names(client.post("/api/search", json=query))
+        requests = {
+            "search": lambda: client.post("/api/search", json=query),
+            "gallery": lambda: client.get("/api/gallery"),
+            "filtered gallery": lambda: client.get("/api/gallery?filter=price > 1"),
+            "product": lambda: client.get(f"/api/product/{photo_id('women/03.png')}"),
+            "photo": lambda: client.get(f"/photo/{photo_id('women/05.png')}"),
+        }
+        assert names(requests["search"]())
         shutil.rmtree(tmp_path / "index")
-        assert "deleted or rebuilt" in error_of(client.post("/api/search", json=query), 503)
-        FolderStore.create(tmp_path / "index", store.about).close()
-        assert "deleted or rebuilt" in error_of(client.post("/api/search", json=query), 503)
+        for rebuilt in (False, True):
+            if rebuilt:
+                FolderStore.create(tmp_path / "index", store.about).close()
+            for request in requests.values():
+                assert "deleted or rebuilt" in error_of(request(), 503)
     assert str(tmp_path / "index") in caplog.text  # the path is in the log alone
 
 

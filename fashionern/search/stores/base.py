@@ -172,6 +172,7 @@ class Database:
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple]:
         "All rows of a query."
+        self.check_current()
         with self.lock:
             try:
                 return self.db.execute(sql, values).fetchall()

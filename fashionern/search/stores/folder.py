@@ -645,7 +645,6 @@ class FolderStore(_Refreshed):
 
     def vectors_of(self, names: Sequence[str]) -> np.ndarray:
         "(N, D) vectors of these photos, in this order. Raises an `ErnError` for an unknown name."
-        self.records.check_current()
         with self.records.reading():
             rows = self.rows_of(names)
             check_known(names, rows, self.folder)
@@ -659,7 +658,6 @@ class FolderStore(_Refreshed):
     ) -> list[list[tuple[str, float]]]:  # for each query up to k names and inner products, best first
         "The photos nearest to each query."
         queries = np.ascontiguousarray(queries, dtype=np.float32)
-        self.records.check_current()
         try:
             with self.records.reading():
                 allowed = None if where is None else self.matching_rows(where)
