@@ -449,6 +449,7 @@ def choose(page, column: str, value: str) -> None:
 
 def test_products_have_a_name_a_price_and_a_link(shop):
     see(shop, "#about", "20 products, 40 photos")
+    assert "encoder" not in shop.inner_text("#about"), "customers do not ask which model answers"
     assert shop.inner_text(".brand") == "Ann & Co" and shop.title() == "Ann & Co search"
     accent = shop.evaluate("getComputedStyle(document.querySelector('.go')).backgroundColor")
     assert accent == "rgb(122, 31, 92)"
@@ -569,6 +570,11 @@ def test_more_and_less_like_a_result(shop):
     see(shop, "#status", "20 results")
     before = titles(shop)
     scores_before = scores(shop)
+    tile = shop.locator(".tile").first
+    box = tile.bounding_box()
+    for button in tile.locator(".actions button").all():
+        where = button.bounding_box()
+        assert where["x"] >= box["x"] and where["x"] + where["width"] <= box["x"] + box["width"], "nothing is cut off"
     press(shop.locator(".tile").nth(19), "More like")
     see(shop, "#judged", "more like")
     see(shop, "#status", "20 results")
@@ -650,6 +656,7 @@ def test_the_larger_view_is_closed_by_escape_and_by_the_back_button(shop):
     shop.locator(".larger").first.click(force=True)
     see(shop, "#view-body", "Search from this photo")
     assert shop.inner_text("#view-title") == titles(shop)[0]
+    assert shop.locator("#view dt").all_inner_texts() == ["Size", "Vendor", "Variant Price", "Added", "colour"]
     shop.locator("#view .strip button").nth(1).wait_for()
     shop.keyboard.press("ArrowRight")
     shop.wait_for_function(f"document.querySelector('#view-title').innerText == {titles(shop)[1]!r}")

@@ -269,6 +269,10 @@ function showForm() {
   if (reference && $("chosen-photo").getAttribute("src") !== reference.photo) $("chosen-photo").src = reference.photo;
   $("chosen-photo").alt = reference ? `Reference photo: ${nameOf(reference)}` : "";
   $("chosen-name").textContent = reference ? nameOf(reference) : "";
+  const [label, hint] = reference ? ["What should be different?", "is red and has long sleeves"]
+    : ["What are you looking for?", "a red dress with long sleeves"];
+  $("text-label").textContent = label;
+  $("text").placeholder = hint;
   $("others").replaceChildren(...state.references.slice(1).map(otherReference));
   showBox();
   $("applied").replaceChildren(...appliedChips(state));
@@ -355,7 +359,8 @@ function showWeight(weight) {
 }
 
 function buildForm() {
-  const model = about.answered_by ? ` · ${about.answered_by}` : "";
+  const isShop = about.title !== "FashionERN"; // its customers do not ask which model answers
+  const model = about.answered_by && !isShop ? ` · ${about.answered_by}` : "";
   const products = about.products === null ? "" : `${plural(about.products, "product")}, `;
   $("about").textContent = `${products}${plural(about.size, "photo")}${model}`;
   $("about").title = about.answered_by ? `Answered by ${about.answered_by}` : "";
@@ -692,7 +697,7 @@ function hitTile(hit, index) {
     const onclick = () => judge(hit, field);
     return make("button", { ...action, className: "judge", textContent, title: `${words} this`, aria, onclick });
   };
-  const like = make("button", { ...action, textContent: "Like this, but…", onclick: pick.onclick });
+  const like = make("button", { ...action, textContent: "Refine", title: "Search from this photo", onclick: pick.onclick });
   const onclick = () => openDialog("why", hit);
   const why = make("button", { ...action, className: "explain", textContent: "Why?", onclick });
   why.setAttribute("aria-label", `Why is ${name} a result?`);
@@ -1019,7 +1024,7 @@ function explanation(why, hit, query) {
   const elements = [make("p", { className: "sum quiet", textContent: sum }), bars(parts)];
   if (query.references.length > 1 || query.like.length || query.unlike.length) {
     const textContent = "This explains the first photo and the text alone, without further photos and what you marked.";
-    elements.push(make("p", { className: "quiet", textContent }));
+    elements.push(make("p", { className: "whole quiet", textContent }));
   }
   if (why.words.length) {
     elements.push(make("h3", { textContent: "How much the score drops without each word" }), bars(why.words));
@@ -1027,6 +1032,9 @@ function explanation(why, hit, query) {
   if (why.crops || why.result_crops) elements.push(...cropView(why, hit, reference));
   else elements.push(make("p", { className: "whole quiet", textContent: "This model looks at each photo as a whole, "
     + "so there are no weights of its parts to show." }));
+  if (about.answered_by) {
+    elements.push(make("p", { className: "whole quiet", textContent: `Answered by ${about.answered_by}.` }));
+  }
   return elements;
 }
 
@@ -1054,7 +1062,9 @@ async function enlarge(hit) {
   $("view-next").disabled = !neighbour(1);
   const photo = make("img", { src: hit.photo, alt: nameOf(hit), className: "large" });
   const strip = make("div", { className: "strip" });
-  const facts = Object.entries(hit.columns).map(([column, value]) =>
+  const shown = [hit.title, hit.link, hit.product]; // elsewhere in this view, or of no use to people
+  const rows = Object.entries(hit.columns).filter(([, value]) => !shown.includes(value));
+  const facts = rows.map(([column, value]) =>
     [make("dt", { textContent: column.replaceAll("_", " ") }), make("dd", { textContent: value })]);
   const link = hit.link ? make("a", { className: "more", href: hit.link, target: "_blank", rel: "noopener",
     textContent: "Open the product’s page" }) : null;
