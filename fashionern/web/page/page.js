@@ -390,8 +390,9 @@ function exampleButton({ text, share, name, photo }) { // a measured example bri
 // ---------------------------------------------------------------- filters
 
 function setFilter(column, value) {
-  const { [column]: _, ...others } = state.where;
-  return go({ where: value === undefined ? others : { ...others, [column]: value } });
+  const where = { ...state.where, [column]: value }; // a column keeps its place, also above the results
+  if (value === undefined) delete where[column];
+  return go({ where });
 }
 
 function filterControl(control) {
