@@ -742,6 +742,7 @@ def test_more_photos_appear_at_the_end_of_the_page(page):
     assert len(set(names(page))) == 40
     search(page, "a dress")
     see(page, "#status", "24 results")
+    assert page.locator("#title").bounding_box()["y"] >= 0, "a new search starts at its first result"
     page.locator(".tile").last.scroll_into_view_if_needed()
     see(page, "#status", "40 results")
 

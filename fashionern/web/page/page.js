@@ -205,6 +205,10 @@ function judge(hit, field) { // more like this, less like this; a second time ta
   return go({ [field]: names, [other]: without(state[other], hit.name) });
 }
 
+function showTop() { // the form stays in sight, so a visitor may search from far down the page
+  if ($("results").getBoundingClientRect().top < 0) $("results").scrollIntoView();
+}
+
 const without = (items, item) => items.filter((one) => one !== item);
 
 async function show() {
@@ -392,7 +396,9 @@ function exampleButton({ text, share, name, photo }) { // a measured example bri
 function setFilter(column, value) {
   const where = { ...state.where, [column]: value }; // a column keeps its place, also above the results
   if (value === undefined) delete where[column];
-  return go({ where });
+  const shown = go({ where });
+  showTop();
+  return shown;
 }
 
 function filterControl(control) {
@@ -1165,6 +1171,7 @@ function listenToForm() {
     if (refining) $("text").value = "";
     go({ texts, filter: filter() });
     if (!hasMouse()) $("text").blur();
+    showTop();
   };
   let add = false; // whether the file is a further reference
   const choose = (input, further) => () => {
@@ -1196,6 +1203,7 @@ function listenToForm() {
   $("order").onchange = () => {
     const [order, descending] = $("order").value ? JSON.parse($("order").value) : ["", false];
     go({ order, descending });
+    showTop();
   };
   $("reset").onclick = $("reset-empty").onclick = () => go({ where: {}, filter: "", keep: false });
   $("to-results").onclick = () => {
