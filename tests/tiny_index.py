@@ -66,5 +66,6 @@ def product_columns(number: int) -> dict[str, str | float]:
         "Size": ("S | M", "M | L", "XL")[number % 3],
         "Vendor": f"Maker {number % 12}",
         "Variant Price": 20.0 + number,
+        "Added": f"2026-{1 + number % 12:02}-15",
         "URL": f"https://shop.example/products/dress-{number}",
     }

@@ -39,7 +39,7 @@ from ..search.searcher import Searcher
 from ..search.stores.base import Store, StoreUnavailableError
 from ..search.stores.filters import parse_filter
 from .batching import Batcher, BusyError
-from .config import AppConfig, accent_css, photo_url
+from .config import AppConfig, accent_css, accent_shades, photo_url
 from .guard import ALL_ADDRESSES, LOOPBACK, Guard, RequestError, error_response, read_body, read_json_body
 from .uploads import LRUCache, Uploads, decode_image, encode_jpeg
 
@@ -489,6 +489,7 @@ PAGE_FILES = {
     "/page.js": ("page.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
+_ICON_COLOUR = b"#0f766e"  # in icon.svg
 _HTTP_ERRORS = {
     404: "There is nothing at this address.",
     405: "This address does not accept this method.",
@@ -502,6 +503,8 @@ def _page_file(name: str, media_type: str, title: str, accent: str) -> Callable:
         data = data.replace(b"FashionERN", html.escape(title).encode())
     if name == "page.css" and accent:
         data += accent_css(accent).encode()
+    if name == "icon.svg" and accent:
+        data = data.replace(_ICON_COLOUR, accent_shades(accent)[0].encode())  # dark enough for the white drawing
 
     async def respond(request: Request) -> Response:
         return Response(data, media_type=media_type, headers={"cache-control": "no-cache"})

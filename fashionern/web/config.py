@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Rgb', 'check_page', 'AppConfig', 'parse_app', 'photo_id', 'photo_url', 'luminance', 'contrast', 'readable',
-           'accent_css']
+           'accent_shades', 'accent_css']
 
 # %% ../../nbs/web/00_config.ipynb #eaf9d30d
 import base64
@@ -124,12 +124,17 @@ def readable(colour: Rgb, ground: Rgb) -> Rgb:
     return mixed[0], mixed[1], mixed[2]
 
 
-def accent_css(
+def accent_shades(
     accent: str,  # such as '#0f766e'
-) -> str:
-    "A rule that sets the accent colour of the light and of the dark page."
+) -> list[str]:
+    "The accent colour for the light and for the dark page."
     colour = int(accent[1:3], 16), int(accent[3:5], 16), int(accent[5:7], 16)
-    light, dark = (readable(colour, ground) for ground in _GROUNDS)
-    both = ", ".join("#" + "".join(f"{round(part):02x}" for part in shade) for shade in (light, dark))
+    shades = [readable(colour, ground) for ground in _GROUNDS]
+    return ["#" + "".join(f"{round(part):02x}" for part in shade) for shade in shades]
+
+
+def accent_css(accent: str) -> str:
+    "A rule that sets the accent colour of the light and of the dark page."
+    both = ", ".join(accent_shades(accent))
     tint = "color-mix(in srgb, var(--accent) 10%, var(--card))"
     return f":root {{ --accent: light-dark({both}); --on-accent: light-dark(#ffffff, #0b0d0f); --tint: {tint}; }}\n"

@@ -237,6 +237,10 @@ def test_errors_are_shown(page, tmp_path):
     page.route("**/api/search", lambda route: route.abort())
     search(page, "is blue")
     see(page, "#problem", "The server does not respond")
+    page.unroute("**/api/search")
+    page.get_by_role("button", name="Try again").click()
+    see(page, "#status", "24 results")
+    assert page.locator("#problem").is_hidden()
 
 
 def test_what_of_a_text_is_ignored_is_above_the_results(page):
@@ -445,9 +449,12 @@ def choose(page, column: str, value: str) -> None:
 
 def test_products_have_a_name_a_price_and_a_link(shop):
     see(shop, "#about", "20 products, 40 photos")
+    assert "encoder" not in shop.inner_text("#about"), "customers do not ask which model answers"
     assert shop.inner_text(".brand") == "Ann & Co" and shop.title() == "Ann & Co search"
     accent = shop.evaluate("getComputedStyle(document.querySelector('.go')).backgroundColor")
     assert accent == "rgb(122, 31, 92)"
+    icon = shop.evaluate("fetch(document.querySelector('link[rel=icon]').href).then(r => r.text())")
+    assert 'fill="#7a1f5c"' in icon
     search(shop, "a dress")
     see(shop, "#status", "20 results")
     assert sorted(titles(shop)) == [f"Dress {i:02}" for i in range(20)], "each product once"
@@ -482,6 +489,73 @@ def test_filters_and_order_work_without_a_query(shop):
     see(shop, "#status", "7 results")
 
 
+def test_dates_are_filtered_by_a_range(shop):
+    shop.evaluate("document.querySelector('#filters').open = true")
+    control = shop.locator("details[data-column=Added]")
+    control.locator("summary").click()
+    start = shop.get_by_label("Added, from")
+    assert [start.get_attribute(name) for name in ("type", "min", "max")] == ["date", "2026-01-15", "2026-12-15"]
+    start.fill("2026-06-01")
+    start.press("Enter")
+    see(shop, "#title", "10 products")
+    assert sorted(titles(shop)) == [f"Dress {i:02}" for i in (5, 6, 7, 8, 9, 10, 11, 17, 18, 19)]
+    start.press("Escape")
+    assert control.get_attribute("open") is None, "Escape closes this filter"
+    assert shop.evaluate("document.activeElement.tagName") == "SUMMARY" and shop.locator("#filters[open]").count() == 1
+    see(shop, "#applied", "Added: from 2026-06-01")
+
+
+def test_filters_in_use_are_above_the_results(shop):
+    search(shop, "a dress")
+    choose(shop, "Size", "S")
+    choose(shop, "Size", "XL")
+    see(shop, "#status", "13 results")
+    shop.get_by_label("Variant Price, to").evaluate("e => { e.closest('details').open = true; }")
+    shop.get_by_label("Variant Price, to").fill("30")
+    shop.get_by_label("Variant Price, to").press("Enter")
+    see(shop, "#status", "7 results")
+    chips = shop.locator("#applied button span:first-child")
+    assert chips.all_inner_texts() == ["Size: S", "Size: XL", "Variant Price: up to 30"]
+    assert shop.locator("#applied").bounding_box()["y"] < shop.locator(".tile").first.bounding_box()["y"]
+    shop.get_by_label("Remove the filter Size: S").press("Enter")
+    see(shop, "#status", "3 results")
+    assert shop.evaluate("document.activeElement.ariaLabel") == "Remove the filter Size: XL", "the focus is kept"
+    shop.keyboard.press("Enter")
+    see(shop, "#status", "11 results")
+    shop.keyboard.press("Enter")
+    see(shop, "#status", "20 results")
+    assert chips.count() == 0 and shop.evaluate("document.activeElement.id") == "results"
+
+
+def test_results_are_sorted(shop):
+    search(shop, "a dress")
+    see(shop, "#status", "20 results")
+    by_score = titles(shop)
+    first = "document.querySelector('.tile .labels').innerText.startsWith"
+    shop.select_option("#order", label="Variant Price, lowest first")
+    shop.wait_for_function(f"{first}('Dress 00')")
+    assert titles(shop) == sorted(by_score)
+    assert shop.locator(".rank").all_inner_texts() == [str(1 + by_score.index(title)) for title in sorted(by_score)]
+    shop.select_option("#order", label="Name, Z to A")
+    shop.wait_for_function(f"{first}('Dress 19')")
+    assert titles(shop) == sorted(by_score, reverse=True)
+    shop.select_option("#order", label="Best match")
+    shop.wait_for_function(f"{first}({by_score[0]!r})")
+    assert titles(shop) == by_score
+
+
+def test_sorted_results_do_not_move_until_more_are_asked_for(page):
+    search(page, "a dress")
+    page.select_option("#order", label="price, lowest first")
+    see(page, "#status", "24 best matches")
+    page.locator(".tile").last.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    assert len(names(page)) == 24
+    page.get_by_role("button", name="Show more").click()
+    see(page, "#status", "40 best matches")
+    assert page.locator(".tile .labels").all_inner_texts() == sorted(page.locator(".tile .labels").all_inner_texts())
+
+
 def test_a_filter_with_many_values_is_searched(shop):
     shop.evaluate("document.querySelector('#filters').open = true")
     shop.locator("details[data-column=Vendor]").evaluate("details => { details.open = true; }")
@@ -496,6 +570,11 @@ def test_more_and_less_like_a_result(shop):
     see(shop, "#status", "20 results")
     before = titles(shop)
     scores_before = scores(shop)
+    tile = shop.locator(".tile").first
+    box = tile.bounding_box()
+    for button in tile.locator(".actions button").all():
+        where = button.bounding_box()
+        assert where["x"] >= box["x"] and where["x"] + where["width"] <= box["x"] + box["width"], "nothing is cut off"
     press(shop.locator(".tile").nth(19), "More like")
     see(shop, "#judged", "more like")
     see(shop, "#status", "20 results")
@@ -508,6 +587,16 @@ def test_more_and_less_like_a_result(shop):
     see(shop, "#status", "20 results")
     shop.go_back()
     see(shop, "#status", "19 results")
+
+
+def test_the_focus_stays_in_place_when_a_result_is_refused(shop):
+    search(shop, "a dress")
+    see(shop, "#status", "20 results")
+    second = shop.locator(".tile").nth(1)
+    second.locator(".pick").focus()
+    second.get_by_label("Less like").press("Enter")
+    see(shop, "#status", "19 results")
+    assert focused(shop) == names(shop)[1]
 
 
 def test_keep_refining_or_start_again(shop):
@@ -567,9 +656,13 @@ def test_the_larger_view_is_closed_by_escape_and_by_the_back_button(shop):
     shop.locator(".larger").first.click(force=True)
     see(shop, "#view-body", "Search from this photo")
     assert shop.inner_text("#view-title") == titles(shop)[0]
+    assert shop.locator("#view dt").all_inner_texts() == ["Size", "Vendor", "Variant Price", "Added", "colour"]
     shop.locator("#view .strip button").nth(1).wait_for()
     shop.keyboard.press("ArrowRight")
     shop.wait_for_function(f"document.querySelector('#view-title').innerText == {titles(shop)[1]!r}")
+    shop.get_by_label("Previous photo").click()
+    shop.wait_for_function(f"document.querySelector('#view-title').innerText == {titles(shop)[0]!r}")
+    assert shop.get_by_label("Previous photo").is_disabled() and shop.get_by_label("Next photo").is_enabled()
     shop.keyboard.press("Escape")
     shop.locator("#view").wait_for(state="hidden")
     shop.wait_for_function("!history.state.dialog")
@@ -580,6 +673,30 @@ def test_the_larger_view_is_closed_by_escape_and_by_the_back_button(shop):
     see(shop, "#title", "a dress")
     assert shop.evaluate("history.length") == length + 1, "the entry of the dialog is used again"
     search(shop, "a dress")
+    shop.go_back()
+    see(shop, "#title", "Start from a photo")
+
+
+def test_back_takes_one_step_at_a_time(shop):
+    length = shop.evaluate("history.length")
+    search(shop, "a dress")
+    see(shop, "#status", "20 results")
+    search(shop, "a dress")
+    choose(shop, "Size", "S")
+    see(shop, "#status", "7 results")
+    shop.select_option("#order", label="Name, A to Z")
+    see(shop, "#status", "7 best matches")
+    press(shop.locator(".tile").first, "Less like")
+    see(shop, "#status", "6 best matches")
+    shop.locator(".explain").first.click(force=True)
+    see(shop, "#why-body", "is the sum of these")
+    shop.go_back()
+    shop.locator("#why").wait_for(state="hidden")
+    see(shop, "#status", "6 best matches")
+    assert shop.evaluate("history.length") == length + 5, "one entry a step, and one for the explanation"
+    for status in ("7 best matches", "7 results", "20 results"):
+        shop.go_back()
+        see(shop, "#status", status)
     shop.go_back()
     see(shop, "#title", "Start from a photo")
 
@@ -625,6 +742,7 @@ def test_more_photos_appear_at_the_end_of_the_page(page):
     assert len(set(names(page))) == 40
     search(page, "a dress")
     see(page, "#status", "24 results")
+    assert page.locator("#title").bounding_box()["y"] >= 0, "a new search starts at its first result"
     page.locator(".tile").last.scroll_into_view_if_needed()
     see(page, "#status", "40 results")
 
@@ -640,3 +758,109 @@ def test_a_large_photo_is_made_smaller_before_it_is_sent(page, tmp_path):
     page.set_input_files("#file", tmp_path / "large.png")
     see(page, "#title", "Photos like this one")
     assert 1_000 < page.evaluate("window.sent") < 3e6
+
+
+@pytest.fixture
+def phone(browser, shop_address):
+    "The page of the shop on a phone."
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    page.goto(shop_address)
+    page.locator(".tile .pick img").first.wait_for()
+    yield page
+    context.close()
+
+
+def test_a_phone_takes_a_photo(phone, shop, tmp_path):
+    assert shop.locator("#camera").is_hidden(), "a computer has no camera to point at a dress"
+    Image.new("RGB", (60, 80), "crimson").save(tmp_path / "shot.jpg")
+    with phone.expect_file_chooser() as chooser:
+        phone.get_by_role("button", name="Take a photo").tap()
+    camera = chooser.value.element
+    assert camera.get_attribute("capture") == "environment" and camera.get_attribute("accept") == "image/*"
+    chooser.value.set_files(tmp_path / "shot.jpg")
+    see(phone, "#title", "Photos like this one")
+    assert phone.evaluate("document.activeElement.id") != "text", "the keyboard would cover the results"
+    search(phone, "is red")
+    see(phone, "#title", "Like this, but: is red")
+    assert phone.evaluate("document.activeElement.id") != "text"
+
+
+def test_filters_on_a_phone_lead_to_the_results(phone):
+    phone.locator("#filters > summary").tap()
+    phone.locator("details[data-column=Size] > summary").tap()
+    phone.locator("details[data-column=Size]").get_by_label("XL").check()
+    see(phone, "#title", "6 products")
+    phone.get_by_role("button", name="Show the results").tap()
+    assert phone.locator("#filters[open]").count() == 0
+    assert 0 <= phone.locator("#title").bounding_box()["y"] < 300
+    assert phone.locator(".tile").first.bounding_box()["y"] < 844
+
+
+def walk(page, photo):
+    "Bring the page into each of its states and yield the name of the state."
+    yield "gallery"
+    page.set_input_files("#file", photo)
+    see(page, "#title", "Photos like this one")
+    yield "a photo's results"
+    search(page, "is maxi")
+    see(page, "#ignored", "I don't know the word 'maxi'")
+    yield "a text that is ignored"
+    page.get_by_label("Keep refining").check()
+    search(page, "is red")
+    see(page, "#title", "is red")
+    page.locator(".select input").first.check(force=True)
+    page.locator(".judge").first.dispatch_event("click")
+    see(page, "#judged", "more like")
+    page.locator(".judge").nth(3).dispatch_event("click")
+    see(page, "#judged", "less like")
+    yield "a refined query, with marked and selected results"
+    page.click("#crop")
+    yield "crop"
+    page.keyboard.press("Escape")
+    page.locator(".larger").first.dispatch_event("click")
+    see(page, "#view-body", "Search from this photo")
+    page.locator("#view .strip button").nth(1).wait_for()
+    yield "larger view"
+    page.keyboard.press("Escape")
+    page.locator(".explain").first.dispatch_event("click")
+    see(page, "#why-body", "is the sum of these")
+    yield "explanation"
+    page.keyboard.press("Escape")
+    page.locator("#why").wait_for(state="hidden")
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    choose(page, "Size", "XL")
+    see(page, "#filter-count", "1")
+    see(page, "#status", "results")
+    yield "filters"
+    page.fill("#filter-text", '"Variant Price" < 1')
+    page.press("#filter-text", "Enter")
+    see(page, "#empty", "No photos match these filters.")
+    yield "nothing found"
+    page.fill("#filter-text", "price <")
+    page.press("#filter-text", "Enter")
+    see(page, "#problem", "The filter is wrong")
+    yield "error"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing(browser, shop_address, tmp_path, width, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    Image.new("RGB", (60, 80), "crimson").save(tmp_path / "mine.jpg")
+    phone = {"has_touch": True, "is_mobile": True} if width < 800 else {}
+    context = browser.new_context(viewport={"width": width, "height": 860}, color_scheme=scheme, **phone)
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    page.goto(shop_address)
+    page.locator(".tile .pick img").first.wait_for()
+    found = {}
+    for state in walk(page, tmp_path / "mine.jpg"):
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{state}: overflows to the right"
+        report = axe.Axe().run(page)
+        for violation in report.response["violations"]:
+            nodes = [node["html"][:160] + " " + node["failureSummary"] for node in violation["nodes"]]
+            found[state, violation["id"]] = nodes
+    context.close()
+    assert not found

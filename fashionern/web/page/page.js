@@ -51,9 +51,12 @@ async function fetchJson(url, options = {}) {
     value = await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The server does not respond. Is it still running?");
+    throw Object.assign(new Error("The server does not respond. Check your connection."), { passing: true });
   }
-  if (!response.ok) throw Object.assign(new Error(value.error || "Something went wrong."), { status: response.status });
+  if (!response.ok) {
+    const passing = response.status === 503; // busy, for example
+    throw Object.assign(new Error(value.error || "Something went wrong."), { passing });
+  }
   return value;
 }
 
@@ -65,12 +68,20 @@ function post(url, value, signal) {
 const small = (photo) => `${photo}?size=small`;
 const shortName = (name) => name.split("/").pop();
 const nameOf = (photo) => photo.title || shortName(photo.name);
-const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+const plural = (count, word) => {
+  const ending = word.endsWith("ch") ? "es" : "s";
+  return `${count.toLocaleString("en")} ${word}${count === 1 ? "" : ending}`;
+};
 
-function showProblem(message = "") {
-  $("problem").textContent = message;
+function showProblem(message = "", retry = null) { // `retry` does again what failed
+  $("problem-text").textContent = message;
   $("problem").hidden = !message;
+  $("retry").hidden = !retry;
+  $("retry").onclick = retry;
 }
+
+// On a phone, the keyboard would cover the results.
+const hasMouse = () => matchMedia("(hover: hover)").matches;
 
 function setBusy(on) {
   document.body.classList.toggle("busy", on);
@@ -183,7 +194,8 @@ function searchFrom(reference) {
   const kept = refining ? state.texts : [];
   const shown = go({ references: [reference], box: null, texts: typed ? [typed] : kept, like: [], unlike: [] });
   window.scrollTo({ top: 0 });
-  if (matchMedia("(hover: hover)").matches) $("text").focus(); // on a phone, the keyboard would cover the results
+  if (hasMouse()) $("text").focus();
+  else $("results").focus({ preventScroll: true });
   return shown;
 }
 
@@ -191,6 +203,10 @@ function judge(hit, field) { // more like this, less like this; a second time ta
   const other = field === "like" ? "unlike" : "like";
   const names = state[field].includes(hit.name) ? without(state[field], hit.name) : [...state[field], hit.name];
   return go({ [field]: names, [other]: without(state[other], hit.name) });
+}
+
+function showTop() { // the form stays in sight, so a visitor may search from far down the page
+  if ($("results").getBoundingClientRect().top < 0) $("results").scrollIntoView();
 }
 
 const without = (items, item) => items.filter((one) => one !== item);
@@ -211,15 +227,17 @@ async function show() {
     showHits(hits);
     $("ignored").textContent = ignored.join(" ");
   } catch (error) {
-    if (error.name !== "AbortError" && mine === pending) {
-      fillGrid([], hitTile);
-      $("more").hidden = true;
-      $("status").textContent = "";
-      showProblem(error.message);
-    }
+    if (error.name !== "AbortError" && mine === pending) showFailure(error);
   } finally {
     if (mine === pending) setBusy(false);
   }
+}
+
+function showFailure(error) {
+  fillGrid([], hitTile);
+  $("more").hidden = true;
+  $("status").textContent = "";
+  showProblem(error.message, error.passing ? show : null);
 }
 
 async function resultsOf(query, signal) {
@@ -255,8 +273,13 @@ function showForm() {
   if (reference && $("chosen-photo").getAttribute("src") !== reference.photo) $("chosen-photo").src = reference.photo;
   $("chosen-photo").alt = reference ? `Reference photo: ${nameOf(reference)}` : "";
   $("chosen-name").textContent = reference ? nameOf(reference) : "";
+  const [label, hint] = reference ? ["What should be different?", "is red and has long sleeves"]
+    : ["What are you looking for?", "a red dress with long sleeves"];
+  $("text-label").textContent = label;
+  $("text").placeholder = hint;
   $("others").replaceChildren(...state.references.slice(1).map(otherReference));
   showBox();
+  $("applied").replaceChildren(...appliedChips(state));
   $("refine").hidden = !state.texts.length;
   $("again").checked = !refining;
   $("keep-refining").checked = refining;
@@ -284,7 +307,14 @@ function showText() { // what is being typed stays, unless the text of the searc
   $("text").dataset.shown = text;
 }
 
-function chip(label, text, thumbnail, onclick) {
+function chip(label, text, thumbnail, remove) {
+  const onclick = (event) => { // the focus moves to the chip that takes this one's place
+    const list = event.currentTarget.closest("ul");
+    const index = [...list.querySelectorAll("button")].indexOf(event.currentTarget);
+    remove();
+    const others = [...list.querySelectorAll("button")];
+    (others[Math.min(index, others.length - 1)] || $("results")).focus({ preventScroll: true });
+  };
   const image = thumbnail ? make("img", { src: small(thumbnail), alt: "" }) : null;
   const cross = make("span", { textContent: "✕", className: "cross", aria: { hidden: true } });
   const words = make("span", { textContent: text });
@@ -306,6 +336,24 @@ function otherReference(reference) {
   return chip(`Remove the reference ${nameOf(reference)}`, nameOf(reference), reference.photo, remove);
 }
 
+function appliedChips({ where, filter }) { // one for each value, range and filter in use
+  const chips = Object.entries(where).flatMap(([column, value]) => {
+    const words = column.replaceAll("_", " ");
+    if (isRange(value)) {
+      return [appliedChip(`${words}: ${wordsOfRange(value)}`, () => setFilter(column, undefined))];
+    }
+    return listOf(value).map((one) => appliedChip(`${words}: ${one}`, () => withoutValue(column, one)));
+  });
+  return filter ? [...chips, appliedChip(filter, () => go({ filter: "" }))] : chips;
+}
+
+const appliedChip = (words, remove) => chip(`Remove the filter ${words}`, words, null, remove);
+
+function wordsOfRange({ min, max }) {
+  if (min === undefined) return `up to ${max}`;
+  return max === undefined ? `from ${min}` : `${min} – ${max}`;
+}
+
 function showWeight(weight) {
   if (weight === null) return;
   const text = Math.round(100 * weight);
@@ -315,7 +363,8 @@ function showWeight(weight) {
 }
 
 function buildForm() {
-  const model = about.answered_by ? ` · ${about.answered_by}` : "";
+  const isShop = about.title !== "FashionERN"; // its customers do not ask which model answers
+  const model = about.answered_by && !isShop ? ` · ${about.answered_by}` : "";
   const products = about.products === null ? "" : `${plural(about.products, "product")}, `;
   $("about").textContent = `${products}${plural(about.size, "photo")}${model}`;
   $("about").title = about.answered_by ? `Answered by ${about.answered_by}` : "";
@@ -345,8 +394,11 @@ function exampleButton({ text, share, name, photo }) { // a measured example bri
 // ---------------------------------------------------------------- filters
 
 function setFilter(column, value) {
-  const { [column]: _, ...others } = state.where;
-  return go({ where: value === undefined ? others : { ...others, [column]: value } });
+  const where = { ...state.where, [column]: value }; // a column keeps its place, also above the results
+  if (value === undefined) delete where[column];
+  const shown = go({ where });
+  showTop();
+  return shown;
 }
 
 function filterControl(control) {
@@ -371,7 +423,13 @@ function filterControl(control) {
   return details;
 }
 
+function withoutValue(column, value) {
+  const values = without(listOf(state.where[column]), value);
+  return setFilter(column, values.length ? values : undefined);
+}
+
 const listOf = (value) => (value === undefined ? [] : Array.isArray(value) ? value : [value]);
+const isRange = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 
 function valuesControl({ column, values }, body, showCount) {
   const aria = { label: `Find a value of ${column}` };
@@ -400,11 +458,8 @@ function valuesControl({ column, values }, body, showCount) {
 
 function valueItem(column, value, count) {
   const box = make("input", { type: "checkbox", value });
-  box.onchange = () => {
-    const now = listOf(state.where[column]);
-    const values = box.checked ? [...now, value] : without(now, value);
-    return setFilter(column, values.length ? values : undefined);
-  };
+  box.onchange = () =>
+    (box.checked ? setFilter(column, [...listOf(state.where[column]), value]) : withoutValue(column, value));
   const number = make("span", { className: "quiet", textContent: count.toLocaleString("en") });
   return make("li", {}, make("label", {}, box, make("span", { textContent: value }), number));
 }
@@ -423,7 +478,7 @@ function rangeControl({ column, kind, low, high }, body, showCount) {
   });
   body.append(make("div", { className: "ends-of-range" }, ends[0], make("span", { textContent: "–" }), ends[1]));
   return (value) => {
-    const range = value !== null && typeof value === "object" ? value : {};
+    const range = isRange(value) ? value : {};
     for (const input of ends) input.value = range[input.dataset.end] ?? "";
     showCount(value === undefined ? 0 : 1);
   };
@@ -466,10 +521,10 @@ async function upload(file, { add = false } = {}) {
     const typed = $("text").value.trim();
     const references = add ? [...state.references, reference] : [reference];
     await go({ references, box: add ? state.box : null, texts: refining ? state.texts : [typed].filter(Boolean) });
-    $("text").focus();
+    if (hasMouse()) $("text").focus();
   } catch (error) {
     $("status").textContent = "";
-    showProblem(error.message);
+    showProblem(error.message, error.passing ? () => upload(file, { add }) : null);
   } finally {
     setBusy(false);
   }
@@ -499,6 +554,7 @@ function showBox(box = state.box) {
 function setCropping(on) {
   $("crop").setAttribute("aria-pressed", on);
   $("frame").classList.toggle("cropping", on);
+  $("crop-hint").hidden = !on;
   if (on && !state.box) showBox([0.2, 0.2, 0.8, 0.8]);
   if (on) $("box").focus();
 }
@@ -582,7 +638,10 @@ function trailItem(step, index) {
   const from = reference ? `, from ${nameOf(reference)}` : "";
   button.setAttribute("aria-label", `Step ${index + 1}: ${label}${from}`);
   if (index === state.trail.length - 1) button.setAttribute("aria-current", "step");
-  button.onclick = () => go({ ...step, trail: state.trail.slice(0, index + 1) });
+  button.onclick = () => {
+    go({ ...step, trail: state.trail.slice(0, index + 1) });
+    ($("trail").querySelectorAll("button")[index] || $("results")).focus({ preventScroll: true });
+  };
   return make("li", {}, button);
 }
 
@@ -645,7 +704,7 @@ function hitTile(hit, index) {
     const onclick = () => judge(hit, field);
     return make("button", { ...action, className: "judge", textContent, title: `${words} this`, aria, onclick });
   };
-  const like = make("button", { ...action, textContent: "Like this, but…", onclick: pick.onclick });
+  const like = make("button", { ...action, textContent: "Refine", title: "Search from this photo", onclick: pick.onclick });
   const onclick = () => openDialog("why", hit);
   const why = make("button", { ...action, className: "explain", textContent: "Why?", onclick });
   why.setAttribute("aria-label", `Why is ${name} a result?`);
@@ -688,8 +747,9 @@ function showPlaceholders() {
 }
 
 function showTiles(photos, makeTile, hasMore) {
-  const focused = document.activeElement;
-  const name = $("grid").contains(focused) ? focused.closest(".tile")?.dataset.name : null;
+  const before = [...$("grid").children];
+  const focused = before.findIndex((tile) => tile.contains(document.activeElement));
+  const name = before[focused]?.dataset.name;
   fillGrid(photos, makeTile);
   const filtered = filterCount(state) > 0;
   $("empty").hidden = photos.length > 0;
@@ -697,14 +757,16 @@ function showTiles(photos, makeTile, hasMore) {
   $("empty-title").textContent = filtered ? "No photos match these filters." : "No results.";
   $("more").hidden = !hasMore;
   watchMore();
-  const again = name && [...$("grid").children].find((tile) => tile.dataset.name === name);
-  if (again && !again.contains(document.activeElement)) focusTile(again);
+  if (focused < 0 || $("grid").contains(document.activeElement)) return;
+  const tiles = [...$("grid").children]; // the focus stays on its photo, or goes to the one in its place
+  const next = tiles.find((tile) => tile.dataset.name === name) || tiles[Math.min(focused, tiles.length - 1)];
+  if (next) focusTile(next);
 }
 
 function showHits(hits) {
   const ranked = hits.map((hit, index) => ({ ...hit, rank: index + 1 }));
   showTiles(inOrder(ranked), hitTile, hits.length === state.k && state.k < about.limits.hits);
-  $("status").textContent = plural(hits.length, "result");
+  $("status").textContent = plural(hits.length, state.order ? "best match" : "result");
 }
 
 function inOrder(hits) { // the results that were found, sorted as the visitor wants
@@ -752,19 +814,16 @@ async function showGallery() {
       go({ trail: [] }, { replace: true });
     };
   } catch (error) {
-    if (error.name !== "AbortError" && mine === pending) {
-      fillGrid([], galleryTile);
-      $("more").hidden = true;
-      $("status").textContent = "";
-      showProblem(error.message);
-    }
+    if (error.name !== "AbortError" && mine === pending) showFailure(error);
   } finally {
     if (mine === pending) setBusy(false);
   }
 }
 
+// Sorted results only grow when the visitor asks for more, because new ones appear between the others.
 const watcher = new IntersectionObserver((entries) => {
-  if (entries.some((entry) => entry.isIntersecting)) showMore();
+  const isSorted = isQuery(state) && state.order !== "";
+  if (entries.some((entry) => entry.isIntersecting) && !isSorted) showMore();
 }, { rootMargin: "300px" });
 
 function watchMore() { // observing again reports a button that is still in sight
@@ -972,7 +1031,7 @@ function explanation(why, hit, query) {
   const elements = [make("p", { className: "sum quiet", textContent: sum }), bars(parts)];
   if (query.references.length > 1 || query.like.length || query.unlike.length) {
     const textContent = "This explains the first photo and the text alone, without further photos and what you marked.";
-    elements.push(make("p", { className: "quiet", textContent }));
+    elements.push(make("p", { className: "whole quiet", textContent }));
   }
   if (why.words.length) {
     elements.push(make("h3", { textContent: "How much the score drops without each word" }), bars(why.words));
@@ -980,6 +1039,9 @@ function explanation(why, hit, query) {
   if (why.crops || why.result_crops) elements.push(...cropView(why, hit, reference));
   else elements.push(make("p", { className: "whole quiet", textContent: "This model looks at each photo as a whole, "
     + "so there are no weights of its parts to show." }));
+  if (about.answered_by) {
+    elements.push(make("p", { className: "whole quiet", textContent: `Answered by ${about.answered_by}.` }));
+  }
   return elements;
 }
 
@@ -1003,9 +1065,13 @@ async function explain(hit) {
 async function enlarge(hit) {
   $("view").dataset.of = hit.name;
   $("view-title").textContent = nameOf(hit);
+  $("view-previous").disabled = !neighbour(-1);
+  $("view-next").disabled = !neighbour(1);
   const photo = make("img", { src: hit.photo, alt: nameOf(hit), className: "large" });
   const strip = make("div", { className: "strip" });
-  const facts = Object.entries(hit.columns).map(([column, value]) =>
+  const shown = [hit.title, hit.link, hit.product]; // elsewhere in this view, or of no use to people
+  const rows = Object.entries(hit.columns).filter(([, value]) => !shown.includes(value));
+  const facts = rows.map(([column, value]) =>
     [make("dt", { textContent: column.replaceAll("_", " ") }), make("dd", { textContent: value })]);
   const link = hit.link ? make("a", { className: "more", href: hit.link, target: "_blank", rel: "noopener",
     textContent: "Open the product’s page" }) : null;
@@ -1031,11 +1097,15 @@ async function enlarge(hit) {
   } catch { /* the first photo is there */ }
 }
 
-function neighbour(step) { // the next or the previous photo in the larger view
+function neighbour(step) { // the next or the previous result of the one in the larger view
   const tiles = [...$("grid").children];
   const index = tiles.findIndex((tile) => tile.dataset.name === $("view").dataset.of);
-  const next = tiles[index + step];
-  if (index >= 0 && next?.hit) enlarge(next.hit);
+  return index < 0 ? undefined : tiles[index + step]?.hit;
+}
+
+function moveInView(step) {
+  const next = neighbour(step);
+  if (next) enlarge(next);
 }
 
 // ---------------------------------------------------------------- dialogs: the back button closes them
@@ -1067,7 +1137,7 @@ function hideDialogs() {
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if ($("view").open && (event.key === "ArrowLeft" || event.key === "ArrowRight")) {
-    return neighbour(event.key === "ArrowLeft" ? -1 : 1);
+    return moveInView(event.key === "ArrowLeft" ? -1 : 1);
   }
   if ($("why").open || $("view").open) return;
   const typing = event.target.matches("input:not([type=checkbox]), select, textarea");
@@ -1100,18 +1170,23 @@ function listenToForm() {
     const texts = setText(text());
     if (refining) $("text").value = "";
     go({ texts, filter: filter() });
+    if (!hasMouse()) $("text").blur();
+    showTop();
   };
   let add = false; // whether the file is a further reference
-  const choose = (further) => () => {
+  const choose = (input, further) => () => {
     add = further;
-    $("file").click();
+    input.click();
   };
-  $("drop").onclick = $("change").onclick = choose(false);
-  $("add").onclick = choose(true);
-  $("file").onchange = () => {
-    if ($("file").files[0]) upload($("file").files[0], { add: add && state.references.length > 0 });
-    $("file").value = "";
-  };
+  $("drop").onclick = $("change").onclick = choose($("file"), false);
+  $("camera").onclick = choose($("shot"), false);
+  $("add").onclick = choose($("file"), true);
+  for (const input of [$("file"), $("shot")]) {
+    input.onchange = () => {
+      if (input.files[0]) upload(input.files[0], { add: add && state.references.length > 0 });
+      input.value = "";
+    };
+  }
   $("clear").onclick = () => {
     setCropping(false);
     go({ references: state.references.slice(1), box: null, texts: setText(text()) });
@@ -1128,8 +1203,14 @@ function listenToForm() {
   $("order").onchange = () => {
     const [order, descending] = $("order").value ? JSON.parse($("order").value) : ["", false];
     go({ order, descending });
+    showTop();
   };
   $("reset").onclick = $("reset-empty").onclick = () => go({ where: {}, filter: "", keep: false });
+  $("to-results").onclick = () => {
+    $("filters").open = false;
+    $("results").focus({ preventScroll: true });
+    $("results").scrollIntoView();
+  };
 }
 
 function listenToDrops() {
@@ -1173,6 +1254,8 @@ function listen() {
   $("more").onclick = showMore;
   $("copy").onclick = copyLink;
   $("save").onclick = saveSelection;
+  $("view-previous").onclick = () => moveInView(-1);
+  $("view-next").onclick = () => moveInView(1);
   $("unselect").onclick = () => {
     selection.clear();
     showSelection();
@@ -1222,7 +1305,7 @@ async function start() {
     about = await fetchJson("/api/about");
   } catch (error) {
     $("grid").replaceChildren();
-    return showProblem(error.message);
+    return showProblem(error.message, () => location.reload());
   }
   buildForm();
   const isOurs = Array.isArray(history.state?.references) && !location.hash;
