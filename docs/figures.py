@@ -232,7 +232,7 @@ def methods(
     only: tuple[str, ...] = (),  # labels of the rows; empty: all
     short: bool = False,  # recalls at 10 alone
 ) -> str:
-    "The rows of an ern_methods, best R@10 first, with what was ranked, and differences with intervals; '' if unmeasured."
+    "The rows of an ern_methods, best R@10 first, with what was ranked, and with intervals; '' if unmeasured."
     if not (RESULTS / f"{name}.json").is_file():
         return ""
     made = read(RESULTS / f"{name}.json")

@@ -95,6 +95,7 @@ def _strata(values: np.ndarray, clusters: np.ndarray, categories: np.ndarray) ->
 # %% ../../nbs/evaluation/09_significance.ipynb #5586c91d
 SAMPLES = 2000  # resampled sets of queries, and sets of random signs
 _BLOCK = 2**22  # max numbers drawn at once
+_T_OVER_NORMAL = (1.96**2 + 1) / 4  # first term of the ratio of their 97.5 % quantiles, times the degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def _resample(values: np.ndarray, clusters: np.ndarray, categories: np.ndarray, 
         count = min(block, samples - start)
         means.append(np.mean([stratum.resampled(rng, count) for stratum in strata], axis=0))
         flipped.append(np.mean([stratum.flipped(rng, count) for stratum in strata], axis=0))
-    stretch = np.sqrt(number / max(number - len(strata), 1))
+    free = max(number - len(strata), 1)
+    stretch = np.sqrt(number / free) * (1 + _T_OVER_NORMAL / free)
     low, high = stretch * (np.quantile(np.concatenate(means), [0.025, 0.975]) - _mean(values, categories))
     return _Resampled(-low, high, np.concatenate(flipped), number)
 

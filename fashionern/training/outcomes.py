@@ -173,7 +173,7 @@ class RankedRows:
     def recall(self, label: str) -> float:
         "Mean over the categories of a row's R@10."
         values = np.mean(self.hits[label], axis=0)
-        categories = np.array([category for _, category, _, _ in self.queries])
+        categories = np.array([row[1] for row in self.queries])
         return float(np.mean([values[categories == category].mean() for category in np.unique(categories)]))
 
     @property
@@ -409,10 +409,10 @@ def groups_chart(
     down = -(-len(panels) // across)
     size = (3.2 * across + 1, down * (0.9 + 0.2 * len(order)))
     fig = Figure(figsize=size, dpi=100, layout="constrained")
-    axes = fig.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat
+    axes = list(fig.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
     for ax, (name, of_group) in zip(axes, panels):
         _draw_group(ax, name, of_group, order)
-    for ax in list(axes)[len(panels) :]:
+    for ax in axes[len(panels) :]:
         ax.axis("off")
     legend = f"R@10 with 95 % intervals over queries; grey: within noise of {rows.best}"
     fig.suptitle(f"{title}protocol {rows.protocol}; {legend}", fontsize=9)

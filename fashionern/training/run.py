@@ -412,9 +412,10 @@ def train_model(
     folder = cfg.run_dir / "models" / name
     set_seed(cfg.seed)
     model = _create(cfg, name, encoders.clip).to(world.device)
-    is_loaded = bool(cfg.fusion_model_path) and name == cfg.model
-    if is_loaded:
+    is_loaded = False
+    if cfg.fusion_model_path and name == cfg.model:
         _load_given(model, cfg.fusion_model_path)
+        is_loaded = True
     checkpoints = Checkpoints(model, run, folder, encoders) if cfg.save_training else None
     protocols = [cfg.protocol] if cfg.protocol else None
     ranked = (model, encoders, run.data[1], store.__getitem__)

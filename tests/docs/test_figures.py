@@ -19,15 +19,7 @@ from fashionern.evaluation.obedience import Obedience
 from fashionern.evaluation.published import PUBLISHED
 from fashionern.files import write_json
 from fashionern.training.flags import parse_ablate, parse_methods
-from fashionern.training.outcomes import (
-    Outcome,
-    RankedRows,
-    groups_chart,
-    methods_chart,
-    read_ranked,
-    save_ranks,
-    write_outcomes,
-)
+from fashionern.training.outcomes import Outcome, RankedRows, groups_chart, methods_chart, read_ranked, save_ranks, write_outcomes  # noqa: E501
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
@@ -153,7 +145,9 @@ def test_a_comparison_with_ranks_has_intervals_in_tables_and_charts(results, tmp
 def test_the_chart_draws_the_intervals_of_the_table(tmp_path):
     rows = with_ranks(tmp_path, {"fashionern": 0.6, "vtf": 0.59, "sum": 0.2})
     measured = [outcome(label, label, 1, rows[0].recall(label)) for label in rows[0].hits]
-    recall, difference, _ = methods_chart(measured, ranked=rows).axes
+    chart = methods_chart(measured, ranked=rows)
+    chart.draw_without_rendering()  # sets the labels
+    recall, difference, _ = chart.axes
     order = [label.get_text() for label in recall.get_yticklabels()]
     drawn = [line.get_segments()[0][:, 0] for line in recall.collections if isinstance(line, LineCollection)]
     expected = [(rows[0].intervals[label].low, rows[0].intervals[label].high) for label in order]

@@ -27,8 +27,7 @@ class WarmStart(Composer):
         width: int = 0,  # W of the text tower's input, for a pseudo word; 0: D
         ffn: int = 3072,  # feed-forward width of DVR's joint transformer
         heads: int = 8,
-        mask_padding: bool = True,  # these settings are explained in DVR
-        ask: str = "words",
+        ask: str = "words",  # this and the next settings are explained in DVR
         by_place: bool = True,
         mixture: bool = True,
     ):
@@ -37,11 +36,9 @@ class WarmStart(Composer):
         takes_width = "width" in inspect.signature(kind).parameters
         self.start: Composer = kind(dim, width=width) if takes_width else kind(dim)
         self.start.requires_grad_(False).eval()
-        settings = {"mask_padding": mask_padding, "ask": ask, "by_place": by_place, "mixture": mixture}
-        self.dvr = DVR(dim, ffn=ffn, heads=heads, **settings)
+        self.dvr = DVR(dim, ffn, heads, mask_padding=True, ask=ask, by_place=by_place, mixture=mixture)
         self.correction = nn.Linear(dim, dim, bias=False)
         nn.init.zeros_(self.correction.weight)
-        self.reads_padding = self.dvr.reads_padding
 
     def train(self, mode: bool = True) -> "WarmStart":
         "Set training mode for all but the zero-shot composer, whose dropout stays off."
