@@ -11,7 +11,7 @@ import random
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Callable, Iterator, Optional, Sequence
+from typing import Callable, Iterator, Optional, Sequence, cast
 
 import torch
 from rich.console import Console
@@ -33,6 +33,7 @@ from ..evaluation.tables import results_table
 from ..files import check_path, read_json, write_json
 from ..interrupts import stop
 from ..models import registry
+from ..models.composers.warm_start import WarmStart
 from ..models.cost import check_tme, check_words
 from ..models.registry import create_model, has_pseudo_word, load_model, save_model, try_model, use_earlier_lengths, without_tme  # noqa: E501
 from ..models.retriever import ComposedRetriever
@@ -307,7 +308,7 @@ def _start_of(model: ComposedRetriever) -> ComposedRetriever:
     "The zero-shot model that this model starts at, with the same weights in memory."
     name = model.composer.starts_from
     start = create_model(name, model.settings["dim"], captions=model.settings.get("captions"), **_width_of(model))
-    start.composer = model.composer.start
+    start.composer = cast(WarmStart, model.composer).start
     return start
 
 
@@ -333,7 +334,7 @@ def _train_start(run: Run, model: ComposedRetriever, encoders: Encoders, store: 
         folder = run.state_folder(f"models/{model.name}/zero-shot")
         data = run.data[0]
         train_zero_shot(start, encoders, data, store, run.cfg, run.world, None, folder, run.log)
-    model.composer.start.requires_grad_(False).eval()
+    start.composer.requires_grad_(False).eval()
 
 # %% ../../nbs/training/08_run.ipynb #1f847ac6
 def _create(cfg: TrainConfig, name: str, clip: ClipEncoder) -> ComposedRetriever:

@@ -16,7 +16,6 @@ from typing import Any, Callable, Iterator, Optional, cast
 
 import torch
 import torch.nn.functional as F
-from .negatives import Negatives, find_negatives
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
@@ -39,6 +38,7 @@ from ..records import ImageFeatures, TextFeatures
 from .config import TrainConfig
 from .loop import Batches, FitOptions, Schedule, amp_dtype, fit
 from .losses import Matched, PairLoss, batch_classification, create_loss
+from .negatives import Negatives, find_negatives
 from .warmup import statement_truth
 
 # %% ../../nbs/training/07_stages.ipynb #3cd8c6f8
@@ -450,9 +450,7 @@ class StageTwo(nn.Module):
         rows = [query, embedding, reference.embedding, text.embedding]
         if before is not None and after is not None:
             rows += [self.model.encode_target(reference), before, after]
-        rows = [x.float() for x in rows]
-        if self.gather:
-            rows = [self.world.gather(x) for x in rows]
+        rows = [self._of_all_ranks(x.float()) for x in rows]
         query, embedding, image, words = rows[:4]
         with torch.autocast(query.device.type, enabled=False):  # 16 bits are too few for scaled cosines
             scores = self.model.score(query, embedding)
@@ -463,18 +461,22 @@ class StageTwo(nn.Module):
         extra = self.model.auxiliary_loss(reference, text, target)
         return loss if extra is None else loss + extra
 
+    def _of_all_ranks(self, x: Tensor) -> Tensor:
+        "(B, …) → the rows of all ranks, if the loss is over them."
+        return self.world.gather(x) if self.gather else x
+
     def _with_negatives(
         self, pairs: Matched, triplets: Optional[Tensor], hard: Optional[ImageFeatures]
     ) -> Matched:
         "The pairs with the scores of hard negatives, and without false negatives."
         if self.negatives is None or triplets is None:
             return pairs
-        gather = self.world.gather if self.gather else lambda x: x
-        numbers = gather(triplets.double()[:, None])[:, 0].long().cpu()
+        numbers = self._of_all_ranks(triplets.double()[:, None])[:, 0].long().cpu()
         left_out = self.negatives.left_out(numbers).to(pairs.scores.device)
         further = None
         if hard is not None:
-            further = self.model.score(pairs.query, gather(self.model.encode_target(hard).float()))
+            images = self._of_all_ranks(self.model.encode_target(hard).float())
+            further = self.model.score(pairs.query, images)
         return replace(pairs, further=further, left_out=left_out)
 
     def _request_loss(
@@ -539,7 +541,7 @@ class _StageTwoBatches:
         for index in self.indices(epoch)[first:]:
             reference, target = rows.images(index)
             text = bank(index, bank.captions.draw(index, self.seed, epoch))
-            batch = [reference, text, target]
+            batch: list[Any] = [reference, text, target]
             if self.ask or self.negatives is not None:
                 batch += rows.statements(index) if self.ask else [None, None]
             if self.negatives is not None:
