@@ -5,6 +5,7 @@ python docs/figures.py --demo runs/demo              after make demo: use its fi
 python docs/figures.py --obedience runs/demo         after ern_eval --obedience: how often results are as the text asks
 python docs/figures.py --laptop runs/methods         after ern_methods --preset catalogue: its table
 python docs/figures.py --tiny runs/methods           after ern_methods --preset catalogue-tiny: its table
+python docs/figures.py --garments runs/methods       after ern_methods --preset demo: its table
 python docs/figures.py --check                       write nothing; status 1 if a block differs from its file
 """
 
@@ -27,7 +28,11 @@ PAGES = ("README.md", *(f"docs/guides/{name}.md" for name in GUIDES))
 BLOCK = re.compile(r"(<!-- figures: (\S+) -->\n).*?(<!-- end of figures -->)", re.S)
 DOMINANCE = {"nearest": "ref 1st %", "outranks": "ref > target %", "margin": "Δcos"}
 LABELS = {"published": "reference"}  # implementation in benchmark.json → its label in the table
-TABLES = {"laptop": "catalogue", "tiny": "catalogue-tiny"}  # file in nbs/results → preset
+TABLES = {"laptop": "catalogue", "tiny": "catalogue-tiny", "garments": "demo"}  # file in nbs/results → preset
+WITHOUT_INTERVALS = (
+    "Measured before the ranks of queries were kept, so there are no intervals over queries: "
+    "a small difference may be noise."
+)
 EARLIER = "fashionern-published@mask_padding,by_place,gate_noise=0.3"  # the model of the preset until version 0.2
 WORST = "R@10 worst wording"  # key of `metrics.wording_spread`
 SHORT = ("fashionern", "vtf", "combiner", "sum", "text-only")  # rows of the README
@@ -230,7 +235,9 @@ def methods(
     only: tuple[str, ...] = (),  # labels of the rows; empty: all
     short: bool = False,  # recalls at 10 alone
 ) -> str:
-    "The rows of an ern_methods, best R@10 first, below a line that says what was ranked and by which command."
+    "The rows of an ern_methods, best R@10 first, with what was ranked, and with intervals; '' if unmeasured."
+    if not (RESULTS / f"{name}.json").is_file():
+        return ""
     made = read(RESULTS / f"{name}.json")
     further = list(made["outcomes"][0]["further"])
     rows = []
@@ -254,7 +261,77 @@ def methods(
     about = f"Split `{made['split']}`, {made['queries']:,} queries over {made['gallery']:,} images."
     if not short:
         about += f" Measured {made['measured']}: `{made['command']}`."
-    return f"{about}\n\n{table(heads, rows)}"
+    parts = [about, table(heads, rows), *differences(made, only, short), *([] if short else charts(name))]
+    return "\n\n".join(parts)
+
+
+def differences(made: dict, only: tuple[str, ...], short: bool) -> list[str]:
+    "Recalls and differences to the best row with intervals over queries, and by group; or that none are known."
+    if "differences" not in made:
+        return [WITHOUT_INTERVALS]
+    by_protocol = made["differences"]
+    protocols = [made["protocol"]] if short else list(by_protocol)
+    labels = sorted(by_protocol[made["protocol"]]["R@10"].items(), key=lambda item: -item[1])
+    chosen = [label for label, _ in labels if label in only or not only]
+    rows = [[label, *(difference_cell(by_protocol[p], label) for p in protocols)] for label in chosen]
+    about = "R@10 with its 95 % interval over queries, and the difference to the best row with the p of a paired test:"
+    parts = [f"{about}\n\n{table(['model', *(f'`{p}`' for p in protocols)], rows)}"]
+    if not short:
+        parts += group_tables(by_protocol[made["protocol"]], chosen)
+    return parts
+
+
+def difference_cell(made: dict, label: str) -> str:
+    "'61.3 ± 1.1; −1.7 ± 0.4, p < 0.001' of a row under one protocol; '' if its ranks are not known."
+    if label not in made["intervals"]:
+        return ""
+    interval = made["intervals"][label]
+    recall = f"{interval['mean']:.1f} ± {interval['margin']:.1f}"
+    if label == made["best"]:
+        return f"{recall}; best"
+    d = made["differences"][label]
+    p = "p < 0.001" if d["p"] < 0.001 else f"p = {d['p']:.{3 if d['p'] < 0.01 else 2}f}"
+    return f"{recall}; {d['mean']:+.1f} ± {d['margin']:.1f}, {p}{', within noise' if d['within_noise'] else ''}"
+
+
+def group_tables(made: dict, labels: list[str]) -> list[str]:
+    "R@10 by changed attribute, length of the text and wording, each with its interval."
+    parts = []
+    for kind, groups in made.get("groups", {}).items():
+        rows = []
+        for label in labels:
+            cells = []
+            for of_group in groups.values():
+                interval = of_group["intervals"][label]
+                is_noise = of_group["differences"].get(label, {}).get("within_noise", False)
+                cells.append(f"{interval['mean']:.1f} ± {interval['margin']:.1f}{' ≈' if is_noise else ''}")
+            rows.append([label, *cells])
+        heads = ["model", *(f"{group} ({of_group['queries']:,})" for group, of_group in groups.items())]
+        about = f"R@10 by {kind} (± 95 % interval over queries; ≈ within noise of {made['best']}):"
+        parts.append(f"{about}\n\n{table(heads, rows)}")
+    return parts
+
+
+def charts(name: str) -> list[str]:
+    "The charts of a comparison that were taken with its figures, as Markdown of a guide."
+    titles = {name: "R@10 of all methods with intervals", f"{name}-groups": "R@10 by group of queries, with intervals"}
+    return [f"![{title}](../../nbs/results/{file}.png)" for file, title in titles.items() if is_picture(file)]
+
+
+def is_picture(name: str) -> bool:
+    return (RESULTS / f"{name}.png").is_file()
+
+
+def take_chart(source: Path, name: str) -> None:
+    "Copy a chart with few colours, so that it stays small; remove an earlier one if there is none now."
+    from PIL import Image
+
+    copy = RESULTS / f"{name}.png"
+    if not source.is_file():
+        copy.unlink(missing_ok=True)
+        return
+    with Image.open(source) as chart:
+        chart.convert("RGB").quantize(32).save(copy, optimize=True)
 
 
 def by_label(outcomes: list[dict]) -> dict[str, list[dict]]:
@@ -295,7 +372,11 @@ def take_methods(name: str, run: Path) -> None:
         "command": shlex.join([*line, "--methods", *labels, "--seeds", *seeds]),
         "outcomes": outcomes,
     }
+    if (run / "differences.json").is_file():
+        made["differences"] = read(run / "differences.json")
     write(RESULTS / f"{name}.json", made)
+    take_chart(run / "methods.png", name)
+    take_chart(run / f"groups.{made['protocol']}.png", f"{name}-groups")
 
 
 _NOT_IN_COMMANDS = {
@@ -516,6 +597,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "laptop-short": partial(methods, "laptop", SHORT, True),
     "catalogue-all": catalogue_all,
     "tiny": partial(methods, "tiny"),
+    "garments": partial(methods, "garments"),
     "obedience": obedience,
     "obedience-short": obedience_short,
     "published": published,

@@ -14,7 +14,7 @@ import tyro
 
 from .command import command
 from ..errors import plural, such_as
-from ..files import check_path, check_writable, write_json
+from ..files import check_path, check_writable, write_atomic, write_json
 from ..training.config import check_flag
 
 # %% ../../nbs/cli/03_compare.ipynb #1cfd280b
@@ -34,6 +34,8 @@ class CompareConfig:
     "Minimum number of queries with a word for the word to be listed."
     out: Optional[Path] = None
     "Also write the full comparison to this JSON file."
+    chart: Optional[Path] = None
+    "Also draw the differences in all groups with their intervals to this PNG file."
 
     def __post_init__(self) -> None:
         for name in ("k", "words", "least"):
@@ -60,11 +62,11 @@ def main() -> None:
     cfg = parse_compare()
     for path in (cfg.first, cfg.second):
         check_path("rankings", path)
-    if cfg.out:
-        check_writable(cfg.out)
+    for path in filter(None, (cfg.out, cfg.chart)):
+        check_writable(path)
     from rich.console import Console
 
-    from fashionern.evaluation.comparison import compare, comparison_tables
+    from fashionern.evaluation.comparison import compare, comparison_chart, comparison_tables
     from fashionern.evaluation.rankings import read_rankings
 
     console = Console(highlight=False)
@@ -85,3 +87,6 @@ def main() -> None:
             console.print(f"{count}{such_as(queries)}", markup=False)
     if cfg.out:
         write_json(cfg.out, comparison.as_dict())
+    if cfg.chart:
+        figure = comparison_chart(comparison)
+        write_atomic(cfg.chart, lambda path: figure.savefig(path, format="png"))

@@ -44,6 +44,7 @@ _COMPOSER_MODULES = (  # each registers its composer; simplest first, then by ye
     "dqu_cir",
     "pseudo_words",
     "dvr",
+    "warm_start",
 )
 for _module in _COMPOSER_MODULES:
     import_module(f"fashionern.models.composers.{_module}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..data.triplets import check_caption_rule
 from ..encoders.clip import ClipEncoder
-from ..encoders.pseudo_words import check_pseudo_words, encode_marked, mark_tokens, query_prompt
+from ..encoders.pseudo_words import check_pseudo_words, encode_marked, mark_tokens, prompt_places, query_prompt
 from ..encoders.tme import Encoders
 from ..errors import ErnError
 from .composers.base import Composer, TargetHead
@@ -45,7 +45,7 @@ class ComposedRetriever(nn.Module):
     def encode_text(
         self,
         encoders: Encoders,
-        texts: Sequence[str] | Tensor,  # B texts from `join_captions` with rule `captions`, or (B, L) token ids
+        texts: Sequence[str] | Tensor,  # B texts from `join_captions` with rule `captions`, or (B, L) their token ids
         reference: Optional[ImageFeatures] = None,  # of B images; used only by TME and for pseudo words
     ) -> TextFeatures:
         "Features from this model's text encoder; raises `ErnError` if TME or its reference is missing."
@@ -66,9 +66,7 @@ class ComposedRetriever(nn.Module):
     def _encode_prompts(
         self, clip: ClipEncoder, texts: Sequence[str] | Tensor, reference: Optional[ImageFeatures]
     ) -> TextFeatures:
-        "Features of the prompts in which a pseudo word stands for the reference."
-        if isinstance(texts, Tensor):
-            raise ErnError(f"Model {self.name!r} writes prompts around texts, so it cannot read token ids.")
+        "Features of the prompts in which a pseudo word stands for the reference; token ids are of `prompt_tokens`."
         check_pseudo_words(clip)
         words = self.composer.pseudo_word(self._required(reference).embedding)
         if words.shape[-1] != clip.width:
@@ -76,6 +74,8 @@ class ComposedRetriever(nn.Module):
                 f"Model {self.name!r} has pseudo words of width {words.shape[-1]}, but the text tower of {clip.name} "
                 f"has {clip.width}. Create the model with width={clip.width}."
             )
+        if isinstance(texts, Tensor):
+            return encode_marked(clip, texts, prompt_places(clip, texts), words)
         return encode_marked(clip, *mark_tokens(clip, [query_prompt(text) for text in texts]), words)
 
     def _required(self, reference: Optional[ImageFeatures]) -> ImageFeatures:

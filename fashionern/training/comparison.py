@@ -370,5 +370,6 @@ def _run_comparison(cfg: MethodsConfig | AblateConfig, rows: list[Row]) -> list[
         ranked = ranked_rows(cfg.run_dir, rows, cfg.seeds)
         if ranked:
             say(differences_table(ranked))
-        say(f"written: {cfg.run_dir}/methods.json, .csv, .md and .png", markup=False)
+        intervals = ", differences.json and groups.*.png" if ranked else ""
+        say(f"written: {cfg.run_dir}/methods.json, .csv, .md and .png{intervals}", markup=False)
     return outcomes

@@ -109,6 +109,12 @@ class TrainConfig:
     request_weight: float = 0.0
     """Stage 2: weight of a second loss, to which every image is right that has what the query asks for,
     by the dataset's statements.json. Default: only a triplet's own target is right, as in the paper."""
+    mask_positives: bool = False
+    """Stage 2: leave images out of a query's negatives that are among its targets or have all known attributes of one.
+    Default: every other target of the batch is a negative, as in the paper."""
+    hard_negatives: int = 0
+    """Stage 2: training images added to each triplet's negatives: the nearest to its target that differ from it in an
+    attribute that the text asks for. Needs known attributes; positives are left out as with --mask-positives."""
     local_negatives: bool = False
     """Stage 2: take negatives only from this rank's batch, as the published code does.
     Default: from the batches of all ranks."""
@@ -219,8 +225,8 @@ _POSITIVE = ("lr", "batch_size", "num_epochs", "ffn", "tme_lr", "tme_batch_size"
              "warmup_lr", "warmup_batch_size", "warmup_epochs",
              "zero_shot_lr", "zero_shot_batch_size", "zero_shot_epochs")  # fmt: skip
 _POSITIVE_IF_GIVEN = ("loss_scale", "cosine_epochs")
-_NOT_NEGATIVE = ("request_weight", "tme_chunk", "tme_clip_lr", "align_weight", "eval_every", "save_every",
-                 "text_cache_gb", "num_workers")  # fmt: skip
+_NOT_NEGATIVE = ("request_weight", "hard_negatives", "tme_chunk", "tme_clip_lr", "align_weight", "eval_every",
+                 "save_every", "text_cache_gb", "num_workers")  # fmt: skip
 
 
 def _check_ranges(cfg: TrainConfig) -> None:

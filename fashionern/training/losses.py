@@ -10,7 +10,7 @@ __all__ = ['LOSSES', 'info_nce', 'batch_classification', 'symmetric_infonce', 'i
 # %% ../../nbs/training/02_losses.ipynb #ef05c586
 import inspect
 from dataclasses import dataclass, replace
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import torch
 import torch.nn.functional as F
@@ -72,11 +72,27 @@ class Matched:
     score: Callable[[Tensor, Tensor], Tensor] = (
         inner_products  # (N, Q), (M, D) → (N, M), as used for `scores`
     )
+    further: Optional[Tensor] = None  # (N, M) scores of query i and further image j, which is no target of the batch
+    left_out: Optional[Tensor] = None  # (N, N + M) True at a positive of query i other than its target: no negative
 
     def float(self) -> "Matched":
         "The same pairs in float32."
-        tensors = ("scores", "query", "target", "reference", "text")
+        tensors = ["scores", "query", "target", "reference", "text"]
+        tensors += [] if self.further is None else ["further"]
         return replace(self, **{name: getattr(self, name).float() for name in tensors})
+
+    @property
+    def compared(self) -> Tensor:
+        "(N, N + M) scores of targets and further images; −inf where one is left out."
+        scores = self.scores if self.further is None else torch.cat([self.scores, self.further], 1)
+        return scores if self.left_out is None else scores.masked_fill(self.left_out, -torch.inf)
+
+    @property
+    def compared_back(self) -> Tensor:
+        "(N, N) scores of target i and query j; −inf where the target is a positive of that query."
+        N = len(self.scores)
+        back = self.scores.T
+        return back if self.left_out is None else back.masked_fill(self.left_out[:, :N].T, -torch.inf)
 
 # %% ../../nbs/training/02_losses.ipynb #6c09bb68
 LOSSES = Registry("loss")
@@ -84,6 +100,8 @@ LOSSES = Registry("loss")
 
 class PairLoss(nn.Module):
     "Base class of losses over matched pairs. `compute` gets the pairs in float32, with autocast off."
+
+    takes_negatives: bool = False  # True: it uses `Matched.further` and `Matched.left_out`
 
     def __init__(self, dim: int):  # D; every loss accepts it, even if it does not use it
         super().__init__()
@@ -101,12 +119,14 @@ class PairLoss(nn.Module):
 class BatchClassification(PairLoss):
     "InfoNCE from queries to targets."
 
+    takes_negatives = True
+
     def __init__(self, dim: int, scale: float = 100.0):
         super().__init__(dim)
         self.scale = scale
 
     def compute(self, pairs: Matched) -> Tensor:
-        return info_nce(self.scale * pairs.scores)
+        return info_nce(self.scale * pairs.compared)
 
 
 @LOSSES.register("symmetric-infonce")
@@ -114,12 +134,14 @@ class SymmetricInfoNCE(BatchClassification):
     "Mean of InfoNCE from queries to targets and from targets to queries."
 
     def compute(self, pairs: Matched) -> Tensor:
-        return (info_nce(self.scale * pairs.scores) + info_nce(self.scale * pairs.scores.T)) / 2
+        return (info_nce(self.scale * pairs.compared) + info_nce(self.scale * pairs.compared_back)) / 2
 
 # %% ../../nbs/training/02_losses.ipynb #1455097d
 @LOSSES.register("cyclip")
 class CyCLIP(SymmetricInfoNCE):
     "Symmetric InfoNCE plus cross-modal and in-modal cyclic consistency."
+
+    takes_negatives = False
 
     def __init__(
         self, dim: int, scale: float = 100.0, cross_modal: float = 0.25, in_modal: float = 0.25
@@ -140,6 +162,7 @@ class CyCLIP(SymmetricInfoNCE):
 class TextRelevance(BatchClassification):
     "Batch classification over the batch and a memory bank; targets with similar texts share the label."
 
+    takes_negatives = False
     banked = ("reference", "text", "target")  # buffers of the bank
     same_image = 0.9999  # minimum cosine of two vectors of one image
     stored: Tensor  # () number of triplets in the bank, at most K
@@ -203,6 +226,8 @@ class TextRelevance(BatchClassification):
 class TripletRank(PairLoss):
     "Hinge loss: the positive must score higher than the negatives by `margin`."
 
+    takes_negatives = True
+
     def __init__(self, dim: int, margin: float = 0.2, negatives: str = "hardest"):  # or 'all'
         super().__init__(dim)
         if negatives not in ("hardest", "all"):
@@ -211,21 +236,20 @@ class TripletRank(PairLoss):
         self.negatives = negatives
 
     def compute(self, pairs: Matched) -> Tensor:
-        N = len(pairs.scores)
-        own = torch.eye(N, dtype=torch.bool, device=pairs.scores.device)
-        negatives = pairs.scores.masked_fill(own, -torch.inf)
+        compared = pairs.compared
+        own = torch.eye(*compared.shape, dtype=torch.bool, device=compared.device)
+        negatives = compared.masked_fill(own, -torch.inf)
         short = F.relu(self.margin + negatives - pairs.scores.diagonal()[:, None])
-        return (
-            short.amax(1).mean()
-            if self.negatives == "hardest"
-            else short.sum() / (N * max(N - 1, 1))
-        )
+        if self.negatives == "hardest":
+            return short.amax(1).mean()
+        return short.sum() / (negatives > -torch.inf).sum().clamp(min=1)
 
 # %% ../../nbs/training/02_losses.ipynb #83a94d7d
 @LOSSES.register("caption-reconstruction")
 class CaptionReconstruction(BatchClassification):
     "Batch classification plus a loss for predicting the text from the reference and a target."
 
+    takes_negatives = False
     same_text = 0.9999  # minimum cosine of two embeddings of one text
 
     def __init__(self, dim: int, scale: float = 100.0, weight: float = 0.5, hidden: int = 512):

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Outcome', 'summary', 'markdown_table', 'methods_table', 'save_ranks', 'RankedRows', 'read_ranked',
-           'markdown_differences', 'differences_table', 'methods_chart', 'write_outcomes']
+           'markdown_differences', 'differences_table', 'methods_chart', 'draw_bars', 'draw_intervals',
+           'draw_differences', 'groups_chart', 'write_outcomes']
 
 # %% ../../nbs/training/11_outcomes.ipynb #57a00003
 import hashlib
@@ -13,7 +14,7 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,8 +23,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from ..evaluation.evaluate import RankedQuery
-from ..evaluation.significance import Difference, paired_difference
+from ..evaluation.evaluate import RankedQuery, by_number, length_of
+from ..evaluation.significance import Difference, Interval, mean_interval, paired_difference
 from ..evaluation.tables import fill_table
 from ..files import read_json, write_atomic, write_json
 from ..models.composers.base import SOURCES
@@ -137,11 +138,22 @@ def save_ranks(
     ranks = {}
     for protocol, ranked in queries.items():
         known = [query for query in ranked if query.rank is not None]
-        listed[protocol] = [[q.id, q.category, q.reference, _digest(sorted(q.targets))] for q in known]
-        ranks[protocol] = {"queries": _digest(listed[protocol]), "ranks": [query.rank for query in known]}
+        listed[protocol] = [_query_row(query) for query in known]
+        ranks[protocol] = {"queries": _digest_of_queries(listed[protocol]), "ranks": [query.rank for query in known]}
     if not (root / "queries.json").exists():
         write_json(root / "queries.json", listed)
     write_json(folder / "ranks.json", ranks)
+
+
+def _query_row(query: RankedQuery) -> list[str]:
+    "What a query is, in the columns of `RankedRows.queries`."
+    about = [query.id, query.category, query.reference, _digest(sorted(query.targets))]
+    return [*about, " and ".join(query.changed), length_of(query), query.family]
+
+
+def _digest_of_queries(rows: Sequence[Sequence[str]]) -> str:
+    "A digest of the first four columns, which files of every version have."
+    return _digest([list(row[:4]) for row in rows])
 
 
 def _digest(value: Any) -> str:
@@ -154,24 +166,40 @@ class RankedRows:
     "The queries of one protocol, and how often each row has a target among the first 10."
 
     protocol: str
-    queries: list[list[str]]  # id, category, reference, digest of the targets
+    queries: list[list[str]]  # id, category, reference, digest of the targets; then changed, length, wording
     hits: dict[str, list[np.ndarray]]  # label → (Q,) 100 or 0 for each seed
+    against: str = ""  # label of the row that the others are compared with; '': the one with the highest recall
 
     def recall(self, label: str) -> float:
         "Mean over the categories of a row's R@10."
         values = np.mean(self.hits[label], axis=0)
-        categories = np.array([category for _, category, _, _ in self.queries])
+        categories = np.array([row[1] for row in self.queries])
         return float(np.mean([values[categories == category].mean() for category in np.unique(categories)]))
 
     @property
     def best(self) -> str:
-        "The label of the row with the highest recall."
-        return max(self.hits, key=self.recall)
+        "The label of the row that the others are compared with."
+        return self.against or max(self.hits, key=self.recall)
+
+    @cached_property
+    def _clusters(self) -> dict[str, list[str]]:
+        "References, targets and categories of the queries."
+        _, categories, references, targets, *_ = (list(column) for column in zip(*self.queries))
+        return {"references": references, "targets": targets, "categories": categories}
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        "Label → its R@10 with an interval over queries."
+        references, targets, categories = self._clusters.values()
+        found = {}
+        for label, hits in self.hits.items():
+            found[label] = mean_interval(np.mean(hits, axis=0), references, targets, categories=categories)
+        return found
 
     @cached_property
     def differences(self) -> dict[str, Difference]:
         "Label → its difference to the best row."
-        _, categories, references, targets = (list(column) for column in zip(*self.queries))
+        references, targets, categories = self._clusters.values()
         best = np.mean(self.hits[self.best], axis=0)
         found = {}
         for label in self.hits:
@@ -180,10 +208,40 @@ class RankedRows:
                 found[label] = paired_difference(best, values, references, targets, categories=categories)
         return found
 
+    @cached_property
+    def groups(self) -> dict[str, dict[str, "RankedRows"]]:
+        "Kind → group → its queries, compared with the best row over all queries; no kind with a single group."
+        kinds = {}
+        for column, kind in enumerate(_KINDS, 4):
+            names = [row[column] if len(row) > column else "" for row in self.queries]
+            groups = sorted(set(names) - {""}, key=by_number)
+            if len(groups) > 1:
+                kinds[kind] = {group: self._only([name == group for name in names]) for group in groups}
+        return kinds
+
+    def _only(self, chosen: Sequence[bool]) -> "RankedRows":
+        "These queries, all in one category, because a group's recall is the mean over its queries."
+        queries = [[row[0], "", *row[2:]] for row, is_chosen in zip(self.queries, chosen) if is_chosen]
+        mask = np.array(chosen)
+        hits = {label: [values[mask] for values in seeds] for label, seeds in self.hits.items()}
+        return RankedRows(self.protocol, queries, hits, self.best)
+
     def as_dict(self) -> dict[str, Any]:
         "For JSON."
-        rows = {label: difference.as_dict() for label, difference in self.differences.items()}
-        return {"best": self.best, "R@10": {label: self.recall(label) for label in self.hits}, "differences": rows}
+        made = {
+            "best": self.best,
+            "queries": len(self.queries),
+            "R@10": {label: self.recall(label) for label in self.hits},
+            "intervals": {label: interval.as_dict() for label, interval in self.intervals.items()},
+            "differences": {label: difference.as_dict() for label, difference in self.differences.items()},
+        }
+        groups = {}
+        for kind, of_kind in self.groups.items():
+            groups[kind] = {group: rows.as_dict() for group, rows in of_kind.items()}
+        return made | ({"groups": groups} if groups else {})
+
+
+_KINDS = ("changed attribute", "length of the text", "wording")  # of groups, in the order of the last columns
 
 # %% ../../nbs/training/11_outcomes.ipynb #344b3896
 def read_ranked(
@@ -199,7 +257,7 @@ def read_ranked(
         for (label, _), folder in folders.items():
             file = folder / "ranks.json"
             found = read_json(file).get(protocol, {}) if file.is_file() else {}
-            if found.get("queries") == _digest(queries):
+            if found.get("queries") == _digest_of_queries(queries):
                 hits.setdefault(label, []).append(100.0 * (np.array(found["ranks"]) <= 10))
         if queries and len(hits) > 1:
             rows.append(RankedRows(protocol, queries, hits))
@@ -221,6 +279,7 @@ def _labels(ranked: Sequence[RankedRows]) -> list[str]:
 
 
 _ABOUT = "R@10, difference to the best row with a 95 % interval over queries, and p of a paired test"
+_GROUP_LEGEND = "± 95 % interval over queries; ≈ within noise of {}"
 
 
 def markdown_differences(ranked: Sequence[RankedRows]) -> str:
@@ -229,8 +288,32 @@ def markdown_differences(ranked: Sequence[RankedRows]) -> str:
         return ""
     header = ["method", *(f"`{rows.protocol}`" for rows in ranked)]
     lines = [_difference_cells(ranked, label) for label in _labels(ranked)]
-    body = "\n".join("| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *lines))
-    return f"\n{_ABOUT}:\n\n{body}\n"
+    return f"\n{_ABOUT}:\n\n{_markdown(header, lines)}\n" + "".join(map(_markdown_groups, ranked))
+
+
+def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *lines))
+
+
+def _markdown_groups(rows: RankedRows) -> str:
+    "A table for each kind of group under one protocol; empty without groups."
+    tables = []
+    for kind, groups in rows.groups.items():
+        header = ["method", *(f"{group} ({len(of_group.queries):,})" for group, of_group in groups.items())]
+        lines = []
+        for label in _labels([rows]):
+            lines.append([label, *(_group_cell(of_group, label) for of_group in groups.values())])
+        tables.append(f"\nR@10 by {kind}, `{rows.protocol}` ({_GROUP_LEGEND.format(rows.best)}):\n\n")
+        tables.append(_markdown(header, lines) + "\n")
+    return "".join(tables)
+
+
+def _group_cell(rows: RankedRows, label: str) -> str:
+    "A row's recall in a group with its margin; ≈ where its difference to the best row is within noise."
+    interval = rows.intervals[label]
+    difference = rows.differences.get(label)
+    mark = " ≈" if difference is not None and difference.is_noise else ""
+    return f"{interval.mean:.1f} ± {interval.margin:.1f}{mark}"
 
 
 def differences_table(ranked: Sequence[RankedRows]) -> Table:
@@ -247,8 +330,9 @@ def methods_chart(
     outcomes: Sequence[Outcome],
     recall: str = "R@10",
     title: str = "",  # in front of the protocol's name
+    ranked: Sequence[RankedRows] = (),  # from `read_ranked`: for intervals over queries
 ) -> Figure:
-    "Recall and reference dominance, a bar per row in the order of recall, a dot per seed."
+    "Recall, its difference to the best row where ranks are known, and reference dominance; a bar per row."
     recall = recall if recall in outcomes[0].mean else next(iter(outcomes[0].mean))
     nearest = "reference nearest, % of queries"
     frame = pd.DataFrame(
@@ -259,22 +343,92 @@ def methods_chart(
         }
     )
     order = frame.groupby("method")[recall].mean().sort_values(ascending=False).index
-    fig = Figure(figsize=(9.5, 1.3 + 0.27 * len(order)), dpi=100, layout="constrained")
-    for ax, column in zip(fig.subplots(1, 2, sharey=True), (recall, nearest)):
-        _draw_bars(ax, frame, column, list(order))
-    legend = "bars: mean, lines: deviation, dots: seeds"
-    fig.suptitle(f"{title}protocol {outcomes[0].protocol}; {legend}", fontsize=9)
+    rows = next((rows for rows in ranked if rows.protocol == outcomes[0].protocol), None)
+    rows = rows if recall == "R@10" else None
+    fig = Figure(figsize=(13 if rows else 9.5, 1.3 + 0.27 * len(order)), dpi=100, layout="constrained")
+    axes = fig.subplots(1, 3 if rows else 2, sharey=True)
+    draw_bars(axes[0], frame, recall, list(order), rows)
+    if rows is not None:
+        draw_differences(axes[1], rows, list(order))
+    draw_bars(axes[-1], frame, nearest, list(order))
+    lines = "lines of R@10: 95 % interval over queries, others: deviation" if rows else "lines: deviation over seeds"
+    fig.suptitle(f"{title}protocol {outcomes[0].protocol}; bars: mean, {lines}, dots: seeds", fontsize=9)
     return fig
 
 
-def _draw_bars(ax: Axes, frame: pd.DataFrame, column: str, order: list[str]) -> None:
-    "A bar per method, with deviation and seeds; FashionERN in red."
+def draw_bars(
+    ax: Axes,
+    frame: pd.DataFrame,  # a line per training
+    column: str,
+    order: list[str],  # labels from top to bottom
+    rows: Optional[RankedRows] = None,  # intervals over queries instead of deviations over seeds
+) -> None:
+    "A bar per method with its interval, or the deviation over seeds, and a dot per seed; FashionERN in red."
     colours = ["#d73027" if method == "fashionern" else "#91bfdb" for method in order]
     axes = {"x": column, "y": "method", "order": order, "ax": ax}
     hue = {"hue": "method", "hue_order": order, "palette": colours, "legend": False}
-    sns.barplot(frame, errorbar="sd", err_kws={"linewidth": 1}, **axes, **hue)
+    sns.barplot(frame, errorbar=None if rows else "sd", err_kws={"linewidth": 1}, **axes, **hue)
     sns.stripplot(frame, color="black", size=2.5, jitter=False, **axes)
+    if rows is not None:
+        draw_intervals(ax, [rows.intervals.get(label) for label in order], ["#444444"] * len(order))
     ax.set(ylabel="")
+    ax.grid(axis="x", linewidth=0.4)
+
+
+def draw_intervals(ax: Axes, intervals: Sequence[Optional[Interval]], colours: Sequence[str]) -> None:
+    "A line from low to high at each place from the top; none where nothing is known."
+    for place, (interval, colour) in enumerate(zip(intervals, colours)):
+        if interval is not None:
+            ends = [[interval.mean - interval.low], [interval.high - interval.mean]]
+            ax.errorbar([interval.mean], [place], xerr=ends, color=colour, linewidth=1, capsize=2, zorder=3)
+
+
+def draw_differences(ax: Axes, rows: RankedRows, order: Sequence[str]) -> None:
+    "The difference of each row to the best with its interval; grey where it is within noise."
+    differences = [rows.differences.get(label) for label in order]
+    colours = ["#999999" if d is not None and d.is_noise else "black" for d in differences]
+    draw_intervals(ax, differences, colours)
+    for place, (difference, colour) in enumerate(zip(differences, colours)):
+        if difference is not None:
+            ax.plot([difference.mean], [place], "o", color=colour, markersize=3.5)
+    ax.axvline(0, color="black", linewidth=0.6, linestyle=":")
+    ax.set_xlabel(f"R@10, difference to {rows.best}\n(95 % interval over queries; grey: within noise)")
+    ax.grid(axis="x", linewidth=0.4)
+
+
+def groups_chart(
+    rows: RankedRows,  # with groups
+    title: str = "",
+) -> Figure:
+    "R@10 in each group of queries, with intervals: a panel per group, a line per method."
+    order = _labels([rows])
+    panels = []
+    for kind, groups in rows.groups.items():
+        panels += [(f"{kind}: {group}", of_group) for group, of_group in groups.items()]
+    across = min(4, len(panels))
+    down = -(-len(panels) // across)
+    size = (3.2 * across + 1, down * (0.9 + 0.2 * len(order)))
+    fig = Figure(figsize=size, dpi=100, layout="constrained")
+    axes = list(fig.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
+    for ax, (name, of_group) in zip(axes, panels):
+        _draw_group(ax, name, of_group, order)
+    for ax in axes[len(panels) :]:
+        ax.axis("off")
+    legend = f"R@10 with 95 % intervals over queries; grey: within noise of {rows.best}"
+    fig.suptitle(f"{title}protocol {rows.protocol}; {legend}", fontsize=9)
+    return fig
+
+
+def _draw_group(ax: Axes, name: str, rows: RankedRows, order: Sequence[str]) -> None:
+    "A panel of `groups_chart`."
+    noise = {label for label, difference in rows.differences.items() if difference.is_noise}
+    colours = ["#999999" if label in noise else "#d73027" if label == rows.best else "black" for label in order]
+    draw_intervals(ax, [rows.intervals[label] for label in order], colours)
+    for place, (label, colour) in enumerate(zip(order, colours)):
+        ax.plot([rows.intervals[label].mean], [place], "o", color=colour, markersize=3)
+    ax.set_title(f"{name} ({len(rows.queries):,})", fontsize=8)
+    ax.set_yticks(range(len(order)), order, fontsize=7)
+    ax.set_ylim(len(order) - 0.5, -0.5)
     ax.grid(axis="x", linewidth=0.4)
 
 # %% ../../nbs/training/11_outcomes.ipynb #032062db
@@ -299,7 +453,7 @@ def write_outcomes(
     title: str = "",
     ranked: Sequence[RankedRows] = (),  # from `read_ranked`
 ) -> list[Path]:
-    "Write methods.json, .csv, .md and .png to the folder, and differences.json if ranks are known; the files."
+    "Write methods.json, .csv, .md, .png, and differences.json and groups.PROTOCOL.png if ranks are known; the files."
     files = [folder / f"methods.{kind}" for kind in ("json", "csv", "md", "png")]
     write_json(files[0], [asdict(o) for o in outcomes])
     markdown = markdown_table(outcomes) + markdown_differences(ranked)
@@ -308,6 +462,11 @@ def write_outcomes(
         write_json(files[-1], {rows.protocol: rows.as_dict() for rows in ranked})
     for file, text in ((files[1], _csv(outcomes)), (files[2], markdown)):
         write_atomic(file, lambda path: path.write_text(text, encoding="utf-8"))
-    chart = methods_chart(outcomes, title=title)
-    write_atomic(files[3], lambda path: chart.savefig(path, format="png"))
+    charts = {files[3]: methods_chart(outcomes, title=title, ranked=ranked)}
+    for rows in ranked:
+        if rows.groups:
+            files.append(folder / f"groups.{rows.protocol}.png")
+            charts[files[-1]] = groups_chart(rows, title)
+    for file, chart in charts.items():
+        write_atomic(file, lambda path, chart=chart: chart.savefig(path, format="png"))
     return files

@@ -11,7 +11,7 @@ import random
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Callable, Iterator, Optional, Sequence
+from typing import Callable, Iterator, Optional, Sequence, cast
 
 import torch
 from rich.console import Console
@@ -33,6 +33,7 @@ from ..evaluation.tables import results_table
 from ..files import check_path, read_json, write_json
 from ..interrupts import stop
 from ..models import registry
+from ..models.composers.warm_start import WarmStart
 from ..models.cost import check_tme, check_words
 from ..models.registry import create_model, has_pseudo_word, load_model, save_model, try_model, use_earlier_lengths, without_tme  # noqa: E501
 from ..models.retriever import ComposedRetriever
@@ -40,11 +41,11 @@ from ..models.zero_shot import find_rate
 from . import record
 from .config import PHOTOS, TrainConfig
 from .loop import Batches, MetricsLog, amp_dtype, gpu_amp
-from .losses import create_loss
+from .losses import LOSSES, create_loss
 from .record import encoder_weights, open_run, settle_captions
 from .stages import Banks, GlobalFeatures, embeddings_of, tme_settings_of, train_composer, train_tme, train_zero_shot  # noqa: E501
 from .warmup import warm_up
-from ..weights import DamagedFileError, read_weights
+from ..weights import DamagedFileError, read_header, read_weights
 
 # %% ../../nbs/training/08_run.ipynb #ede0dcca
 Splits = tuple[TripletDataset, TripletDataset]  # trained on and ranked
@@ -302,6 +303,39 @@ class BestResult:
                 self.best = self.latest
         return self.best or self.current()
 
+# %% ../../nbs/training/08_run.ipynb #74408bef
+def _start_of(model: ComposedRetriever) -> ComposedRetriever:
+    "The zero-shot model that this model starts at, with the same weights in memory."
+    name = model.composer.starts_from
+    start = create_model(name, model.settings["dim"], captions=model.settings.get("captions"), **_width_of(model))
+    start.composer = cast(WarmStart, model.composer).start
+    return start
+
+
+def _width_of(model: ComposedRetriever) -> dict[str, int]:
+    return {key: value for key, value in model.settings.items() if key == "width"}
+
+
+def _load_given(model: ComposedRetriever, path: Path) -> None:
+    "Load the weights of --fusion-model-path: the model's, or those of the zero-shot composer that it starts at."
+    start = model.composer.starts_from
+    is_start = bool(start) and path.suffix == ".safetensors" and read_header(path).get("model") == start
+    load_model(_start_of(model) if is_start else model, path)
+
+
+def _train_start(run: Run, model: ComposedRetriever, encoders: Encoders, store: FeatureStore) -> None:
+    "Load the zero-shot composer that the model starts at from this run, or train it."
+    start = _start_of(model)
+    row = run.cfg.run_dir / "models" / start.name / "last.safetensors"
+    if start.name in (*run.cfg.compare, run.cfg.model) and run.is_intact(row, "It is trained again."):
+        load_model(start, row)
+    else:
+        start.composer.requires_grad_(start.composer.has_pseudo_word)
+        folder = run.state_folder(f"models/{model.name}/zero-shot")
+        data = run.data[0]
+        train_zero_shot(start, encoders, data, store, run.cfg, run.world, None, folder, run.log)
+    start.composer.requires_grad_(False).eval()
+
 # %% ../../nbs/training/08_run.ipynb #1f847ac6
 def _create(cfg: TrainConfig, name: str, clip: ClipEncoder) -> ComposedRetriever:
     "The model before training. Without a caption rule, the run began in an early version, whose rules it keeps."
@@ -379,8 +413,10 @@ def train_model(
     folder = cfg.run_dir / "models" / name
     set_seed(cfg.seed)
     model = _create(cfg, name, encoders.clip).to(world.device)
+    is_loaded = False
     if cfg.fusion_model_path and name == cfg.model:
-        load_model(model, cfg.fusion_model_path)
+        _load_given(model, cfg.fusion_model_path)
+        is_loaded = True
     checkpoints = Checkpoints(model, run, folder, encoders) if cfg.save_training else None
     protocols = [cfg.protocol] if cfg.protocol else None
     ranked = (model, encoders, run.data[1], store.__getitem__)
@@ -394,6 +430,8 @@ def train_model(
         if model.composer.zero_shot:
             train_zero_shot(model, encoders, data, store, cfg, world, best, state, run.log)
         else:
+            if model.composer.starts_from and not is_loaded:
+                _train_start(run, model, encoders, store)
             train_composer(model, encoders, data, store, cfg, world, best, state, run.log, run.banks)
         if world.main and checkpoints is not None:
             checkpoints.save_last(best.current())
@@ -475,9 +513,19 @@ def check_models(cfg: TrainConfig, names: Sequence[str]) -> None:
         _check_stage(cfg, name)
     if any(has_pseudo_word(name) for name in names):
         check_words(cfg.clip_model_name, download=True)
-    create_loss(cfg.loss, 8)
+    _check_negatives(cfg)
     if "tme" in cfg.stages:
         check_tme(cfg.clip_model_name, tme_settings_of(cfg), download=True)
+
+
+def _check_negatives(cfg: TrainConfig) -> None:
+    "Raise an `ErnError` for an unknown loss, or for one that cannot use the negatives that are asked for."
+    loss = create_loss(cfg.loss, 8)
+    if (cfg.mask_positives or cfg.hard_negatives) and not loss.takes_negatives:
+        able = [name for name in LOSSES if LOSSES.get(name).takes_negatives]
+        raise ErnError(
+            f"--mask-positives and --hard-negatives do not work with --loss {cfg.loss}. Give one of {', '.join(able)}."
+        )
 
 
 def _check_stage(cfg: TrainConfig, name: str) -> None:

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['Banks', 'MADE_TEXTS', 'CaptionTokens', 'TripletRows', 'per_epoch', 'PackedTexts', 'TextBank', 'StageOne',
-           'loss_scale', 'stage_one_loss', 'tme_settings_of', 'train_tme', 'request_loss', 'StageTwo', 'train_composer',
-           'learning_texts', 'GlobalFeatures', 'embeddings_of', 'train_zero_shot']
+           'loss_scale', 'stage_one_loss', 'tme_settings_of', 'train_tme', 'request_loss', 'StageTwo', 'negatives_of',
+           'train_composer', 'learning_texts', 'GlobalFeatures', 'embeddings_of', 'train_zero_shot']
 
 # %% ../../nbs/training/07_stages.ipynb #814556dc
 import random
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional, cast
@@ -25,7 +26,7 @@ from ..data.triplets import JOINS, TripletDataset, join_captions
 from ..distributed import World, norm_over, to_device
 from ..encoders.clip import ClipEncoder
 from ..encoders.feature_store import FeatureStore, ImageViews, read_batches
-from ..encoders.pseudo_words import check_pseudo_words, encode_marked
+from ..encoders.pseudo_words import check_pseudo_words, encode_marked, prompt_tokens
 from ..encoders.tme import TME, Encoders, TmeSettings
 from ..errors import ErnError
 from ..models.composers.base import Composer
@@ -37,6 +38,7 @@ from ..records import ImageFeatures, TextFeatures
 from .config import TrainConfig
 from .loop import Batches, FitOptions, Schedule, amp_dtype, fit
 from .losses import Matched, PairLoss, batch_classification, create_loss
+from .negatives import Negatives, find_negatives
 from .warmup import statement_truth
 
 # %% ../../nbs/training/07_stages.ipynb #3cd8c6f8
@@ -49,6 +51,7 @@ class CaptionTokens:
         clip: ClipEncoder,
         joins: tuple[str, ...] = JOINS,
         rule: str = "stripped",  # of `join_captions`
+        prompts: bool = False  # True: of the texts' prompts, for a model with a pseudo word
     ):
         if not any(len(t.captions) > 1 for t in data.triplets):
             joins = joins[:1]
@@ -57,7 +60,10 @@ class CaptionTokens:
             texts += [join_captions(triplet.captions, how, rule) for how in joins]
         number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         unique = list(number)
-        parts = [clip.token_ids(unique[i : i + 4096]) for i in range(0, len(unique), 4096)]
+        parts = []
+        for start in range(0, len(unique), 4096):
+            some = unique[start : start + 4096]
+            parts.append(prompt_tokens(clip, some) if prompts else clip.token_ids(some))
         rows = torch.cat(parts)[[number[text] for text in texts]]
         self.tokens = rows.view(len(data), len(joins), -1)
 
@@ -190,7 +196,7 @@ class TextBank:
     def _cache_if_small(self, limit_gb: float, progress: bool) -> None:
         n, J, L = self.captions.tokens.shape
         tokens = self.captions.tokens.view(n * J, L)
-        depends = self.model.uses_tme(self.encoders)
+        depends = self.model.uses_tme(self.encoders) or self.model.composer.has_pseudo_word
         references = self.references if depends else torch.zeros_like(self.references)
         keys = torch.cat([tokens, references.repeat_interleave(J)[:, None]], 1)
         unique, row = keys.unique(dim=0, return_inverse=True)
@@ -419,6 +425,7 @@ class StageTwo(nn.Module):
         world: World = World(),
         gather: bool = False,  # the loss is over the triplets of all ranks
         request_weight: float = 0.0,  # of `request_loss`
+        negatives: Optional[Negatives] = None,  # None: all other targets are negatives
     ):
         super().__init__()
         self.model = model
@@ -426,6 +433,7 @@ class StageTwo(nn.Module):
         self.world = world
         self.gather = gather
         self.request_weight = request_weight
+        self.negatives = negatives
         norm_over(model, world if gather else World())
 
     def forward(
@@ -435,22 +443,41 @@ class StageTwo(nn.Module):
         target: ImageFeatures,
         before: Optional[Tensor] = None,  # (B, S) 1 for each statement that is true of the reference
         after: Optional[Tensor] = None,  # (B, S) 1 for each statement that is true of the target
+        triplets: Optional[Tensor] = None,  # (B,) numbers of the triplets, if `negatives` are known
+        hard: Optional[ImageFeatures] = None,  # of the B·K hard negatives of these triplets; None: none
     ) -> Tensor:
         query, embedding = self.model(reference, text, target)
         rows = [query, embedding, reference.embedding, text.embedding]
         if before is not None and after is not None:
             rows += [self.model.encode_target(reference), before, after]
-        rows = [x.float() for x in rows]
-        if self.gather:
-            rows = [self.world.gather(x) for x in rows]
+        rows = [self._of_all_ranks(x.float()) for x in rows]
         query, embedding, image, words = rows[:4]
         with torch.autocast(query.device.type, enabled=False):  # 16 bits are too few for scaled cosines
             scores = self.model.score(query, embedding)
-            loss = self.loss(Matched(scores, query, embedding, image, words, self.model.score))
+            pairs = Matched(scores, query, embedding, image, words, self.model.score)
+            loss = self.loss(self._with_negatives(pairs, triplets, hard))
             if len(rows) > 4:
                 loss = loss + self.request_weight * self._request_loss(query, embedding, *rows[4:])
         extra = self.model.auxiliary_loss(reference, text, target)
         return loss if extra is None else loss + extra
+
+    def _of_all_ranks(self, x: Tensor) -> Tensor:
+        "(B, …) → the rows of all ranks, if the loss is over them."
+        return self.world.gather(x) if self.gather else x
+
+    def _with_negatives(
+        self, pairs: Matched, triplets: Optional[Tensor], hard: Optional[ImageFeatures]
+    ) -> Matched:
+        "The pairs with the scores of hard negatives, and without false negatives."
+        if self.negatives is None or triplets is None:
+            return pairs
+        numbers = self._of_all_ranks(triplets.double()[:, None])[:, 0].long().cpu()
+        left_out = self.negatives.left_out(numbers).to(pairs.scores.device)
+        further = None
+        if hard is not None:
+            images = self._of_all_ranks(self.model.encode_target(hard).float())
+            further = self.model.score(pairs.query, images)
+        return replace(pairs, further=further, left_out=left_out)
 
     def _request_loss(
         self, query: Tensor, target: Tensor, reference: Tensor, before: Tensor, after: Tensor
@@ -459,7 +486,7 @@ class StageTwo(nn.Module):
         return request_loss(scores, after * (1 - before), torch.cat([after, before]))
 
 # %% ../../nbs/training/07_stages.ipynb #d09a759b
-# key: uses TME, reads padding, caption rule
+# key: uses TME, reads padding, caption rule; models with a pseudo word share nothing
 Banks = dict[tuple[bool, bool, str], Callable[[int], tuple[TripletRows, TextBank]]]
 
 
@@ -475,9 +502,12 @@ class _StageTwoBatches:
         cfg: TrainConfig,
         world: World,
         banks: Banks,
+        negatives: Optional[Negatives] = None,
     ):
         self.seed = cfg.seed
         self.device = world.device
+        self.store = store
+        self.negatives = negatives
         self.ask = cfg.request_weight > 0
         if self.ask and not data.statements:
             raise ErnError(
@@ -488,14 +518,19 @@ class _StageTwoBatches:
         limit_gb = cfg.text_cache_gb if data.sampler is None else 0
         amp = amp_dtype(cfg.amp, world.device)
 
+        prompts = model.composer.has_pseudo_word
+
         def make(d: TripletDataset) -> tuple[TripletRows, TextBank]:
             rows = TripletRows(d, store)
-            captions = CaptionTokens(d, encoders.clip, rule=model.captions)
+            captions = CaptionTokens(d, encoders.clip, rule=model.captions, prompts=prompts)
             references = rows.reference
             bank = TextBank(model, encoders, captions, references, store, limit_gb, world.main, amp)
             return rows, bank
 
         kind = (model.uses_tme(encoders), model.composer.reads_padding, model.captions)
+        if prompts:
+            self.parts = per_epoch(data, cfg.seed, make)
+            return
         if kind not in banks:
             banks[kind] = per_epoch(data, cfg.seed, make)
         self.parts = banks[kind]
@@ -506,14 +541,36 @@ class _StageTwoBatches:
         for index in self.indices(epoch)[first:]:
             reference, target = rows.images(index)
             text = bank(index, bank.captions.draw(index, self.seed, epoch))
-            batch = [reference, text, target]
-            if self.ask:
-                batch += rows.statements(index)
-            yield tuple(to_device(x, self.device) for x in batch)
+            batch: list[Any] = [reference, text, target]
+            if self.ask or self.negatives is not None:
+                batch += rows.statements(index) if self.ask else [None, None]
+            if self.negatives is not None:
+                batch += [index, self._hard(index)]
+            yield tuple(x if x is None else to_device(x, self.device) for x in batch)
+
+    def _hard(self, index: Tensor) -> Optional[ImageFeatures]:
+        "Features of these triplets' hard negatives; None if there are none."
+        assert self.negatives is not None
+        rows = self.negatives.hard[index].flatten()
+        return self.store.at(rows) if len(rows) else None
 
     def names(self, epoch: int, step: int) -> list[str]:
         "Names of this rank's triplets."
         return self.parts(epoch)[0].names(self.indices(epoch)[step])
+
+# %% ../../nbs/training/07_stages.ipynb #1cf2a778
+def negatives_of(data: TripletDataset, store: FeatureStore, cfg: TrainConfig) -> Optional[Negatives]:
+    "Positives and hard negatives for --mask-positives and --hard-negatives; None without these flags."
+    if not (cfg.mask_positives or cfg.hard_negatives):
+        return None
+    if data.sampler is not None:
+        raise ErnError(
+            f"--mask-positives and --hard-negatives need fixed triplets, but those of {data.name} are drawn again "
+            "each epoch. Leave the flags out."
+        )
+    names = data.all_images()
+    embeddings = embeddings_of(store, names) if cfg.hard_negatives else torch.empty(len(names), 0)
+    return find_negatives(data, store.rows(names), embeddings, cfg.hard_negatives)
 
 # %% ../../nbs/training/07_stages.ipynb #a2240482
 def train_composer(
@@ -535,7 +592,8 @@ def train_composer(
         return
     banks = {} if banks is None else banks
     store.load_if_small(world.device)
-    batches = _StageTwoBatches(model, encoders, data, store, cfg, world, banks)
+    negatives = negatives_of(data, store, cfg)
+    batches = _StageTwoBatches(model, encoders, data, store, cfg, world, banks, negatives)
     scale = loss_scale(cfg, encoders.clip)
     loss = create_loss(cfg.loss, encoders.clip.dim, scale=scale).to(world.device)
     options = FitOptions.from_config(
@@ -550,7 +608,7 @@ def train_composer(
         log=log,
         batch_names=batches.names,
     )
-    step = StageTwo(model, loss, world, not cfg.local_negatives, cfg.request_weight)
+    step = StageTwo(model, loss, world, not cfg.local_negatives, cfg.request_weight, negatives)
     fit(step, batches.epoch, lambda module, batch: module(*batch), options, world)
     model.eval()
 

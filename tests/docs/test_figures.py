@@ -8,16 +8,18 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection
 from PIL import Image
 
-from fashionern.evaluation.evaluate import Result
+from fashionern.evaluation.evaluate import RankedQuery, Result
 from fashionern.evaluation.obedience import Obedience
 from fashionern.evaluation.published import PUBLISHED
 from fashionern.files import write_json
 from fashionern.training.flags import parse_ablate, parse_methods
-from fashionern.training.outcomes import Outcome, write_outcomes
+from fashionern.training.outcomes import Outcome, RankedRows, groups_chart, methods_chart, read_ranked, save_ranks, write_outcomes  # noqa: E501
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
@@ -99,6 +101,73 @@ def test_a_comparison_becomes_a_table(results, tmp_path):
     assert lines[0].endswith("| 1 | 7 | 2 + 1 |"), "seeds, parameters, seconds of both stages"
     short = figures.methods("laptop", ("sum",), short=True)
     assert "fashionern" not in short and "seconds" not in short
+
+
+def with_ranks(folder: Path, labels: dict[str, float], seeds: tuple[int, ...] = (1, 2)) -> list[RankedRows]:
+    "Ranks of 300 queries for each row and seed: label → share of hits."
+    rng = np.random.default_rng(0)
+    folders = {}
+    for label, share in labels.items():
+        for seed in seeds:
+            folders[label, seed] = folder / f"seed-{seed}" / label
+            queries = []
+            for n in range(300):
+                rank = 1 if rng.random() < share else 50
+                changed = (("colour", "sleeve")[n % 2],)
+                queries.append(RankedQuery(f"q{n}", "all", f"r{n // 3}", ("red",), (f"t{n}",), rank, changed=changed))
+            save_ranks(folder, folders[label, seed], {"table": queries})
+    return read_ranked(folder, folders)
+
+
+def test_a_comparison_with_ranks_has_intervals_in_tables_and_charts(results, tmp_path):
+    shares = {"fashionern": 0.6, "vtf": 0.59, "sum": 0.2}
+    rows = with_ranks(tmp_path, shares)
+    measured = []
+    for label in shares:
+        measured += [outcome(label, label, seed, rows[0].recall(label)) for seed in (1, 2)]
+    write_json(tmp_path / "config.json", parse_methods(["--preset", "demo"]).as_dict())
+    write_outcomes(measured, tmp_path, ranked=rows)
+    figures.take_methods("garments", tmp_path)
+    said = figures.methods("garments")
+    assert figures.WITHOUT_INTERVALS not in said
+    best = rows[0].best
+    interval, of_sum = rows[0].intervals[best], rows[0].differences["sum"]
+    assert f"| {best} | {interval.mean:.1f} ± {interval.margin:.1f}; best |" in said
+    assert f"; {of_sum.mean:+.1f} ± {of_sum.margin:.1f}, p < 0.001 |" in said and "within noise |" in said
+    assert "R@10 by changed attribute" in said and "| model | colour (150) | sleeve (150) |" in said
+    assert "](../../nbs/results/garments.png)" in said and "](../../nbs/results/garments-groups.png)" in said
+    for name in ("garments", "garments-groups"):
+        assert (results / f"{name}.png").stat().st_size < 200_000
+    short = figures.methods("garments", ("sum",), short=True)
+    assert short.count("| sum") == 2 and "colour" not in short and ".png" not in short
+
+
+def test_the_chart_draws_the_intervals_of_the_table(tmp_path):
+    rows = with_ranks(tmp_path, {"fashionern": 0.6, "vtf": 0.59, "sum": 0.2})
+    measured = [outcome(label, label, 1, rows[0].recall(label)) for label in rows[0].hits]
+    chart = methods_chart(measured, ranked=rows)
+    chart.draw_without_rendering()  # sets the labels
+    recall, difference, _ = chart.axes
+    order = [label.get_text() for label in recall.get_yticklabels()]
+    drawn = [line.get_segments()[0][:, 0] for line in recall.collections if isinstance(line, LineCollection)]
+    expected = [(rows[0].intervals[label].low, rows[0].intervals[label].high) for label in order]
+    assert np.allclose(drawn, expected) and order[0] == rows[0].best
+    drawn = [line.get_segments()[0][:, 0] for line in difference.collections]
+    found = [rows[0].differences[label] for label in order[1:]]
+    assert np.allclose(drawn, [(d.low, d.high) for d in found])
+    panels = [ax for ax in groups_chart(rows[0]).axes if ax.get_title()]
+    groups = rows[0].groups["changed attribute"]
+    assert [ax.get_title() for ax in panels] == [f"changed attribute: {g} (150)" for g in groups]
+    for ax, of_group in zip(panels, groups.values()):
+        drawn = [line.get_segments()[0][:, 0] for line in ax.collections]
+        assert np.allclose(drawn, [(of_group.intervals[label].low, of_group.intervals[label].high) for label in order])
+    assert len(methods_chart(measured).axes) == 2, "without ranks: deviations over seeds alone"
+
+
+def test_figures_without_ranks_say_so(results):
+    for name in ("laptop", "tiny"):
+        made = figures.read(results / f"{name}.json")
+        assert (figures.WITHOUT_INTERVALS in figures.methods(name)) == ("differences" not in made)
 
 
 def test_the_csv_of_a_comparison_holds_plain_numbers(tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fashionern.evaluation.significance import paired_difference
+from fashionern.evaluation.significance import mean_interval, paired_difference
 
 CASES = 1500
 
@@ -32,6 +32,39 @@ def test_the_interval_contains_the_truth_in_93_to_97_percent_of_cases(categories
         assert 0.03 <= rejected / CASES <= 0.07, rejected / CASES
 
 
+@pytest.mark.parametrize(
+    "references, targets, effects",
+    [(100, 100, (1, 0)), (100, 100, (0, 1)), (100, 100, (1, 1)), (100, 50, (0.7, 0.7)), (150, 150, (0, 0))],
+)
+def test_it_does_so_where_both_reference_and_target_matter(references, targets, effects):
+    "Each query crosses a reference with a target; the wider of the two intervals alone would be too narrow."
+    rng = np.random.default_rng(11)
+    reference = np.repeat(np.arange(references), 4)
+    covered = rejected = 0
+    for _ in range(CASES):
+        target = rng.integers(targets, size=len(reference))
+        values = rng.normal(size=len(reference)) * 0.3
+        values += effects[0] * rng.normal(size=references)[reference] + effects[1] * rng.normal(size=targets)[target]
+        labels = reference.astype(str), target.astype(str)
+        found = paired_difference(np.zeros(len(values)), values, *labels, samples=400)
+        covered += found.low <= 0 <= found.high
+        rejected += found.p < 0.05
+    assert 0.93 <= covered / CASES <= 0.97, covered / CASES
+    assert 0.03 <= rejected / CASES <= 0.07, rejected / CASES
+
+
+def test_the_interval_of_one_model_contains_its_recall_in_93_to_97_percent_of_cases():
+    rng = np.random.default_rng(9)
+    truth, covered = 100 * 0.9 * 0.4, 0
+    for _ in range(CASES):
+        sizes = rng.integers(1, 7, 120)
+        product = np.repeat(np.arange(120), sizes)
+        hits = 100.0 * (rng.random(len(product)) < (rng.beta(0.6, 0.9, 120) * 0.9)[product])
+        found = mean_interval(hits, product.astype(str), samples=400)
+        covered += found.low <= truth <= found.high
+    assert 0.93 <= covered / CASES <= 0.97, covered / CASES
+
+
 def test_several_wordings_do_not_make_a_difference_surer():
     "The same 60 queries in one wording and copied as eight: the interval must not shrink."
     rng = np.random.default_rng(3)
@@ -44,14 +77,16 @@ def test_several_wordings_do_not_make_a_difference_surer():
     assert paired_difference(np.repeat(first, 8), np.repeat(second, 8)).margin < 0.5 * once.margin, "it would"
 
 
-def test_the_widest_interval_of_two_groupings_counts():
+def test_of_a_grouping_within_another_the_coarse_one_counts():
+    "Six hundred products in sixty brands: whoever resamples brands has resampled products."
     rng = np.random.default_rng(5)
-    first, second = 100.0 * (rng.random((2, 240)) < 0.5)
-    fine = [str(number) for number in range(240)]
-    coarse = [str(number // 40) for number in range(240)]
-    by_both = paired_difference(first, second, fine, coarse)
-    single = [paired_difference(first, second, labels) for labels in (fine, coarse)]
-    assert by_both.margin == max(d.margin for d in single) and by_both.p == max(d.p for d in single)
+    brand = np.arange(600) // 10
+    effect = rng.normal(size=60)[brand] + 0.3 * rng.normal(size=600)
+    fine, coarse = [str(number) for number in range(600)], brand.astype(str)
+    by_both = paired_difference(np.zeros(600), effect, fine, coarse)
+    by_coarse = paired_difference(np.zeros(600), effect, coarse)
+    assert by_both.margin == pytest.approx(by_coarse.margin, rel=0.01) and by_both.clusters == 60
+    assert by_both.p == pytest.approx(by_coarse.p, abs=0.02)
 
 
 def test_the_interval_is_about_the_normal_one_for_independent_queries():

@@ -24,6 +24,7 @@ DEVICES = (
     ),
 )
 READS_THE_REFERENCE_WITH_THE_TEXT = {"pic2word", "lincir"}  # `encode_text` does; tests/training/test_zero_shot.py
+STARTS_WITH_THE_TEXT = {"dvr-from-pic2word", "dvr-from-lincir"}  # before training, as the composers above
 TRAINS_OTHERWISE = {"compodiff"}  # one estimation step in training, several in evaluation
 
 
@@ -85,7 +86,12 @@ def test_in_eval_mode_a_query_does_not_depend_on_its_batch(name):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in NAMES if n not in ("image-only", "text-only", *READS_THE_REFERENCE_WITH_THE_TEXT)]
+    "name",
+    [
+        n
+        for n in NAMES
+        if n not in {"image-only", "text-only"} | READS_THE_REFERENCE_WITH_THE_TEXT | STARTS_WITH_THE_TEXT
+    ],
 )
 def test_a_query_depends_on_reference_and_text(name):
     model = build(name).eval()
@@ -111,7 +117,8 @@ def test_padding_does_not_change_the_query(name):
 def test_gradients_reach_every_trainable_parameter(name, device):
     model = build(name, device).train()
     for key, weight in model.named_parameters():
-        if key.endswith("mixture.3.weight"):  # zero before training, so nothing would flow back through it
+        # zero before training, so nothing would flow back through it
+        if key.endswith(("mixture.3.weight", "correction.weight")):
             nn.init.normal_(weight, std=0.02)
     reference, text = features(B, device)
     target, _ = features(B, device)

@@ -135,6 +135,71 @@ def test_ern_methods_compares_them_with_others(garments, tmp_path):
     assert outcomes[0].parameters == 0 < outcomes[1].parameters
 
 
+# ---- DVR that starts at a zero-shot composer
+
+
+@pytest.fixture(scope="module")
+def warm_cfg(cfg) -> TrainConfig:
+    short = {"stages": ("zero-shot", "dvr"), "ffn": 64, "num_epochs": 1, "batch_size": 16, "eval_every": 0}
+    return replace(cfg, model="dvr-from-pic2word", compare=("pic2word",), **short)
+
+
+def ranks_of(result) -> list:
+    return [query.rank for query in result.queries]
+
+
+def test_dvr_starts_at_the_zero_shot_composer_and_is_trained_from_there(warm_cfg, run, tmp_path):
+    "With a learning rate of next to nothing it keeps the ranks of its start; with a usual one it changes them."
+    still = train(replace(warm_cfg, lr=1e-30, run_dir=tmp_path / "still"))
+    assert [result.model for result in still] == ["pic2word", "dvr-from-pic2word"]
+    assert ranks_of(still[0]) == ranks_of(still[1])
+    moved = train(replace(warm_cfg, lr=3e-3, run_dir=tmp_path / "moved"))
+    assert ranks_of(moved[0]) == ranks_of(still[0]) != ranks_of(moved[1])
+    alone, warm = (load_retriever(tmp_path / "moved", name).model for name in ("pic2word", "dvr-from-pic2word"))
+    trained = alone.composer.state_dict()
+    assert all(torch.equal(trained[key], value) for key, value in warm.composer.start.state_dict().items())
+    assert warm.composer.correction.weight.abs().max() > 1e-3
+    rows = [json.loads(line) for line in (tmp_path / "moved" / "metrics.jsonl").read_text().splitlines()]
+    stages = [row["stage"] for row in rows if "loss" in row]
+    assert stages == ["zero-shot (pic2word)"] * 2 + ["stage 2 (dvr-from-pic2word)"], "the start is trained once"
+
+
+def test_the_start_can_come_from_an_earlier_run(warm_cfg, run, tmp_path):
+    folder, _ = run
+    file = folder / "models" / "pic2word" / "best.safetensors"
+    given = {"clip_path": folder / "encoders.safetensors", "compare": (), "fusion_model_path": file}
+    train(replace(warm_cfg, run_dir=tmp_path / "run", **given))
+    start = load_retriever(tmp_path / "run").model.composer.start.state_dict()
+    weights = read_weights(file)
+    assert all(torch.equal(weights[f"composer.{key}"], value) for key, value in start.items())
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert {row["stage"] for row in rows if "loss" in row} == {"stage 2 (dvr-from-pic2word)"}
+
+
+def test_a_warm_started_model_is_resumed_and_saved(warm_cfg, garments, tmp_path):
+    alone = replace(warm_cfg, compare=(), lr=3e-3, run_dir=tmp_path / "run")
+    train(alone)
+    last = tmp_path / "run" / "models" / "dvr-from-pic2word" / "last.safetensors"
+    weights = read_weights(last)
+    last.unlink()
+    train(replace(alone, resume=True))
+    assert all(torch.equal(read_weights(last)[key], value) for key, value in weights.items())
+    trained = load_retriever(tmp_path / "run")
+    trained.save_pretrained(tmp_path / "saved")
+    photo = next((garments / "images").rglob("*.*g"))
+    query = [{"image": photo, "text": "is red"}]
+    again = Retriever.from_pretrained(tmp_path / "saved").encode(query)
+    assert torch.allclose(torch.from_numpy(again), torch.from_numpy(trained.encode(query)), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["dvr-from-lincir", "dvr-from-weighted-sum"])
+def test_every_start_is_trained_where_the_run_has_no_row_of_it(warm_cfg, name, tmp_path):
+    (result,) = train(replace(warm_cfg, model=name, compare=(), run_dir=tmp_path / "run"))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    start = f"zero-shot ({name.removeprefix('dvr-from-')})"
+    assert [row["stage"] for row in rows][0] == start and result.model == name
+
+
 def test_what_the_stage_cannot_train_is_refused(cfg, garments, tmp_path):
     with pytest.raises(ErnError, match="cannot train combiner, which needs triplets. Add dvr"):
         train(replace(cfg, model="combiner", run_dir=tmp_path / "run"))

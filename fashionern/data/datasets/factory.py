@@ -107,7 +107,7 @@ def create_dataset(
     statements = read_statements(root)
     if split == "train":
         _check_statement_images(statements, data, Path(root) / "statements.json")
-    attributes = {} if split == "train" else read_attributes(root, split)
+    attributes = read_attributes(root, split)
     return replace(data, descriptions=descriptions, statements=statements, attributes=attributes)
 
 

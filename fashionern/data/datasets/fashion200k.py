@@ -133,12 +133,15 @@ def modification(
     return f"replace {_first_new(old, new)} with {_first_new(new, old)}"
 
 # %% ../../../nbs/data/datasets/02_fashion200k.ipynb #c9393873
+_GAP = "  "  # two blanks become one, in a single pass from the left
+
+
 def parents(
     description: str,  # cleaned
 ) -> tuple[str, ...]:
     "The description without each of its words in turn, in word order; equal parents appear once."
     rests = (description.replace(word, "") for word in description.split())
-    return tuple(dict.fromkeys(" ".join(rest.split()) for rest in rests))
+    return tuple(dict.fromkeys(rest.replace(_GAP, " ").strip() for rest in rests))
 
 # %% ../../../nbs/data/datasets/02_fashion200k.ipynb #a1d11a0a
 class _Groups:

@@ -83,6 +83,7 @@ class Composer(nn.Module):
     lengths: Lengths = Lengths()  # to which it scales its inputs, if it does
     zero_shot: bool = False  # True: the stage zero-shot trains it, without triplets
     has_pseudo_word: bool = False  # True: its texts are prompts in which `pseudo_word` stands for the reference
+    starts_from: str = ""  # name of the zero-shot composer that it corrects, its part `start`; '': none
 
     def forward(self, reference: ImageFeatures, text: TextFeatures) -> Tensor:
         "(B, D) queries of unit length from B reference images and B modification texts."
