@@ -12,7 +12,7 @@ import hashlib
 import json
 import statistics
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
@@ -468,5 +468,5 @@ def write_outcomes(
             files.append(folder / f"groups.{rows.protocol}.png")
             charts[files[-1]] = groups_chart(rows, title)
     for file, chart in charts.items():
-        write_atomic(file, lambda path, chart=chart: chart.savefig(path, format="png"))
+        write_atomic(file, partial(chart.savefig, format="png"))
     return files

@@ -198,8 +198,8 @@ def measure_obedience(
         results.append(summarise(model.name, run.data, answers))
         say(obedience_table(results[-1]), soft_wrap=False)
     path = run.cfg.out / "obedience.json"
-    drawing = {"drawn": run.cfg.obedience, "references": REFERENCES, "seed": run.cfg.seed}
-    drawing["wordings"] = run.cfg.wordings
+    drawing: dict[str, int | str] = {"drawn": run.cfg.obedience, "references": REFERENCES}
+    drawing |= {"wordings": run.cfg.wordings, "seed": run.cfg.seed}
     write_json(path, [result.as_dict() | drawing for result in results])
     typical = typical_answers(answers)
     return [path, _draw_answers(run, typical)] if typical else [path]
