@@ -12,6 +12,7 @@ from typing import Any, Sequence
 import torch
 from torch import Tensor
 
+from ..distributed import to_device
 from .clip import ClipEncoder
 from ..errors import ErnError
 from ..records import TextFeatures
@@ -48,9 +49,10 @@ def mark_tokens(
 ) -> tuple[Tensor, Tensor]:  # (B, L) token ids, trimmed; (B, L) True where the pseudo word goes
     "Tokens of the prompts, and the places of their marks that the context length does not cut off."
     pair = _stand_ins(clip)
-    one, other = (clip.tokenize([prompt.replace(MARK, word) for prompt in prompts]) for word in pair)
-    tokens = clip.trim(one)
-    return tokens, (one != other)[:, : tokens.shape[1]]
+    one, other = (clip.token_ids([prompt.replace(MARK, word) for prompt in prompts]) for word in pair)
+    tokens = clip.trim(one)  # still on the CPU, where nothing has to wait for it
+    places = (one != other)[:, : tokens.shape[1]]
+    return to_device(tokens, clip.device), to_device(places, clip.device)
 
 
 def prompt_tokens(
@@ -66,11 +68,12 @@ def prompt_places(
     clip: ClipEncoder,
     tokens: Tensor,  # (B, L) from `prompt_tokens`, trimmed or not
 ) -> Tensor:
-    "(B, L) True where the pseudo word goes; an `ErnError` for other tokens."
+    "(B, L) True where the pseudo word goes; an `ErnError` for other tokens, if they are on the CPU."
     start, place = (part[0] for part in mark_tokens(clip, [PROMPT]))
     places = torch.zeros_like(tokens, dtype=torch.bool)
     places[:, : len(place)] = place.to(tokens.device)
-    if not (tokens[places] == start[place].to(tokens.device)).all():
+    on_cpu = tokens.device.type == "cpu"  # to look at tokens on a GPU, each step would wait for it
+    if on_cpu and not (tokens[places] == start[place].cpu()).all():
         raise ErnError("These token ids are not those of prompts with a pseudo word. Give texts instead.")
     return places
 

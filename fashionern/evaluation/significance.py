@@ -44,7 +44,7 @@ class Difference(Interval):
     @property
     def is_noise(self) -> bool:
         "Whether the interval contains 0 or the test does not reject equality at 5 %."
-        return self.p >= 0.05 or self.low <= 0 <= self.high
+        return bool(self.p >= 0.05 or self.low <= 0 <= self.high)
 
     @property
     def p_text(self) -> str:
