@@ -1112,9 +1112,12 @@ function moveInView(step) {
 
 const DIALOGS = { why: explain, view: enlarge };
 let opener = null; // what had the focus before a dialog was opened
+let leaving = Promise.resolve(); // settled when the history has left the entry of a dialog that was closed
 
-function openDialog(kind, hit) {
-  opener = document.activeElement;
+async function openDialog(kind, hit) {
+  const active = document.activeElement;
+  await leaving; // else the step back would close this dialog
+  opener = active;
   history.pushState({ ...state, dialog: kind }, "", addressOf(state));
   if (!$(kind).open) $(kind).showModal();
   DIALOGS[kind](hit);
@@ -1265,7 +1268,10 @@ function listen() {
     $(kind).onclick = (event) => { if (event.target === $(kind)) closeDialog(); };
     $(kind).onclose = () => {
       $(kind).dataset.of = "";
-      if (history.state?.dialog) history.back();
+      if (history.state?.dialog) {
+        leaving = new Promise((resolve) => { addEventListener("popstate", resolve, { once: true }); });
+        history.back();
+      }
       if (document.activeElement === document.body) opener?.focus?.(); // the focus may already have moved elsewhere
     };
   }
