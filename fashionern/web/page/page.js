@@ -1112,11 +1112,10 @@ function moveInView(step) {
 
 const DIALOGS = { why: explain, view: enlarge };
 let opener = null; // what had the focus before a dialog was opened
-let leaving = Promise.resolve(); // settled when the history has left the entry of a dialog that was closed
 
 async function openDialog(kind, hit) {
   const active = document.activeElement;
-  await leaving; // else the step back would close this dialog
+  if (history.state?.dialog) await steppedBack(); // out of a dialog just closed; else the step would close this one
   opener = active;
   history.pushState({ ...state, dialog: kind }, "", addressOf(state));
   if (!$(kind).open) $(kind).showModal();
@@ -1126,9 +1125,13 @@ async function openDialog(kind, hit) {
 function closeDialog() { // resolves when the history has no entry of the dialog any more
   const kind = Object.keys(DIALOGS).find((one) => $(one).open);
   if (!kind) return Promise.resolve();
-  const closed = new Promise((resolve) => { addEventListener("popstate", resolve, { once: true }); });
+  const closed = steppedBack();
   $(kind).close(); // the event `close` goes back
   return closed;
+}
+
+function steppedBack() { // resolves at the next step in the history
+  return new Promise((resolve) => { addEventListener("popstate", resolve, { once: true }); });
 }
 
 function hideDialogs() {
@@ -1268,10 +1271,7 @@ function listen() {
     $(kind).onclick = (event) => { if (event.target === $(kind)) closeDialog(); };
     $(kind).onclose = () => {
       $(kind).dataset.of = "";
-      if (history.state?.dialog) {
-        leaving = new Promise((resolve) => { addEventListener("popstate", resolve, { once: true }); });
-        history.back();
-      }
+      if (history.state?.dialog) history.back();
       if (document.activeElement === document.body) opener?.focus?.(); // the focus may already have moved elsewhere
     };
   }
@@ -1284,6 +1284,7 @@ function listen() {
   addEventListener("popstate", (event) => {
     hideDialogs();
     const next = event.state ? { ...event.state, dialog: null } : stateOf(location.search);
+    if (event.state?.dialog) history.replaceState(next, "", addressOf(next)); // a step forward opens no dialog
     const same = JSON.stringify(next) === JSON.stringify({ ...state, dialog: null });
     state = next;
     if (!same) show();
