@@ -173,10 +173,14 @@ class FinishedRun:
         return model
 
     def _weights(self, model: str) -> Optional[Path]:
-        "The file of a model's weights."
+        "The file of a model's weights; an `ErnError` for a model that the run did not train."
         if self.cfg.fusion_model_path is not None or self.cfg.run_dir is None:
             return self.cfg.fusion_model_path
-        return best_weights(self.cfg.run_dir, model)
+        path = best_weights(self.cfg.run_dir, model)
+        if not path.is_file():
+            found = ", ".join(sorted(file.parent.name for file in path.parent.parent.glob(f"*/{path.name}")))
+            raise ErnError(f"--models {model}: {self.cfg.run_dir} has no such model. It has {found or 'none'}.")
+        return path
 
     def pictures(self) -> list[Path]:
         "Draw pictures of the last model under the first protocol; the files."

@@ -103,3 +103,8 @@ def test_the_papers_presets_have_crops():
     assert papers and all(PRESETS[name].regions == "crops" for name in papers)
     assert parse_train(["--preset", papers[0], "--regions", "grid"]).regions == "grid"
     assert TrainConfig().regions is None
+
+
+def test_a_model_that_the_run_lacks_is_reported_with_those_it_has(runs):
+    with pytest.raises(ErnError, match=r"--models vtf: .* has no such model\. It has .*combiner"):
+        FinishedRun(EvalConfig(run_dir=runs["grid"], models=("vtf",), num_workers=0, device="cpu"))
