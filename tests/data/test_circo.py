@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from numbered import Numbered
 
 from fashionern.data.datasets.circo import load_circo
 from fashionern.data.datasets.factory import create_dataset
@@ -50,20 +51,10 @@ ENCODERS = SimpleNamespace(
 )
 
 
-class Scores(torch.nn.Module):
+class Scores(Numbered):
     "Scores that are fixed for each query and image, without ties."
 
     name = "scores"
-    captions = "as-is"
-
-    def encode_text(self, encoders, texts, reference):
-        return torch.tensor([[float(text.split()[-1]) + 1] for text in texts])
-
-    def encode_query(self, reference, words):
-        return words
-
-    def encode_target(self, images):
-        return images.embedding
 
     def score(self, query, targets):
         return torch.sin(query * targets.T * 12.9898) + 2
