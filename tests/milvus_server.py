@@ -101,6 +101,7 @@ class MilvusServer:
             config.set(name, value)
         config.resolve()
         self.port = config.get("proxy_port")
+        self._keep_files_apart()
         etcd = self.folder / "configs" / "etcd.yaml"
         etcd.write_text(_ETCD.format(client=config.get("etcd_port"), peer=config.get("etcd_peer_port")))
         environment = {
@@ -122,6 +123,18 @@ class MilvusServer:
             )
         self._wait(f"http://127.0.0.1:{config.get('health_port')}/healthz")
         return self
+
+    def _keep_files_apart(self) -> None:
+        """Name the folder of the data as one in the server's own folder, where it is started.
+
+        Below an absolute path, a server of 2.3.5 takes its cache's file of a vector for the vector's own and
+        deletes it once it is read (milvus-io/milvus issue 30651). One with object storage has no such path."""
+        settings = self.folder / "configs" / "milvus.yaml"
+        before = settings.read_text()
+        after = before.replace(f"  path: {self.folder / 'data'} ", "  path: data ")
+        if after == before:
+            raise RuntimeError(f"{settings} does not name the folder of the data.")
+        settings.write_text(after)
 
     def _wait(self, health: str) -> None:
         "Wait until the server says that it is healthy."
