@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../nbs/07_front_door.ipynb #a592c530
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # %% ../nbs/07_front_door.ipynb #481dcaaf
 from importlib import import_module

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'SETTINGS', 'list_models', 'parse_model', 'settings_of', 'source_of', 'without_tme', 'settings_in',
-           'create_model', 'has_pseudo_word', 'try_model', 'earlier_settings', 'save_model', 'load_model',
-           'own_settings', 'recorded_lengths', 'use_earlier_lengths', 'restore_lengths']
+           'create_model', 'has_pseudo_word', 'try_model', 'earlier_settings', 'settings_of_version', 'save_model',
+           'load_model', 'own_settings', 'recorded_lengths', 'use_earlier_lengths', 'restore_lengths']
 
 # %% ../../nbs/models/01_registry.ipynb #235aa7f2
 import inspect
@@ -56,8 +56,9 @@ MODELS = {  # name → slots; every other composer's name means ('clip', compose
     "fashionern": ("auto", "dvr", "refine"),
 }
 SETTINGS: dict[str, dict[str, Any]] = {  # name → settings that differ from the defaults of its parts
-    "fashionern": {"mask_padding": True, "by_place": True, "mixture": True},
+    "fashionern": {"mask_padding": True, "by_place": True, "mixture": True, "last_token": True},
 }
+_SINCE = {"last_token": (0, 3)}  # the version that gave a name this setting, if later than 0.2
 
 
 def list_models() -> list[str]:
@@ -284,6 +285,15 @@ def earlier_settings(
     return {key: type(value)() for key, value in own.items()} | recorded
 
 
+def settings_of_version(
+    name: str,  # of a model
+    version: tuple[int, ...],  # of the package, such as (0, 2)
+) -> dict[str, Any]:
+    "The paper's values of those settings that the model's name did not have yet in that version."
+    own = SETTINGS.get(name.lower().partition("@")[0], {})
+    return {key: type(value)() for key, value in own.items() if version < _SINCE.get(key, (0, 2))}
+
+
 def save_model(
     model: ComposedRetriever,
     path: str | Path,
@@ -331,9 +341,13 @@ def own_settings(name: str, path: str | Path) -> dict[str, Any]:
 def _name_today(name: str, settings: dict[str, Any]) -> str:
     "The name that a model with these settings would be created by: an early `fashionern` is `fashionern-published`."
     base, sign, given = name.partition("@")
-    created = SETTINGS.get(base, {}) | parse_model(name)[1]
-    is_early = any(settings.get(key) != created[key] for key in SETTINGS.get(base, {}))
-    return f"{base}-published{sign}{given}" if is_early else name
+    own = SETTINGS.get(base, {})
+    created = own | parse_model(name)[1]
+    different = [key for key in own if settings.get(key) != created[key]]
+    if any(key not in _SINCE for key in different):
+        return f"{base}-published{sign}{given}"
+    later = [f"{key}={json.dumps(settings.get(key))}" for key in different]
+    return f"{base}@{','.join([*filter(None, given.split(',')), *later])}" if later else name
 
 
 def _check_name(model: ComposedRetriever, header: dict[str, str], published: bool, path: str | Path) -> None:

@@ -73,8 +73,8 @@ _REMOVED = {  # label → model
     "less target refinement": "tme+dvr+identity",
 }
 _BRANCHES = {"less inject branch": ("align",), "less align branch": ("inject",)}  # label → remaining branch
-_OPTIONS = ("mask_padding", "mixture", "ask=words", "ask=image", "train_cls", "norm=layer", "lengths=published",
-            "by_place", "gate_floor=0.1", "gate_noise=0.3")  # fmt: skip
+_OPTIONS = ("mask_padding", "mixture", "last_token", "ask=words", "ask=image", "train_cls", "norm=layer",
+            "lengths=published", "by_place", "gate_floor=0.1", "gate_noise=0.3")  # fmt: skip
 
 
 def ablation_rows(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONFIG', 'MAX_FFN', 'dataset_fingerprint', 'describe_data', 'trained_on', 'launch', 'changed_plugins',
            'warn_changed_plugins', 'record_start', 'is_restart', 'best_weights', 'encoder_weights', 'RunRecord',
-           'has_begun', 'may_resume', 'open_run', 'keep_preprocess', 'keeps_early_models', 'settle_captions']
+           'has_begun', 'may_resume', 'open_run', 'keep_preprocess', 'version_of_run', 'settle_captions']
 
 # %% ../../nbs/training/05_record.ipynb #c5400003
 import hashlib
@@ -403,15 +403,15 @@ def _keep_regions(cfg: _Config, world: World) -> _Config:
     return replace(cfg, regions=None)
 
 
-def keeps_early_models(cfg: TrainConfig) -> bool:
-    "Whether the flags resume a run of a version before 0.2, in which `fashionern` was the paper's model."
-    if not cfg.resume or not (cfg.run_dir / CONFIG).exists():
-        return False
+def version_of_run(cfg: TrainConfig) -> tuple[int, ...]:
+    "The version of the package, such as (0, 3), that began the run: today's for a new run, (0, 0) if it is unknown."
+    version = fashionern.__version__
     try:
-        version = read_json(cfg.run_dir / "record.json")["starts"][0]["versions"]["fashionern"]
-        return tuple(int(number) for number in version.split(".")[:2]) < (0, 2)
+        if cfg.resume and (cfg.run_dir / CONFIG).exists():
+            version = read_json(cfg.run_dir / "record.json")["starts"][0]["versions"]["fashionern"]
+        return tuple(int(number) for number in version.split(".")[:2])
     except (ErnError, OSError, LookupError, TypeError, AttributeError, ValueError):  # no complete record
-        return True
+        return 0, 0
 
 
 def _check_resumable(cfg: TrainConfig) -> None:

@@ -17,7 +17,7 @@ from .layers import ByPlace, GatedCombiner, JointTransformer
 from ...records import CROPS, ImageFeatures, TextFeatures
 
 # %% ../../../nbs/models/composers/14_dvr.ipynb #dca1ea94
-from .layers import ModifierGuided, SelfGuided, mean_of
+from .layers import ModifierGuided, SelfGuided, last_of, mean_of
 
 # %% ../../../nbs/models/composers/14_dvr.ipynb #6c22ec3d
 @COMPOSERS.register("dvr")
@@ -41,9 +41,11 @@ class DVR(Composer):
         gate_floor: float = 0.0,  # minimum weight of each side of a gate, e.g. 0.1; this project's own
         gate_noise: float = 0.0,  # share of training samples with random gates, e.g. 0.3; this project's own
         mixture: bool = False,  # a free mixture of image and text, as in the Combiner; this project's own
+        last_token: bool = False,  # the last token's output instead of the mean token; this project's own
     ):
         super().__init__()
         self.mask_padding = mask_padding
+        self.last_token = last_token
         self.reads_padding = not mask_padding
         self.lengths = parse_lengths(lengths)
         self.joint = JointTransformer(dim, heads=heads, ffn=ffn, train_cls=train_cls)
@@ -61,7 +63,8 @@ class DVR(Composer):
         attended = self.modifier_guided(crops, words, mask)
         refined = self.self_guided(attended, self.modifier_guided.output_mask(mask))
         q_global = self.combine_whole(reference.embedding, text.embedding * self.lengths.text)
-        q_local = self.combine_local(refined, mean_of(words, mask))
+        word = last_of(words, text.mask) if self.last_token else mean_of(words, mask)
+        q_local = self.combine_local(refined, word)
         return self.combine(q_global, q_local)
 
     def _mask(self, text: TextFeatures) -> Optional[Tensor]:
