@@ -86,6 +86,9 @@ def begin_store(
     if not stores.exists(where):
         return stores.create(where, _record(retriever, model, kind, text_weight))
     store = stores.open(where)
+    if not len(store):  # a build that failed before its first photo must not prescribe the flags of the next one
+        store.drop()
+        return stores.create(where, _record(retriever, model, kind, text_weight))
     check_same_model(store, retriever)
     if store.about["kind"] != kind:
         existing = store.about["kind"]
