@@ -7,6 +7,7 @@ __all__ = ['LOCK', 'RECORDS', 'cannot_write', 'cannot_read', 'write_atomic', 'wr
            'locked', 'not_found', 'check_path', 'check_paths', 'check_model']
 
 # %% ../nbs/02_files.ipynb #8c580dd3
+import errno
 import json
 import os
 import platform
@@ -25,9 +26,10 @@ from .errors import ErnError
 def cannot_write(path: str | Path, reason: Exception) -> ErnError:
     "The error for a file that cannot be written."
     why = getattr(reason, "strerror", None) or reason
+    is_forbidden = getattr(reason, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS)
+    fix = "Change its permissions" if is_forbidden else "Free some space"
     return ErnError(
-        f"{path} cannot be written ({why}). Free some space or choose another location. "
-        "The previous file, if any, is kept."
+        f"{path} cannot be written ({why}). {fix} or choose another location. The previous file, if any, is kept."
     )
 
 
@@ -85,13 +87,16 @@ def check_writable(
     path: str | Path,
     folder: bool = False,  # whether `path` is a folder for several files
 ) -> None:
-    "Create the folder for `path`; raises `ErnError` if that fails or if `path` itself is a folder."
+    "Create the folder for `path`; raises `ErnError` if it cannot be written or if `path` itself is a folder."
     path = Path(path)
+    place = path if folder else path.parent
     try:
-        (path if folder else path.parent).mkdir(parents=True, exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         reason = f"cannot be created ({e.strerror})"
         raise ErnError(f"{path} {reason}. Choose another location.") from None
+    if not os.access(place, os.W_OK):
+        raise ErnError(f"{path} cannot be written: its folder is read-only. Choose another location.")
     if not folder and path.is_dir():
         raise ErnError(f"{path} is a folder, but must be a file. Choose another name.")
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'IMAGE_FORMATS', 'UNREAD_SUFFIXES', 'MAX_IMAGE_SIDE', 'MAX_IMAGE_PIXELS', 'is_hidden', 'ImageScan',
-           'scan_images', 'ImageFinder', 'id_path', 'is_address', 'image_name', 'id_names', 'photo_key', 'load_image']
+           'scan_images', 'why_unread', 'ImageFinder', 'id_path', 'is_address', 'image_name', 'id_names', 'photo_key',
+           'load_image']
 
 # %% ../../nbs/data/00_images.ipynb #0bf7e657
 import os
@@ -86,7 +87,7 @@ def scan_images(folder: str | Path) -> ImageScan:
     return scan
 
 
-def _why_unread(suffix: str) -> str:
+def why_unread(suffix: str) -> str:
     "Why a file with this suffix is not read as an image."
     if suffix in UNREAD_SUFFIXES:
         return f"{suffix} image ({UNREAD_SUFFIXES[suffix]})"
@@ -106,7 +107,7 @@ def _sort_entry(entry: os.DirEntry, scan: ImageScan, folders: list[Path]) -> Non
         else:
             folders.append(path)
     elif suffix not in IMAGE_SUFFIXES:
-        scan.left_out[_why_unread(suffix)] += 1
+        scan.left_out[why_unread(suffix)] += 1
     elif hidden:
         scan.left_out["hidden file"] += 1
     elif not entry.is_file():

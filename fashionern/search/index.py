@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..data.images import load_image
 from ..data.tables import match_rows
-from ..distributed import World
+from ..distributed import World, pick_device
 from ..encoders.feature_store import ImageViews, photo_loader, photo_mark, read_batches
 from ..errors import ErnError, check_text_weight
 from ..models.embedder import check_searchable, global_features, own_text_weight
@@ -86,6 +86,9 @@ def begin_store(
     if not stores.exists(where):
         return stores.create(where, _record(retriever, model, kind, text_weight))
     store = stores.open(where)
+    if not len(store):  # a build that failed before its first photo must not prescribe the flags of the next one
+        store.drop()
+        return stores.create(where, _record(retriever, model, kind, text_weight))
     check_same_model(store, retriever)
     if store.about["kind"] != kind:
         existing = store.about["kind"]
@@ -129,6 +132,7 @@ def load_index_model(
     if run_model is not None:
         raise ErnError("The index was built with --encoder, so there is no run to choose a model of. Omit --run-model.")
     spec = read_spec(about["encoder"], "The index")
+    pick_device(device)  # its error has nothing to do with the encoder
     try:
         return untrained_retriever(moved_spec(spec, model) if model else spec, device)
     except ErnError as e:

@@ -238,6 +238,8 @@ def _check_ranges(cfg: TrainConfig) -> None:
         value = getattr(cfg, name)
         check_flag(value is None or value >= 0, name, value, "must not be negative")
     check_seed("seed", cfg.seed)
+    rule = "must be at least 2: without negatives in its batch, a query has a loss of 0 and nothing is learnt"
+    check_flag(cfg.tme_batch_size > 1, "tme_batch_size", cfg.tme_batch_size, rule)
     check_flag(
         0 <= cfg.tme_dropout < 1,
         "tme_dropout",

@@ -18,7 +18,7 @@ from fashionern.cli import methods as ern_methods
 from fashionern.cli import models as ern_models
 from fashionern.cli import train as ern_train
 from fashionern.data.drawn.garments import draw_fashioniq
-from fashionern.files import RECORDS
+from fashionern.files import RECORDS, locked
 from fashionern.models.hub import Retriever
 from fashionern.training.record import RunRecord
 
@@ -119,6 +119,7 @@ def test_missing_images(error_of, garments, tmp_path):
         (["--seed", str(10**23)], ["--seed 1000", "4294967295"]),
         (["--seed", "-1"], ["--seed -1"]),
         (["--batch-size", "1"], ["--batch-size", "fashionern", "norm=layer"]),
+        (["--tme-batch-size", "1"], ["--tme-batch-size 1", "negatives"]),
         (["--amp", "fp16"], ["--amp fp16"]),
         (["--clip-path", "none.safetensors"], ["none.safetensors", "--clip-path"]),
     ],
@@ -155,6 +156,14 @@ def test_a_run_is_not_overwritten(error_of, finished):
     assert "--resume" in error_of(ern_train.main, *flags(finished / "data", finished / "run"))
     message = error_of(ern_train.main, *flags(finished / "data", finished / "run", "--resume", "--lr", "0.5"))
     assert "--lr" in message and (finished / "run" / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", [ern_train.main, ern_methods.main])
+def test_a_run_folder_in_use_is_refused(error_of, garments, tmp_path, command):
+    with locked(tmp_path / "run", ""):
+        message = error_of(command, *flags(garments, tmp_path / "run"))
+    assert f"{tmp_path / 'run'} is in use by" in message and "--run-dir" in message
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_from_pretrained_opens_a_runs_folder(finished):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from fashionern.data.catalogue import table as table_module
 from fashionern.data.catalogue.photos import unpack_images
+from fashionern.data.catalogue.prepare import take_photos
 from fashionern.data.catalogue.queries import draw_triplets
 from fashionern.data.catalogue.table import read_table, select_products, triplets_from_table
 from fashionern.data.datasets.factory import create_dataset
@@ -23,7 +24,7 @@ from fashionern.data.images import ImageFinder
 from fashionern.data.language.parser import ChangeParser, read_change
 from fashionern.data.language.values import value_of
 from fashionern.evaluation.protocols import protocols_for
-from fashionern.files import write_json
+from fashionern.files import locked, write_json
 
 SCRIPT = Path(__file__).resolve().parents[2] / "data_scripts" / "catalogue" / "prepare.py"
 ATTRIBUTES = ("colour", "kind", "sleeve")
@@ -233,7 +234,27 @@ def test_a_failed_rebuild_leaves_the_dataset_as_it_was(shop, tmp_path, monkeypat
             make(shop, tmp_path, test=0, seed=1)
     assert "triplets.test.json" not in content()
     assert make(shop, tmp_path) == first and content() == before  # the files decide, not the earlier report
+    replace = table_module.Path.replace
+    moved = []
+
+    def killed_later(part, target):
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(replace(part, target))
+
+    with monkeypatch.context() as m:
+        m.setattr(table_module.Path, "replace", killed_later)
+        with pytest.raises(KeyboardInterrupt):
+            make(shop, tmp_path, seed=1)  # files of the same names, of which one is new
+    assert make(shop, tmp_path) == first and content() == before
     assert "test" not in make(shop, tmp_path, test=0)["splits"] and "triplets.test.json" not in content()
+
+
+def test_one_process_writes_a_dataset(shop, tmp_path):
+    make(shop, tmp_path)
+    with locked(tmp_path, ""):
+        assert f"{tmp_path} is in use by" in sentence(make, shop, tmp_path, seed=1)
+    assert make(shop, tmp_path, seed=1)["options"]["seed"] == 1
 
 
 def make_from(shop: Path, root: Path) -> dict:
@@ -321,6 +342,23 @@ def test_hostile_archives_are_refused(tmp_path, names, link, word):
     images = tmp_path / "root" / "images"
     assert word in sentence(unpack_images, zip_file, images, max_bytes=2500, progress=False)
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["photos.zip"]
+
+
+def test_photos_of_other_formats_in_an_archive_are_reported(tmp_path, capsys):
+    unread = {"a/1.psd": "x", "2.SVG": "x", "__MACOSX/._1.psd": "x", "notes.txt": "x"}
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    for name, content in (("some", ("a.png",)), ("none", ())):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            for file in content:
+                archive.write(tmp_path / file, file)
+            for file, text in unread.items():
+                archive.writestr(file, text)
+    take_photos(tmp_path / "some.zip", tmp_path / "root")
+    said = capsys.readouterr().out
+    assert "some.zip: 1 image, 1 unpacked now, 4 other files skipped" in said
+    assert "left out 1: .psd image (save them as JPEG or PNG)" in said and "left out 1: .svg image" in said
+    message = sentence(take_photos, tmp_path / "none.zip", tmp_path / "root")
+    assert "among 4 files. 1: .psd image (save them as JPEG or PNG)." in message
 
 
 def test_a_damaged_archive_is_refused(tmp_path):

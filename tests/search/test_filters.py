@@ -238,6 +238,9 @@ def test_column_names_reach_milvus_as_json():
         to_milvus(parse_filter('"' + name.replace('"', '""') + '" is not null'))
         == f"(exists columns[{json.dumps(name)}])"
     )
+    differs = '((exists columns["x"]) and (columns["x"] != 1))'  # a server cannot parse this without the parentheses
+    for text in ("x != 1", "not x = 1", "x not in (1)"):
+        assert to_milvus(parse_filter(text)) == differs
 
 
 @pytest.mark.parametrize(

@@ -352,6 +352,15 @@ def test_what_is_left_out_is_reported_by_reason(shop, photos, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", STORES)
+def test_a_build_that_failed_before_its_first_photo_prescribes_no_flags(kind, shop, photos, tmp_path):
+    (tmp_path / "none.csv").write_text("id,colour\n")
+    with pytest.raises(ErnError, match="none.csv has no row"):
+        index("build", kind, tmp_path, "--model", str(shop / "model0"), "--table", str(tmp_path / "none.csv"))
+    assert index("build", kind, tmp_path, "--model", str(shop / "model1"), "--kind", "hnsw") == 0
+    assert names_in(kind, tmp_path) == files_in(photos)
+
+
+@pytest.mark.parametrize("kind", STORES)
 def test_another_model_is_refused(kind, shop, photos, tmp_path):
     index("build", kind, tmp_path, "--model", str(shop / "model0"))
     with pytest.raises(ErnError, match="other weights"):

@@ -14,6 +14,7 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from error_sentence import sentence
@@ -325,8 +326,13 @@ def recall_at_10(store, photos: list[Photo], vectors: np.ndarray, queries: np.nd
     return float(np.mean(shares))
 
 
-@pytest.mark.parametrize("kind, count", [("hnsw", 4_000), ("ivf-pq", 11_000)])
-@pytest.mark.parametrize("kept_share", [0.3, 0.1, 0.001])
+@pytest.mark.parametrize(
+    "kind, count, kept_share",
+    [
+        *(("hnsw", 4_000, share) for share in (0.8, 0.6, 0.3, 0.1, 0.001)),  # 0.8: measured again; 0.6: built again
+        *(("ivf-pq", 11_000, share) for share in (0.3, 0.1, 0.001)),
+    ],
+)
 def test_after_removals_the_search_is_complete_and_its_recall_is_measured_again(tmp_path, kind, count, kept_share):
     vectors = clustered(count)
     photos = [Photo(f"{i}.jpg", "/p") for i in range(count)]
@@ -342,7 +348,10 @@ def test_after_removals_the_search_is_complete_and_its_recall_is_measured_again(
         assert recall_at_10(store, left, vectors[keep], vectors[:100]) > 0.95
         facts = store.refresh()
         assert facts.get("photos", len(left)) == len(left)  # of the measurement
-    assert len(list(store.folder.glob("*.faiss"))) == bool(facts)
+    files = list(store.folder.glob("*.faiss"))
+    assert len(files) == bool(facts)
+    if kept_share < 0.7 and files:
+        assert faiss.read_index(str(files[0])).ntotal == len(left)  # built again without the removed photos
 
 
 def test_replaced_photos_count_as_removed_ones(tmp_path):

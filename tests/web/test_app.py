@@ -29,6 +29,7 @@ from fashionern.search.stores.folder import FolderStore  # noqa: E402
 from fashionern.web import app, guard  # noqa: E402
 from fashionern.web.app import GENERAL_EXAMPLES, MAX_UPLOAD_BYTES, create_app, listen  # noqa: E402
 from fashionern.web.config import photo_id  # noqa: E402
+from fashionern.web.uploads import Uploads  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -375,16 +376,25 @@ def test_half_sent_requests_are_closed(address):
             raise AssertionError("the server accepts a body for ever")
 
 
-def test_many_uploads_take_little_memory_and_push_out_only_ones_own(client):
+def test_many_uploads_take_little_memory_and_push_out_only_ones_own(client, monkeypatch):
     noise = io.BytesIO()
     Image.effect_noise((700, 700), 60).convert("RGB").save(noise, "PNG")
-    size = len(noise.getvalue())
-    endpoints = next(route.endpoint.__self__ for route in client.app.routes if route.path == "/api/upload")
-    first = endpoints.uploads.add(Image.new("RGB", (9, 9)), 1, "another visitor")
-    for _ in range(3 * endpoints.uploads.max_client_bytes // size // 2):
+    uploads = next(route.endpoint.__self__ for route in client.app.routes if route.path == "/api/upload").uploads
+    monkeypatch.setattr(uploads, "max_client_bytes", 3_000_000)
+    first = uploads.add(Image.new("RGB", (9, 9)), 1, "another visitor")
+    for _ in range(8):
         assert client.post("/api/upload", content=noise.getvalue()).status_code == 200
-    kept = sum(len(data) for _, data, _ in endpoints.uploads._items.values())
-    assert kept <= endpoints.uploads.max_client_bytes + 1_000 and endpoints.uploads.get(first)
+    sizes = [len(data) for owner, data, _ in uploads._items.values() if owner != "another visitor"]
+    assert 8 * max(sizes) > 3_000_000 > sum(sizes) and uploads.get(first)
+
+
+def test_the_uploads_of_many_visitors_take_little_memory():
+    noise = Image.effect_noise((64, 64), 80).convert("RGB")
+    uploads = Uploads(max_bytes=40_000)
+    keys = [uploads.add(noise, n, f"visitor {n}") for n in range(9)]
+    kept = [key for key in keys if uploads.get(key)]
+    assert 0 < len(kept) < 9 and kept == keys[-len(kept) :]
+    assert sum(len(data) for _, data, _ in uploads._items.values()) <= 40_000
 
 
 @pytest.mark.parametrize(

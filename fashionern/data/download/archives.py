@@ -16,14 +16,15 @@ import tarfile
 import unicodedata
 import zipfile
 import zlib
+from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any, Callable, Iterator, Optional, cast
 
 from tqdm import tqdm
 
-from ..images import is_hidden
+from ..images import UNREAD_SUFFIXES, is_hidden, why_unread
 from ...errors import ErnError
 
 # %% ../../../nbs/data/download/00_archives.ipynb #016c6a12
@@ -225,10 +226,10 @@ def _resolve_collisions(
 # %% ../../../nbs/data/download/00_archives.ipynb #8ccc6fe3
 def _select(
     archive: _Zip | _Tar, path: Path, place: Place, noun: str, max_bytes: int, max_members: int
-) -> tuple[list[Placed], int]:
-    "Members to unpack, and the number of other files. Raises an `ErnError` for a refused archive."
+) -> tuple[list[Placed], Counter[str]]:
+    "Members to unpack, and other files by `_unread_format`. Raises an `ErnError` for a refused archive."
     chosen: list[Placed] = []
-    others = 0
+    others: Counter[str] = Counter()
     total = 0
     for number, member in enumerate(archive.members(), 1):
         name = _safe_name(member, path)
@@ -242,10 +243,16 @@ def _select(
             continue
         target = place(name)
         if target is None:
-            others += 1
+            others[_unread_format(name)] += 1
         else:
             chosen.append((target, member))
     return chosen, others
+
+
+def _unread_format(name: PurePosixPath) -> str:
+    "The format of an image that cannot be read, and what to do about it; '' for any other file."
+    suffix = name.suffix.lower()
+    return "" if is_hidden(name) or suffix not in UNREAD_SUFFIXES else why_unread(suffix)
 
 # %% ../../../nbs/data/download/00_archives.ipynb #51c4e662
 READ_ERRORS = (
@@ -295,6 +302,7 @@ class Unpacked:
     files: int  # selected to unpack
     others: int  # not unpacked, including duplicates
     written: int  # by this call; the rest existed already
+    unread: dict[str, int] = field(default_factory=dict)  # format that cannot be read → images, which are in `others`
 
 # %% ../../../nbs/data/download/00_archives.ipynb #a1d8cd2a
 def unpack(
@@ -315,8 +323,11 @@ def unpack(
         archive = _open_archive(path)
         try:
             chosen, others = _select(archive, path, place, noun, max_bytes, max_members)
+            total = others.total()
+            unread = {reason: count for reason, count in others.items() if reason}
             if not chosen:
-                raise ErnError(f"{path} contains no usable {noun} among {others:,} files. Give another archive.")
+                listed = "".join(f" {count:,}: {reason}." for reason, count in unread.items())
+                raise ErnError(f"{path} contains no usable {noun} among {total:,} files.{listed} Give another archive.")
             kept = _resolve_collisions(chosen, path, noun, collision_key, first_wins)
             for target, member in tqdm(kept, "unpack", disable=not progress, unit=noun):
                 file = Path(folder) / target
@@ -327,4 +338,4 @@ def unpack(
                 written += 1
         finally:
             archive.close()
-    return Unpacked(len(kept), others + len(chosen) - len(kept), written)
+    return Unpacked(len(kept), total + len(chosen) - len(kept), written, unread)

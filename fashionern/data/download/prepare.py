@@ -198,6 +198,8 @@ def unpack_archives(
         unpacked = unpack_one(path)
         images = f"{plural(unpacked.files, 'image')}, {unpacked.written:,} unpacked now"
         print(f"{path.name}: {images}, {plural(unpacked.others, 'other file')} skipped")
+        for reason, count in unpacked.unread.items():
+            print(f"{path.name}: left out {count:,}: {reason}")
         counts[path.name] = {
             "images": unpacked.files,
             "unpacked now": unpacked.written,

@@ -101,6 +101,9 @@ class Store(Protocol):
     def approximate(self) -> dict[str, Any]:
         "The facts of the approximate index without changing it; {} if every photo is compared."
 
+    def drop(self) -> None:
+        "Close the store and delete it."
+
     def close(self) -> None: ...
 
 # %% ../../../nbs/search/stores/01_base.ipynb #82f7b8fe

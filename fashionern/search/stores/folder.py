@@ -602,6 +602,12 @@ class FolderStore(_Refreshed):
         self.forget()
         self.records.db.close()
 
+    def drop(self) -> None:
+        "Close the store and delete its files."
+        self.close()
+        for pattern in ("vectors*.f32", "approximate-*.faiss", f"{RECORDS}*"):
+            self._delete_others(pattern, kept="")
+
     def put(self, photos: Sequence[Photo], vectors: np.ndarray) -> None:
         "Add or replace photos with their (B, D) unit vectors: all or, after a kill, none."
         check_vectors(photos, vectors, self.about["dim"], self.folder)

@@ -667,6 +667,12 @@ class _Tuned(_Indexed):
 class MilvusStore(_Tuned):
     "A `Store` in Milvus."
 
+    def drop(self) -> None:
+        "Delete the collection, and let other processes open the folder."
+        self._request("drop_collection")
+        _disconnect(self.where, self.client)
+        self.client = None
+
     def put(self, photos: Sequence[Photo], vectors: np.ndarray) -> None:
         "Add photos with their (B, D) unit vectors, or replace those of the same name."
         check_vectors(photos, vectors, self.about["dim"], self.where)
