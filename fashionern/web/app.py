@@ -438,7 +438,7 @@ class Endpoints:
         client = request.client.host if request.client else ""
         key = await asyncio.to_thread(self.uploads.add, image, digest_of(data), client)
         size = {"width": image.width, "height": image.height}
-        return JSONResponse({"upload": key, "photo": f"/upload/{key}", **size})
+        return JSONResponse({"upload": key, "photo": f"upload/{key}", **size})
 
     async def uploaded(self, request: Request) -> Response:
         "An uploaded image, for a client that knows its key."

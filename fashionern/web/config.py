@@ -91,8 +91,8 @@ def photo_id(name: str) -> str:
 
 
 def photo_url(name: str) -> str:
-    "The path of a photo below the page's address."
-    return f"/photo/{photo_id(name)}"
+    "The address of a photo, relative to the page's."
+    return f"photo/{photo_id(name)}"
 
 # %% ../../nbs/web/00_config.ipynb #a653a392
 _GROUNDS = ((0xED, 0xE9, 0xE3), (0x2A, 0x2D, 0x31))  # the darkest of the light page, the lightest of the dark one

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import socket
 import struct
@@ -12,6 +13,7 @@ import time
 import zlib
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
+from urllib.parse import urljoin
 
 import numpy as np
 import pytest
@@ -21,6 +23,9 @@ from tiny_index import tiny_searcher
 TestClient = pytest.importorskip(
     "starlette.testclient", reason="the search page needs the extra [app], and its tests httpx"
 ).TestClient
+
+from starlette.applications import Starlette  # noqa: E402
+from starlette.routing import Mount  # noqa: E402
 
 from fashionern.errors import ErnError  # noqa: E402
 from fashionern.search.query import Hits, Query  # noqa: E402
@@ -109,6 +114,22 @@ def test_an_explanation_uses_the_text_weight(untrained):
         assert why[silent] == pytest.approx(0, abs=1e-5) and why["crops"] is None and why["result_crops"] is None
 
 
+def test_a_proxy_can_serve_the_page_below_any_path(searcher):
+    below = Starlette(routes=[Mount("/shop/search", create_app(searcher, ["is red"]))])
+    address = "http://localhost:7860/shop/search/"
+    client = TestClient(below, base_url="http://localhost:7860")
+    page = client.get(address).text
+    files = re.findall(r'(?:href|src)="([^#"][^"]*)"', page)
+    assert {"page.js", "page.css", "icon.svg"} <= set(files)
+    photos = [client.get(f"{address}api/gallery").json()["photos"][0]["photo"]]
+    photos += [client.post(f"{address}api/search", json={"text": "is red"}).json()["hits"][0]["photo"]]
+    photos += [client.post(f"{address}api/upload", content=image_bytes()).json()["photo"]]
+    for one in files + photos:
+        assert client.get(urljoin(address, one)).status_code == 200, one
+    scripted = re.findall(r"""["'`](/(?:api|photo|upload)/)""", client.get(f"{address}page.js").text)
+    assert not scripted, "the script also asks relative to the page"
+
+
 def test_about_and_page(client):
     about = client.get("/api/about").json()
     assert (about["size"], about["model"], about["examples"]) == (40, "dvr@mask_padding", [{"text": "is red"}])
@@ -136,7 +157,7 @@ def test_the_page_offers_what_was_measured(searcher):
         {"text": "in blue", "name": "women/01.png", "share": 0.875, "chance": 0.1},
         {"text": "is maxi", "name": "women/gone.png", "share": 0.5, "chance": 0.3},
     ]
-    photo = {"name": "women/01.png", "photo": f"/photo/{photo_id('women/01.png')}"}
+    photo = {"name": "women/01.png", "photo": f"photo/{photo_id('women/01.png')}"}
     shown = [{"text": "in blue", "share": 0.875} | photo, {"text": "is maxi", "share": 0.5}]
     for stored, texts, expected in (
         (None, (), general),
@@ -241,7 +262,7 @@ def test_results_are_products(shop):
     for photo in photos:
         best.setdefault(photo["columns"]["Handle"], photo["name"])
     assert [hit["name"] for hit in hits] == list(best.values()), "each product by its best photo"
-    first = client.get(hits[0]["photo"].replace("/photo/", "/api/product/")).json()["photos"]
+    first = client.get(hits[0]["photo"].replace("photo/", "/api/product/")).json()["photos"]
     assert len(first) == 2 and {photo["product"] for photo in first} == {hits[0]["product"]}
     assert first[0]["name"] == hits[0]["name"] and "score" not in first[0]
     gallery = client.get("/api/gallery", params={"count": 96}).json()
