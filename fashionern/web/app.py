@@ -650,7 +650,7 @@ def serve(
 def run_app(cfg: AppConfig) -> None:
     "Body of `ern_app`: serve the page over an index."
     listen(cfg.host, cfg.port).close()  # to report a port in use before the model is loaded
-    where = index_location(cfg.index, cfg.store, token=cfg.store_token)
-    searcher = Searcher.load(where, cfg.model, cfg.device, cfg.link)
+    location = index_location(cfg.index, cfg.store, token=cfg.store_token)
+    searcher = Searcher.load(location, cfg.model, cfg.device, cfg.link, cfg.where)
     hosts = cfg.allowed_hosts or None
     serve(searcher, cfg.host, cfg.port, cfg.examples, hosts, cfg.open, cfg.labels, cfg.title, cfg.accent)

@@ -59,6 +59,9 @@ class AppConfig:
     link: str = ""
     """Address of a product's page, with columns in braces, such as https://shop.example/products/{Handle}.
     Default: the column link or url of the product table."""
+    where: str = ""
+    """Filter on the columns of the product table, such as "Status = 'active'". Visitors see only the photos that match.
+    The number of photos and the filter menus leave the others out too."""
     open: bool = False
     "Open the page in a browser."
     model: Optional[str] = None

@@ -12,6 +12,7 @@ import threading
 import time
 import zlib
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -31,6 +32,7 @@ from fashionern.errors import ErnError  # noqa: E402
 from fashionern.search.query import Hits, Query  # noqa: E402
 from fashionern.search.searcher import Searcher  # noqa: E402
 from fashionern.search.stores.folder import FolderStore  # noqa: E402
+from fashionern.search.stores.view import only_where  # noqa: E402
 from fashionern.web import app, guard  # noqa: E402
 from fashionern.web.app import GENERAL_EXAMPLES, MAX_UPLOAD_BYTES, create_app, listen  # noqa: E402
 from fashionern.web.config import photo_id  # noqa: E402
@@ -128,6 +130,31 @@ def test_a_proxy_can_serve_the_page_below_any_path(searcher):
         assert client.get(urljoin(address, one)).status_code == 200, one
     scripted = re.findall(r"""["'`](/(?:api|photo|upload)/)""", client.get(f"{address}page.js").text)
     assert not scripted, "the script also asks relative to the page"
+
+
+def test_visitors_see_only_what_the_filter_of_the_page_shows(tmp_path):
+    searcher = tiny_searcher(tmp_path, products=True)
+    names = sorted(searcher.store.marks())
+    drafts = names[:6]
+    statuses = {name: "draft" if name in drafts else "active" for name in names[:-1]}  # the last has no row
+    photos = searcher.store.get(list(statuses))
+    searcher.store.set_columns([replace(one, columns=one.columns | {"Status": statuses[one.name]}) for one in photos])
+    searcher.store.set_columns([replace(one, columns={}) for one in searcher.store.get(names[-1:])])
+    shown = Searcher(searcher.retriever, only_where(searcher.store, "Status = 'active'"))
+    with TestClient(create_app(shown), base_url="http://localhost:7860") as client:
+        about = client.get("/api/about").json()
+        assert about["size"] == 33 and "Status" not in {control["column"] for control in about["controls"]}
+        filters = ({}, {"filter": "Status = 'draft'"}, {"order": "name"}, {"filter": "Status is null"})
+        tiles = [one for parts in filters for one in client.get("/api/gallery", params=parts).json()["photos"]]
+        hits = client.post("/api/search", json={"text": "is red", "k": 40, "group_by": ""}).json()["hits"]
+        assert tiles and {one["name"] for one in tiles + hits} <= set(names[6:-1])
+        assert {hit["name"] for hit in hits} == set(names[6:-1])
+        for hidden in (drafts[0], names[-1]):
+            error_of(client.get(f"/photo/{photo_id(hidden)}"), 404)
+            error_of(client.get(f"/api/product/{photo_id(hidden)}"), 404)
+            for query in ({"name": hidden}, {"like": [hidden]}, {"text": "is red", "unlike": [hidden]}):
+                error_of(client.post("/api/search", json=query), 404)
+            error_of(client.post("/api/why", json={"text": "is red", "hit": hidden}), 404)
 
 
 def test_about_and_page(client):

@@ -131,7 +131,7 @@ def cards(page) -> list[list[str]]:
 
 
 def test_a_visitor_searches_a_page_below_a_path(browser, tmp_path):
-    with served(tiny_searcher(tmp_path, products=True), path="/shop/search") as address:
+    with served(tiny_searcher(tmp_path, products=True), labels=(), path="/shop/search") as address:
         page = browser.new_page()
         page.set_default_timeout(15_000)
         refused = []
