@@ -187,6 +187,21 @@ def test_products_that_are_not_on_sale_are_said(tmp_path, capsys):
     assert "3 products, 4 photos; Status is 'draft' for 1 product and 'archived' for 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("published, visibility", [
+    ("Published", "Visibility in catalog"),
+    ("Veröffentlicht", "Sichtbarkeit im Katalog"),
+    ("Publié", "Visibilité dans le catalogue"),
+])
+def test_products_of_woocommerce_that_customers_cannot_see_are_said(tmp_path, capsys, published, visibility):
+    names = "Images,Parent" if published != "Veröffentlicht" else "Bilder,Übergeordnetes Produkt"
+    header = f"ID,Type,Name,{published},{visibility},{names}"
+    rows = ["1,simple,A,1,visible,a.jpg,", "2,simple,B,-1,visible,b.jpg,", "3,simple,C,0,hidden,c.jpg,"]
+    (tmp_path / "t.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
+    assert len(read_rows(tmp_path / "t.csv")) == 3
+    said = f"; {published} is '-1' for 1 product and '0' for 1 product; {visibility} is 'hidden' for 1 product"
+    assert f"3 photos{said}; ern_app --where hides them." in capsys.readouterr().err
+
+
 def test_columns_of_the_shop_system_are_no_attributes(tmp_path):
     header = "ID,Type,SKU,Name,Tax status,Images,Parent,Status,Kind"
     rows = []

@@ -435,6 +435,18 @@ def test_many_uploads_take_little_memory_and_push_out_only_ones_own(client):
     assert kept <= endpoints.uploads.max_client_bytes + 1_000 and endpoints.uploads.get(first)
 
 
+def test_visitors_behind_a_proxy_on_this_machine_are_told_apart(searcher):
+    hosts = ("shop.example",)
+    headers = {"host": "shop.example", "origin": "https://shop.example"}
+    for peer, owners in (("127.0.0.1", {"203.0.113.7", "203.0.113.8"}), ("192.0.2.1", {"192.0.2.1"})):
+        client = TestClient(create_app(searcher, allowed_hosts=hosts), "http://shop.example", client=(peer, 5000))
+        endpoints = next(route.endpoint.__self__ for route in client.app.routes if route.path == "/api/upload")
+        for visitor in ("203.0.113.7", "198.51.100.1, 203.0.113.8"):  # the proxy adds the last address
+            given = headers | {"x-forwarded-for": visitor}
+            assert client.post("/api/upload", content=image_bytes(), headers=given).status_code == 200
+        assert {owner for owner, _, _ in endpoints.uploads._items.values()} == owners
+
+
 @pytest.mark.parametrize(
     "text",
     ["أطول وأغمق", "更长的袖子", "длиннее", "🧵👗", "e\u0301\u200b\u202e", "<b>'\";--\\", "\x00\x07", "x" * 2000],
