@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional, Sequence
 
@@ -21,7 +22,7 @@ from ..web.config import check_page
 
 # %% auto #0
 __all__ = ['MIN_PRODUCTS', 'ShopConfig', 'training_settings', 'parse_shop', 'check_ready', 'prepare', 'finished_results',
-           'quality', 'build_index', 'serve', 'train', 'main']
+           'quality', 'build_index', 'page_flags', 'app_command', 'serve', 'train', 'main']
 
 # %% ../../nbs/cli/12_shop.ipynb #486dd52c
 if TYPE_CHECKING:
@@ -182,7 +183,8 @@ def _choose(cfg: ShopConfig, frame: Any) -> Columns:
         reasons = "".join(f", {reason}: {number:,}" for reason, number in left_out.items())
         raise ErnError(
             f"{cfg.table} has {plural(len(products), 'usable product')} of {len(frame):,}{reasons}. "
-            f"At least {MIN_PRODUCTS} are needed, because a fifth is held out to measure the result."
+            f"At least {MIN_PRODUCTS} are needed, because a fifth is held out to measure the result. "
+            "With fewer, search without training: ern_index build --encoder, with a pretrained CLIP."
         )
     return columns
 
@@ -274,14 +276,34 @@ def build_index(cfg: ShopConfig, columns: Columns) -> int:
     return run_index(build)
 
 
+def page_flags(cfg: ShopConfig, columns: Columns) -> dict[str, Any]:
+    "The flags of `ern_app` for this shop."
+    labels = (columns.name,) if columns.name else ()
+    page: dict[str, Any] = {"title": cfg.title, "accent": cfg.accent, "link": cfg.link}
+    return {"index": cfg.index, "port": cfg.port, "labels": labels, "open": True, "device": cfg.device, **page}
+
+
+def app_command(cfg: ShopConfig, columns: Columns) -> str:
+    "The command that starts the search page later, as the shell reads it."
+    from fashionern.web.config import AppConfig
+
+    words = ["ern_app"]
+    for field in fields(AppConfig):
+        value = page_flags(cfg, columns).get(field.name, field.default)
+        if value == field.default:
+            continue
+        words.append(f"--{field.name.replace('_', '-')}")
+        values = value if isinstance(value, tuple) else () if value is True else (value,)
+        words += map(str, values)
+    return shlex.join(words)
+
+
 def serve(cfg: ShopConfig, columns: Columns) -> None:
     "Serve the search page and open it in the browser."
     from fashionern.web.app import run_app
     from fashionern.web.config import AppConfig
 
-    labels = (columns.name,) if columns.name else ()
-    page: dict[str, Any] = {"title": cfg.title, "accent": cfg.accent, "link": cfg.link}
-    run_app(AppConfig(index=cfg.index, port=cfg.port, labels=labels, open=True, device=cfg.device, **page))
+    run_app(AppConfig(**page_flags(cfg, columns)))
 
 # %% ../../nbs/cli/12_shop.ipynb #19656cb0
 def _heading(number: int, what: str, more: str) -> None:
@@ -324,5 +346,5 @@ def main() -> None:
     if cfg.serve:
         serve(cfg, columns)
     else:
-        print(f"Not started. To start it: ern_app --index {cfg.index} --open")
+        print(f"Not started. To start it: {app_command(cfg, columns)}")
     sys.exit(status)

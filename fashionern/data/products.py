@@ -147,7 +147,7 @@ _OF_A_VARIANT = re.compile(
     re.IGNORECASE,
 )
 
-
+# %% ../../nbs/data/07_products.ipynb #7d20efab
 def _roles(columns: Iterable[str], names: Mapping[str, Sequence[str]]) -> dict[str, str]:
     "Role → its column, for the roles that one of the columns has."
     known = {_plain_name(column): column for column in columns}
@@ -164,7 +164,7 @@ def _plain_name(column: str) -> str:
     plain = unicodedata.normalize("NFC", column).replace("’", "'")
     return " ".join(plain.casefold().split())
 
-
+# %% ../../nbs/data/07_products.ipynb #048ef08a
 def _shopify_products(
     rows: Sequence[TableRow], roles: Mapping[str, str], left_out: Counter[str]
 ) -> dict[str, ListedProduct]:
@@ -188,7 +188,7 @@ def _shopify_products(
             product.variants.append(_shopify_variant(row, names.get(handle, []), photo))
     return products
 
-
+# %% ../../nbs/data/07_products.ipynb #e6af68a6
 def _of_a_row(column: str) -> bool:
     "Whether a column may differ between the rows of a product."
     return any(pattern.match(column) for pattern in (_OF_AN_OPTION, _OF_A_PHOTO, _OF_A_VARIANT))
@@ -236,7 +236,20 @@ _ATTRIBUTE = re.compile(r"(?=.*att?ribu)\D*(\d+)\D*$", re.IGNORECASE)  # one num
 _ATTRIBUTE_NAME = re.compile(r"\b(?:name|nom|nombre|nome|naam)\b", re.IGNORECASE)
 _ATTRIBUTE_VALUES = re.compile(r"\b(?:val|wert|waarde)", re.IGNORECASE)
 
+# %% ../../nbs/data/07_products.ipynb #06f63eda
+def _woo_attributes(cells: TableRow) -> TableRow:
+    "Name of each attribute of a row → its values."
+    names = {}
+    values = {}
+    for column, cell in cells.items():
+        if match := _ATTRIBUTE.match(column):
+            if _ATTRIBUTE_NAME.search(column):
+                names[match[1]] = cell
+            elif _ATTRIBUTE_VALUES.search(column):
+                values[match[1]] = cell
+    return {name: _commas(values.get(number, "")) for number, name in names.items() if name}
 
+# %% ../../nbs/data/07_products.ipynb #a0c08023
 class _WooRow:
     "A row of an export of WooCommerce in any of the languages."
 
@@ -252,25 +265,12 @@ class _WooRow:
         return self.cells.get(self.roles.get(role, ""), "")
 
     @property
-    def attributes(self) -> TableRow:
-        "Name of each attribute → its values."
-        names = {}
-        values = {}
-        for column, cell in self.cells.items():
-            if match := _ATTRIBUTE.match(column):
-                if _ATTRIBUTE_NAME.search(column):
-                    names[match[1]] = cell
-                elif _ATTRIBUTE_VALUES.search(column):
-                    values[match[1]] = cell
-        return {name: _commas(values.get(number, "")) for number, name in names.items() if name}
-
-    @property
     def variant(self) -> Variant:
         "What a customer can buy: a variation, or a product without any."
         cells = {self.roles[role]: self[role] for role in ("sku", "regular", "sale") if role in self.roles}
         cells["Price"] = self["sale"] or self["regular"]
         own = self.is_variation
-        return Variant(self.attributes if own else {}, cells, set(self.photos) if own else set())
+        return Variant(_woo_attributes(self.cells) if own else {}, cells, set(self.photos) if own else set())
 
     @property
     def product_cells(self) -> TableRow:
@@ -281,7 +281,7 @@ class _WooRow:
         for column, value in self.cells.items():
             if column not in left_out and not _ATTRIBUTE.match(column):
                 cells[column] = _commas(value) if column in lists else value
-        return cells if self.is_variation else cells | self.attributes
+        return cells if self.is_variation else cells | _woo_attributes(self.cells)
 
 # %% ../../nbs/data/07_products.ipynb #2e063b70
 def _woo_products(
@@ -375,7 +375,7 @@ def has_products(columns: Iterable[str]) -> bool:
     columns = list(columns)
     return bool(_shop_roles(columns)[0] or _column_named(columns, _PHOTO_COLUMNS))
 
-
+# %% ../../nbs/data/07_products.ipynb #55aa627a
 def photo_rows(rows: Sequence[TableRow]) -> PhotoRows:
     "One row for each photo of an export of Shopify or WooCommerce, or of a table with several photos per row."
     columns = list(rows[0]) if rows else []
@@ -397,7 +397,7 @@ def photo_rows(rows: Sequence[TableRow]) -> PhotoRows:
         return PhotoRows(list(rows))
     return _one_per_photo(kind, photo, key, products, left_out, len(rows))
 
-
+# %% ../../nbs/data/07_products.ipynb #57ada7d3
 def _one_per_photo(
     kind: str, photo: str, key: str, products: list[tuple[str, ListedProduct]], left_out: Counter[str], total: int
 ) -> PhotoRows:
@@ -432,13 +432,38 @@ def _own_photos(products: list[tuple[str, ListedProduct]], left_out: Counter[str
         left_out[f"product whose photos all belong to other products{such_as(without)}"] = len(without)
     return own
 
+# %% ../../nbs/data/07_products.ipynb #766a7915
+_HIDDEN = {  # names of columns → values of products that customers cannot see
+    "status": ("draft", "archived"),
+    **dict.fromkeys(
+        ("published", "veröffentlicht", "publié", "publicado", "pubblicato", "gepubliceerd"), ("-1", "0", "false")
+    ),
+    **dict.fromkeys(
+        (
+            *("visibility in catalog", "sichtbarkeit im katalog", "visibilité dans le catalogue"),
+            *("visibilidad en el catálogo", "visibilità nel catalogo", "zichtbaarheid in catalogus"),
+        ),
+        ("hidden",),
+    ),
+}
+
 
 def _not_on_sale(products: Iterable[tuple[str, ListedProduct]]) -> str:
-    "How many products of an export are drafts or archived, for a note; '' if none is."
-    counts = Counter(product.cells.get("Status", "").lower() for _, product in products)
-    hidden = [status for status in ("draft", "archived") if counts[status]]
-    named = [f"{status!r} for {plural(counts[status], 'product')}" for status in hidden]
-    return f"; Status is {' and '.join(named)}" if named else ""
+    "How many products of an export customers cannot see, for a note; '' if none."
+    counts: dict[str, Counter[str]] = {}
+    columns: dict[str, str] = {}  # name of a column in lower case → its name
+    for _, product in products:
+        for column, value in product.cells.items():
+            if _plain_name(column) in _HIDDEN:
+                columns[_plain_name(column)] = column
+                counts.setdefault(column, Counter())[value.strip().lower()] += 1
+    notes = []
+    for name, column in columns.items():
+        hidden = [value for value in _HIDDEN[name] if counts[column][value]]
+        named = [f"{value!r} for {plural(counts[column][value], 'product')}" for value in hidden]
+        if named:
+            notes.append(f"; {column} is {' and '.join(named)}")
+    return "".join(notes) + ("; ern_app --where hides them" if notes else "")
 
 # %% ../../nbs/data/07_products.ipynb #a324f17f
 _TITLES = (
@@ -461,7 +486,7 @@ class Card:
     price: str = ""  # such as '44.90 – 49.90 €'
     link: str = ""  # with http:// or https://
 
-
+# %% ../../nbs/data/07_products.ipynb #28314015
 def title_column(columns: Iterable[str]) -> str:
     "The column with the names of products, by its own name; '' for none."
     return _column_named(columns, _TITLES)
@@ -479,7 +504,7 @@ def product_card(
     is_address = isinstance(address, str) and re.match(r"https?://", address)
     return Card(str(title), _price_text(columns, price, currencies.get(price, "")), str(address) if is_address else "")
 
-
+# %% ../../nbs/data/07_products.ipynb #d6726929
 def _price_text(columns: Mapping[str, str | float], column: str, currency: str) -> str:
     "A price or a range of prices with its currency."
     values = [columns[name] for name in (column, column + HIGHEST) if name in columns]

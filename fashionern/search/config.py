@@ -84,7 +84,7 @@ class _EncodingConfig:
     keep the rows that they have in the index."""
     id_column: Optional[str] = None
     """Column of the table with the photo's file name or address, with or without suffix.
-    Default: the photos of a shop's export, else id."""
+    Default: the photos of a shop's export, else the column that names the most photos."""
     group_by: Optional[str] = None
     "Column that photos of one product share. Results are then products. Default: the product of a shop's export."
     batch_size: int = 32

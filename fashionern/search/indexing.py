@@ -102,7 +102,7 @@ def _update_examples(store: Store, retriever: Retriever) -> None:
         shown = ", ".join(f"“{example['text']}” {100 * example['share']:.0f} %" for example in examples)
         console.print(f"examples for the search page, and how many of their first results obey: {shown}", markup=False)
     elif examples is not None:
-        console.print("no examples for the search page: of none, half of the first results obey the text")
+        console.print("no examples for the search page: no text was obeyed by half of its first results")
 
 
 def _finish(store: Store, where: str | Path, unreadable: dict[str, str], plan: UpdatePlan) -> None:
@@ -208,7 +208,7 @@ def _load_model(
 
 def _plan(cfg: BuildConfig | AddConfig, store: Store) -> UpdatePlan:
     "Plan what the command has to do, report the plan and check it."
-    rows = read_rows(cfg.table, cfg.id_column, cfg.group_by) if cfg.table else None
+    rows = read_rows(cfg.table, cfg.id_column, cfg.group_by, find_photos(cfg.images)) if cfg.table else None
     plan = plan_update(store, cfg.images, rows)
     _report_plan(cfg, plan)
     _report_rows(cfg, plan, rows)

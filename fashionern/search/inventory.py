@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Optional, Sequence
+from typing import Any, Collection, Iterable, Mapping, Optional, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ..data.images import IMAGE_SUFFIXES, id_path, scan_images
 from ..data.products import SEPARATOR, split_values
 from ..data.tables import currency_of, match_rows, numbers_of, plain_number, warn_doubled
-from ..errors import ErnError, escape_markup, is_valid_text, plural, unknown_name
+from ..errors import ErnError, escape_markup, is_valid_text, listed, plural, unknown_name
 from ..files import check_path, locked, read_json
 from ..models.untrained import read_spec
 from .config import InfoConfig, RemoveConfig, index_location
@@ -134,8 +134,9 @@ class ProductRows(dict[str, Cells]):
 # %% ../../nbs/search/01_inventory.ipynb #922c8db8
 def read_rows(
     table: str | Path,  # .csv, .parquet, .jsonl, or .json: an object that maps each photo to its columns
-    id_column: Optional[str] = None,  # names the photo; default: the photos of a shop's export, else 'id'
+    id_column: Optional[str] = None,  # names the photo; default: that of a shop's export, else the best for `photos`
     group_by: Optional[str] = None,  # column that groups photos into products; default: that of a shop's export
+    photos: Collection[str] = (),  # names of the photos that the table is for
 ) -> ProductRows:
     "Read a product table into rows by id."
     if Path(table).suffix.lower() == ".json":
@@ -145,7 +146,8 @@ def read_rows(
     from fashionern.data.catalogue.table import read_table  # imports pandas
 
     frame, _ = read_table(table, filter(None, [id_column, group_by]))
-    id_column = _known_column(table, id_column or frame.attrs["photo"] or "id", frame.columns)
+    id_column = id_column or frame.attrs["photo"] or _photo_column(table, frame, photos)
+    id_column = _known_column(table, id_column, frame.columns)
     ids = frame[id_column].tolist()
     names_photos = frame.attrs["photo"] in ("", id_column)
     if names_photos:
@@ -166,12 +168,24 @@ def read_rows(
     return rows
 
 
+def _photo_column(table: str | Path, frame: Any, photos: Collection[str]) -> str:
+    "The column that names the most photos, which is printed unless it is 'id'; 'id' if none names any."
+    best = "id"
+    most = 0
+    for column in sorted(frame.columns, key=lambda column: column != "id"):  # with equal counts, 'id'
+        named = len(match_rows(photos, set(frame[column]) - {""}))
+        if named > most:
+            best, most = column, named
+    if best != "id":
+        tqdm.write(f"{table}: column {best} names {plural(most, 'photo')}. To change it, give --id-column.", sys.stderr)
+    return best
+
+
 def _known_column(table: str | Path, column: str, columns: Iterable[str]) -> str:
     "The column; raises an `ErnError` if the table has none of that name."
     known = list(columns)
     if column not in known:
-        names = ", ".join(map(repr, known))
-        raise ErnError(f"{table} has no column {column!r}. Columns: {names:.300}. Check --id-column and --group-by.")
+        raise ErnError(f"{table} has no column {column!r}. Columns: {listed(known)}. Check --id-column and --group-by.")
     return column
 
 # %% ../../nbs/search/01_inventory.ipynb #5c06bf2b

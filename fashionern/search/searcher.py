@@ -27,6 +27,7 @@ from .inventory import model_sentence, open_store, photo_named
 from .query import Box, Hit, Hits, Query, plain
 from .stores.base import Photo, Store
 from .stores.filters import Filter, parse_filter, with_lists
+from .stores.view import only_where
 
 # %% ../../nbs/search/04_searcher.ipynb #8b0c1d86
 _SPARE = 8  # results retrieved beyond k, because copies of the reference may be left out
@@ -177,9 +178,10 @@ class Searcher(_Products):
         model: Optional[str | Path] = None,  # default: the location recorded when the index was built
         device: str = "auto",
         link: str = "",  # pattern of a product's address, such as https://shop.example/products/{Handle}
+        where: str = "",  # a filter: only photos that match can be found or be a reference
     ) -> "Searcher":
-        "Open an index and load its model. Raises an `ErnError` if another model built it."
-        store = open_store(index)
+        "Open an index and load its model. Raises an `ErnError` if another model built it, or for a wrong filter."
+        store = only_where(open_store(index), where)
         return cls(load_index_model(store.about, model, device=device), store, link)
 
     def __len__(self) -> int:

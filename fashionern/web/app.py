@@ -6,8 +6,8 @@
 __all__ = ['MAX_UPLOAD_BYTES', 'MAX_UPLOAD_PIXELS', 'MAX_UPLOADING', 'MAX_HEADER_SECONDS', 'MAX_TEXT', 'MAX_HITS', 'MAX_PAGE',
            'MAX_PHOTOS', 'MAX_JUDGED', 'PHOTO_SIDES', 'GENERAL_EXAMPLES', 'PAGE_FILES', 'read_text', 'filter_literal',
            'read_weight', 'build_filter', 'find_upload', 'read_names', 'read_box', 'read_references', 'parse_query',
-           'photo_name', 'hit_as_json', 'Photos', 'offered_examples', 'index_facts', 'explanation_as_json', 'Endpoints',
-           'create_app', 'listen', 'make_server', 'serve', 'run_app']
+           'photo_name', 'hit_as_json', 'Photos', 'offered_examples', 'index_facts', 'explanation_as_json',
+           'client_address', 'Endpoints', 'create_app', 'listen', 'make_server', 'serve', 'run_app']
 
 # %% ../../nbs/web/04_app.ipynb #a9900003
 import asyncio
@@ -351,6 +351,13 @@ def _json_object(request: Request, name: str) -> dict[str, Any]:
     return value
 
 
+def client_address(request: Request) -> str:
+    "The address of the client; behind a proxy on this machine, the one that the proxy has added."
+    peer = request.client.host if request.client else ""
+    forwarded = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+    return forwarded[:64] if forwarded and peer in LOOPBACK else peer
+
+
 def _photo_side(request: Request) -> int:
     size = request.query_params.get("size", "large")
     if size not in PHOTO_SIDES:
@@ -435,10 +442,9 @@ class Endpoints:
             image = await asyncio.to_thread(decode_image, data, MAX_UPLOAD_PIXELS)
         finally:
             self.uploading -= 1
-        client = request.client.host if request.client else ""
-        key = await asyncio.to_thread(self.uploads.add, image, digest_of(data), client)
+        key = await asyncio.to_thread(self.uploads.add, image, digest_of(data), client_address(request))
         size = {"width": image.width, "height": image.height}
-        return JSONResponse({"upload": key, "photo": f"/upload/{key}", **size})
+        return JSONResponse({"upload": key, "photo": f"upload/{key}", **size})
 
     async def uploaded(self, request: Request) -> Response:
         "An uploaded image, for a client that knows its key."
@@ -650,7 +656,7 @@ def serve(
 def run_app(cfg: AppConfig) -> None:
     "Body of `ern_app`: serve the page over an index."
     listen(cfg.host, cfg.port).close()  # to report a port in use before the model is loaded
-    where = index_location(cfg.index, cfg.store, token=cfg.store_token)
-    searcher = Searcher.load(where, cfg.model, cfg.device, cfg.link)
+    location = index_location(cfg.index, cfg.store, token=cfg.store_token)
+    searcher = Searcher.load(location, cfg.model, cfg.device, cfg.link, cfg.where)
     hosts = cfg.allowed_hosts or None
     serve(searcher, cfg.host, cfg.port, cfg.examples, hosts, cfg.open, cfg.labels, cfg.title, cfg.accent)

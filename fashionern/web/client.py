@@ -36,7 +36,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-_ABOUT = "/api/about"  # every page has it
+_ABOUT = "api/about"  # every page has it
 
 
 class Connection:
@@ -54,13 +54,13 @@ class Connection:
 
     def fetch(
         self,
-        path: str,  # below the address, such as '/api/about'
+        path: str,  # relative to the address, such as 'api/about'
         body: Optional[bytes] = None,  # None: GET, else POST
         kind: str = "application/json",  # content type of the body
     ) -> bytes:
         "The body of the response; raises `ErnError`."
         headers = {} if body is None else {"content-type": kind}
-        request = urllib.request.Request(self.url + path, body, headers)
+        request = urllib.request.Request(f"{self.url}/{path}", body, headers)
         try:
             with self._opener.open(request, timeout=self.timeout) as response:
                 return response.read()
@@ -129,7 +129,7 @@ class RemoteSearcher:
 
     def photo(self, hit: Hit) -> Image.Image:
         "The photo of a result, as the page serves it."
-        return self._photo(hit.path.removeprefix(self.connection.url))
+        return self._photo(hit.path.removeprefix(f"{self.connection.url}/"))
 
     def _photo(self, path: str) -> Image.Image:
         with Image.open(io.BytesIO(self.connection.fetch(path)), formats=["JPEG"]) as opened:
@@ -142,7 +142,7 @@ class RemoteSearcher:
         body["references"] += [{"upload": self._upload(Path(str(image)))} for image in query.images]
         if query.image is not None:
             body["upload"] = self._upload(Path(str(query.image)))
-        answer = self.connection.fetch_json("/api/search", json.dumps(body).encode())
+        answer = self.connection.fetch_json("api/search", json.dumps(body).encode())
         try:
             hits = [self._hit(hit) for hit in answer["hits"]]
             return Hits(hits, answer["ignored"])
@@ -151,7 +151,7 @@ class RemoteSearcher:
 
     def _hit(self, hit: dict[str, Any]) -> Hit:
         card = Card(*(hit.get(part, "") for part in ("title", "price", "link")))
-        place = self.connection.url + hit["photo"]
+        place = f"{self.connection.url}/{hit['photo']}"
         return Hit(hit["name"], hit["score"], place, hit["columns"], hit.get("product", ""), card)
 
     def _upload(self, path: Path) -> str:
@@ -161,7 +161,7 @@ class RemoteSearcher:
         if len(data) > limit:
             size = f"{len(data) / 1e6:.1f} MB, and {self.connection.url} accepts {limit / 1e6:g} MB"
             raise ErnError(f"{path} has {size}. Make it smaller, or search with --index.")
-        return self.connection.fetch_json("/api/upload", data, "application/octet-stream")["upload"]
+        return self.connection.fetch_json("api/upload", data, "application/octet-stream")["upload"]
 
 # %% ../../nbs/web/06_client.ipynb #c11e0010
 def run_remote(

@@ -59,6 +59,9 @@ class AppConfig:
     link: str = ""
     """Address of a product's page, with columns in braces, such as https://shop.example/products/{Handle}.
     Default: the column link or url of the product table."""
+    where: str = ""
+    """Filter on the columns of the product table, such as "Status = 'active'". Visitors see only the photos that match.
+    The number of photos and the filter menus leave the others out too."""
     open: bool = False
     "Open the page in a browser."
     model: Optional[str] = None
@@ -91,8 +94,8 @@ def photo_id(name: str) -> str:
 
 
 def photo_url(name: str) -> str:
-    "The path of a photo below the page's address."
-    return f"/photo/{photo_id(name)}"
+    "The address of a photo, relative to the page's."
+    return f"photo/{photo_id(name)}"
 
 # %% ../../nbs/web/00_config.ipynb #a653a392
 _GROUNDS = ((0xED, 0xE9, 0xE3), (0x2A, 0x2D, 0x31))  # the darkest of the light page, the lightest of the dark one

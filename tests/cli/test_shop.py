@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import sys
 import zipfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from fashionern.encoders import laptop
 from fashionern.files import read_json
 from fashionern.search.inventory import describe, open_store
 from fashionern.training.trained import load_retriever
+from fashionern.web.config import parse_app
 
 PRODUCTS = 150
 COLUMNS = ["row", "sku", "title", "colour", "pattern", "sleeve", "price"]
@@ -79,8 +81,12 @@ def written(folder: Path) -> dict[Path, int]:
 
 
 def test_one_command_from_table_to_index_and_a_second_call_that_only_reads(shop, tmp_path, call, monkeypatch):
-    status, out, err = call(flags(shop, tmp_path))
+    status, out, err = call(flags(shop, tmp_path, "--title", "Ann & Co", "--link", "https://shop.example/{sku}"))
     assert status == 0, err
+    start = out.splitlines()[-1].removeprefix("Not started. To start it: ")
+    page = parse_app(shlex.split(start)[1:])
+    assert (page.index, page.title, page.labels, page.open) == (tmp_path / "index", "Ann & Co", ("title",), True)
+    assert page.link == "https://shop.example/{sku}"
     headings = [line for line in out.splitlines() if line.startswith("Step ")]
     assert [heading.split(":")[0] for heading in headings] == [f"Step {i} of 5" for i in range(1, 6)]
     assert "Columns: id sku, name title, attributes colour, pattern, sleeve. To change them, give --id-column" in out

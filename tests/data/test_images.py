@@ -98,7 +98,7 @@ def test_a_dark_image_of_16_bits_stays_dark(tmp_path):
 
 def test_files_that_are_no_photos_are_left_out_and_linked_folders_are_read(tmp_path):
     junk = ("._a.png", ".DS_Store", "__MACOSX/a.png", "@eaDir/a.png", "new/.thumbs/a.png", "#recycle/a.png")
-    for name in (*junk, "a.heif", "a.svg", "notes.txt"):
+    for name in (*junk, "a.psd", "a.svg", "notes.txt"):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(b"x")
     names = ("photos/a.png", "photos/new/b.png", "elsewhere/c.png", "elsewhere/more/d.png")

@@ -4,8 +4,10 @@ import codecs
 import csv
 import io
 import json
+import re
 import unicodedata
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from error_sentence import sentence
@@ -16,6 +18,7 @@ from fashionern.data.catalogue.table import read_table, select_products
 from fashionern.data.images import ImageFinder, scan_images
 from fashionern.data.products import product_card
 from fashionern.data.tables import currency_of, match_rows, numbers_of
+from fashionern.errors import ErnError
 from fashionern.search.inventory import read_rows
 from fashionern.search.query import Query, read_queries
 
@@ -184,6 +187,21 @@ def test_products_that_are_not_on_sale_are_said(tmp_path, capsys):
     assert "3 products, 4 photos; Status is 'draft' for 1 product and 'archived' for 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("published, visibility", [
+    ("Published", "Visibility in catalog"),
+    ("Veröffentlicht", "Sichtbarkeit im Katalog"),
+    ("Publié", "Visibilité dans le catalogue"),
+])
+def test_products_of_woocommerce_that_customers_cannot_see_are_said(tmp_path, capsys, published, visibility):
+    names = "Images,Parent" if published != "Veröffentlicht" else "Bilder,Übergeordnetes Produkt"
+    header = f"ID,Type,Name,{published},{visibility},{names}"
+    rows = ["1,simple,A,1,visible,a.jpg,", "2,simple,B,-1,visible,b.jpg,", "3,simple,C,0,hidden,c.jpg,"]
+    (tmp_path / "t.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
+    assert len(read_rows(tmp_path / "t.csv")) == 3
+    said = f"; {published} is '-1' for 1 product and '0' for 1 product; {visibility} is 'hidden' for 1 product"
+    assert f"3 photos{said}; ern_app --where hides them." in capsys.readouterr().err
+
+
 def test_columns_of_the_shop_system_are_no_attributes(tmp_path):
     header = "ID,Type,SKU,Name,Tax status,Images,Parent,Status,Kind"
     rows = []
@@ -314,6 +332,36 @@ def test_downloads_with_a_query_in_their_name_are_one_reason(tmp_path):
     scan = scan_images(tmp_path)
     assert [path.name for path in scan.files] == ["d.jfif", "e.jpg"]
     assert scan.left_out == {"image with a query in its name (remove all after .jpg)": 3}
+
+
+def test_without_an_id_column_the_one_that_names_the_most_photos_is_used(tmp_path, capsys):
+    photos = ["red dress front.jpg", "blue dress.jpg", "coat.jpg"]
+    rows = [["Artikel", "Bild", "Preis"], *([str(i), photo, "5,00 €"] for i, photo in enumerate(photos))]
+    (tmp_path / "t.csv").write_text(written(rows, ";"))
+    table = read_rows(tmp_path / "t.csv", photos=photos)
+    assert table.id_column == "Bild" and match_rows(photos, table) == {photo: photo for photo in photos}
+    assert "column Bild names 3 photos. To change it, give --id-column." in capsys.readouterr().err
+    with pytest.raises(ErnError, match="no column 'id'"):
+        read_rows(tmp_path / "t.csv", photos=["other.jpg"])
+
+
+def test_a_feed_whose_addresses_name_more_photos_than_its_ids(tmp_path, capsys):
+    photos = ["red-dress front.jpg", "blue-dress.jpg", "coat.jpg"]
+    feed = [{"id": name.split(".")[0].split()[0], "image_link": f"https://h/{quote(name)}?v=1"} for name in photos]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, feed)))
+    table = read_rows(tmp_path / "t.jsonl", photos=photos)
+    assert match_rows(photos, table).keys() == set(photos) and table.id_column == "image_link"
+    assert read_rows(tmp_path / "t.jsonl", photos=photos[1:]).id_column == "id", "with equal counts, the id"
+    assert read_rows(tmp_path / "t.jsonl", "id", photos=photos).id_column == "id"
+    assert capsys.readouterr().err.count("names") == 1
+
+
+def test_an_error_lists_whole_names_of_columns(tmp_path):
+    columns = [f"Meta: a long name of a column, number {i}" for i in range(60)]
+    (tmp_path / "t.csv").write_text(written([columns, ["x"] * 60], ","))
+    with pytest.raises(ErnError) as raised:
+        read_rows(tmp_path / "t.csv", "id")
+    assert re.search(r"number \d+' and \d\d more\. Check", str(raised.value))
 
 
 def test_json_lines_with_line_separators_in_texts(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import socket
 import struct
@@ -11,7 +12,9 @@ import threading
 import time
 import zlib
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urljoin
 
 import numpy as np
 import pytest
@@ -22,10 +25,14 @@ TestClient = pytest.importorskip(
     "starlette.testclient", reason="the search page needs the extra [app], and its tests httpx"
 ).TestClient
 
+from starlette.applications import Starlette  # noqa: E402
+from starlette.routing import Mount  # noqa: E402
+
 from fashionern.errors import ErnError  # noqa: E402
 from fashionern.search.query import Hits, Query  # noqa: E402
 from fashionern.search.searcher import Searcher  # noqa: E402
 from fashionern.search.stores.folder import FolderStore  # noqa: E402
+from fashionern.search.stores.view import only_where  # noqa: E402
 from fashionern.web import app, guard  # noqa: E402
 from fashionern.web.app import GENERAL_EXAMPLES, MAX_UPLOAD_BYTES, create_app, listen  # noqa: E402
 from fashionern.web.config import photo_id  # noqa: E402
@@ -110,6 +117,47 @@ def test_an_explanation_uses_the_text_weight(untrained):
         assert why[silent] == pytest.approx(0, abs=1e-5) and why["crops"] is None and why["result_crops"] is None
 
 
+def test_a_proxy_can_serve_the_page_below_any_path(searcher):
+    below = Starlette(routes=[Mount("/shop/search", create_app(searcher, ["is red"]))])
+    address = "http://localhost:7860/shop/search/"
+    client = TestClient(below, base_url="http://localhost:7860")
+    page = client.get(address).text
+    files = re.findall(r'(?:href|src)="([^#"][^"]*)"', page)
+    assert {"page.js", "page.css", "icon.svg"} <= set(files)
+    photos = [client.get(f"{address}api/gallery").json()["photos"][0]["photo"]]
+    photos += [client.post(f"{address}api/search", json={"text": "is red"}).json()["hits"][0]["photo"]]
+    photos += [client.post(f"{address}api/upload", content=image_bytes()).json()["photo"]]
+    for one in files + photos:
+        assert client.get(urljoin(address, one)).status_code == 200, one
+    scripted = re.findall(r"""["'`](/(?:api|photo|upload)/)""", client.get(f"{address}page.js").text)
+    assert not scripted, "the script also asks relative to the page"
+
+
+def test_visitors_see_only_what_the_filter_of_the_page_shows(tmp_path):
+    searcher = tiny_searcher(tmp_path, products=True)
+    names = sorted(searcher.store.marks())
+    drafts = names[:6]
+    statuses = {name: "draft" if name in drafts else "active" for name in names[:-1]}  # the last has no row
+    photos = searcher.store.get(list(statuses))
+    searcher.store.set_columns([replace(one, columns=one.columns | {"Status": statuses[one.name]}) for one in photos])
+    searcher.store.set_columns([replace(one, columns={}) for one in searcher.store.get(names[-1:])])
+    shown = Searcher(searcher.retriever, only_where(searcher.store, "Status = 'active'"))
+    with TestClient(create_app(shown), base_url="http://localhost:7860") as client:
+        about = client.get("/api/about").json()
+        assert about["size"] == 33 and "Status" not in {control["column"] for control in about["controls"]}
+        filters = ({}, {"filter": "Status = 'draft'"}, {"order": "name"}, {"filter": "Status is null"})
+        tiles = [one for parts in filters for one in client.get("/api/gallery", params=parts).json()["photos"]]
+        hits = client.post("/api/search", json={"text": "is red", "k": 40, "group_by": ""}).json()["hits"]
+        assert tiles and {one["name"] for one in tiles + hits} <= set(names[6:-1])
+        assert {hit["name"] for hit in hits} == set(names[6:-1])
+        for hidden in (drafts[0], names[-1]):
+            error_of(client.get(f"/photo/{photo_id(hidden)}"), 404)
+            error_of(client.get(f"/api/product/{photo_id(hidden)}"), 404)
+            for query in ({"name": hidden}, {"like": [hidden]}, {"text": "is red", "unlike": [hidden]}):
+                error_of(client.post("/api/search", json=query), 404)
+            error_of(client.post("/api/why", json={"text": "is red", "hit": hidden}), 404)
+
+
 def test_about_and_page(client):
     about = client.get("/api/about").json()
     assert (about["size"], about["model"], about["examples"]) == (40, "dvr@mask_padding", [{"text": "is red"}])
@@ -137,7 +185,7 @@ def test_the_page_offers_what_was_measured(searcher):
         {"text": "in blue", "name": "women/01.png", "share": 0.875, "chance": 0.1},
         {"text": "is maxi", "name": "women/gone.png", "share": 0.5, "chance": 0.3},
     ]
-    photo = {"name": "women/01.png", "photo": f"/photo/{photo_id('women/01.png')}"}
+    photo = {"name": "women/01.png", "photo": f"photo/{photo_id('women/01.png')}"}
     shown = [{"text": "in blue", "share": 0.875} | photo, {"text": "is maxi", "share": 0.5}]
     for stored, texts, expected in (
         (None, (), general),
@@ -242,7 +290,7 @@ def test_results_are_products(shop):
     for photo in photos:
         best.setdefault(photo["columns"]["Handle"], photo["name"])
     assert [hit["name"] for hit in hits] == list(best.values()), "each product by its best photo"
-    first = client.get(hits[0]["photo"].replace("/photo/", "/api/product/")).json()["photos"]
+    first = client.get(hits[0]["photo"].replace("photo/", "/api/product/")).json()["photos"]
     assert len(first) == 2 and {photo["product"] for photo in first} == {hits[0]["product"]}
     assert first[0]["name"] == hits[0]["name"] and "score" not in first[0]
     gallery = client.get("/api/gallery", params={"count": 96}).json()
@@ -395,6 +443,18 @@ def test_the_uploads_of_many_visitors_take_little_memory():
     kept = [key for key in keys if uploads.get(key)]
     assert 0 < len(kept) < 9 and kept == keys[-len(kept) :]
     assert sum(len(data) for _, data, _ in uploads._items.values()) <= 40_000
+
+
+def test_visitors_behind_a_proxy_on_this_machine_are_told_apart(searcher):
+    hosts = ("shop.example",)
+    headers = {"host": "shop.example", "origin": "https://shop.example"}
+    for peer, owners in (("127.0.0.1", {"203.0.113.7", "203.0.113.8"}), ("192.0.2.1", {"192.0.2.1"})):
+        client = TestClient(create_app(searcher, allowed_hosts=hosts), "http://shop.example", client=(peer, 5000))
+        endpoints = next(route.endpoint.__self__ for route in client.app.routes if route.path == "/api/upload")
+        for visitor in ("203.0.113.7", "198.51.100.1, 203.0.113.8"):  # the proxy adds the last address
+            given = headers | {"x-forwarded-for": visitor}
+            assert client.post("/api/upload", content=image_bytes(), headers=given).status_code == 200
+        assert {owner for owner, _, _ in endpoints.uploads._items.values()} == owners
 
 
 @pytest.mark.parametrize(

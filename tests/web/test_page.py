@@ -13,7 +13,10 @@ from tiny_index import tiny_searcher
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
 pytest.importorskip("uvicorn", reason="the search page needs the extra [app]")
 
-from fashionern.web.app import create_app, listen, make_server  # noqa: E402  they need the extra too
+from starlette.applications import Starlette  # noqa: E402  they need the extra too
+from starlette.routing import Mount  # noqa: E402
+
+from fashionern.web.app import create_app, listen, make_server  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -30,15 +33,16 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="`chromium` is not on t
 
 
 @contextlib.contextmanager
-def served(searcher, examples=("is red", "is longer"), labels=("price",), **options):
-    "The address of the page over an index; it is served until the context ends."
+def served(searcher, examples=("is red", "is longer"), labels=("price",), path="", **options):
+    "The address of the page over an index, below this path; it is served until the context ends."
+    app = create_app(searcher, examples, labels=labels, **options)
     bound = listen("127.0.0.1", 0)
-    server = make_server(create_app(searcher, examples, labels=labels, **options))
+    server = make_server(Starlette(routes=[Mount(path, app)]) if path else app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
     thread.start()
     while not server.started and thread.is_alive():
         time.sleep(0.02)
-    yield f"http://127.0.0.1:{bound.getsockname()[1]}/"
+    yield f"http://127.0.0.1:{bound.getsockname()[1]}{path}/"
     server.should_exit = True
     thread.join(10)
 
@@ -124,6 +128,25 @@ def cards(page) -> list[list[str]]:
     "Label and tooltip of each result."
     page.locator(".facts .labels").first.wait_for()
     return page.locator(".tile .labels").evaluate_all("cards => cards.map(card => [card.textContent, card.title])")
+
+
+def test_a_visitor_searches_a_page_below_a_path(browser, tmp_path):
+    with served(tiny_searcher(tmp_path, products=True), labels=(), path="/shop/search") as address:
+        page = browser.new_page()
+        page.set_default_timeout(15_000)
+        refused = []
+        page.on("response", lambda response: refused.append(response.url) if response.status >= 400 else None)
+        page.goto(address)
+        see(page, "#title", "Start from a photo")
+        page.locator(".tile .pick").first.click()
+        search(page, "is red")
+        see(page, "#title", "Like this, but: is red")
+        assert page.locator("#chosen-photo").evaluate("image => image.complete && image.naturalWidth > 0")
+        assert page.url.startswith(f"{address}?")
+        page.click(".brand")
+        see(page, "#title", "Start from a photo")
+        assert page.url == address and not refused
+        page.close()
 
 
 def test_a_measured_example_brings_a_photo_but_keeps_the_visitors_own(page, tmp_path):
@@ -752,7 +775,7 @@ def test_a_large_photo_is_made_smaller_before_it_is_sent(page, tmp_path):
     assert (tmp_path / "large.png").stat().st_size > 3e6
     page.evaluate(
         """() => { const send = fetch; window.fetch = (url, options) => {
-            if (url === '/api/upload') window.sent = options.body.size;
+            if (url === 'api/upload') window.sent = options.body.size;
             return send(url, options); }; }"""
     )
     page.set_input_files("#file", tmp_path / "large.png")

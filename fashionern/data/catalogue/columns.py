@@ -18,7 +18,7 @@ from .table import is_missing
 from ..images import id_names
 from ..language.values import attribute_kind
 from ..products import SEPARATOR, title_column
-from ...errors import ErnError
+from ...errors import ErnError, listed
 
 # %% ../../../nbs/data/catalogue/04_columns.ipynb #e5404a9f
 @dataclass(frozen=True)
@@ -48,13 +48,9 @@ def choose_id(
         example = min(names, default="(none)")
         raise ErnError(
             f"No column of the table names the photos: {best!r} matches {matched[best]:,} of {len(names):,} photos, "
-            f"such as {example!r}. Columns: {_listed(frame.columns)}. Give the column with --id-column."
+            f"such as {example!r}. Columns: {listed(frame.columns)}. Give the column with --id-column."
         )
     return best
-
-
-def _listed(columns: Iterable[str]) -> str:
-    return f"{', '.join(map(repr, columns)):.300}"
 
 # %% ../../../nbs/data/catalogue/04_columns.ipynb #c794de5c
 def choose_name(
@@ -92,7 +88,7 @@ def choose_attributes(
     if not chosen:
         raise ErnError(
             f"No column of the table has 2 to {MAX_VALUES} texts that repeat and are rarely missing. "
-            f"Columns: {_listed(frame.columns)}. Name the columns that a query may change with --attributes."
+            f"Columns: {listed(frame.columns)}. Name the columns that a query may change with --attributes."
         )
     order = list(frame.columns)
     chosen.sort(key=lambda column: (attribute_kind(column) is None, order.index(column)))

@@ -33,7 +33,7 @@ from ..language.phrasing import requests
 from ..layout import QUERY_SETS, triplet_file
 from ..products import SEPARATOR, PhotoRows, has_products, join_values, photo_rows
 from ..tables import read_csv, read_text, warn_doubled
-from ...errors import ErnError, unknown_name
+from ...errors import ErnError, listed, unknown_name
 from ...files import check_path, locked, read_json, write_atomic, write_json
 
 # %% ../../../nbs/data/catalogue/03_table.ipynb #b8bce9dd
@@ -163,9 +163,8 @@ def _check_columns(path: Path, columns: list[str], needed: list[str]) -> None:
     "Raise an `ErnError` unless the columns include the needed ones."
     for column in needed:
         if column not in columns:
-            known = ", ".join(map(repr, columns))
             remedy = "Check --id-column (in prepare.py also --name-column, --attributes, --where)."
-            raise ErnError(f"{path} has no column {column!r}. Columns: {known:.300}. {remedy}")
+            raise ErnError(f"{path} has no column {column!r}. Columns: {listed(columns)}. {remedy}")
 
 # %% ../../../nbs/data/catalogue/03_table.ipynb #6b277cab
 MISSING_VALUES = {"", "na", "n/a", "nan", "null", "none", "<na>"}  # of attributes, in lower case
@@ -222,7 +221,7 @@ def matching_rows(
         known = set(frame[column])
         for value in values:
             if value not in known:
-                raise unknown_name(f"value in column {column}", value, known)
+                raise unknown_name(f"value in column {column}", value, known - {""})
         matches &= frame[column].isin(values).to_numpy()
     return matches
 

@@ -20,8 +20,8 @@ from typing import Any, Collection, Iterator, Optional, Protocol, Sequence
 
 import numpy as np
 
-from ...errors import ErnError, unknown_name
-from .filters import Filter, to_sql
+from ...errors import ErnError
+from .filters import Filter, to_sql, unknown_column
 
 # %% ../../../nbs/search/stores/01_base.ipynb #st060006
 INDEX_KINDS = ("exact", "hnsw", "ivf-pq")
@@ -387,7 +387,7 @@ class _Columns:
         cells = {column: _cell(i) for i, column in enumerate(self.columns())}
         if name not in cells or not self._is_used(cells[name]):
             used = [c for c, cell in cells.items() if self._is_used(cell)]
-            raise unknown_name("column in this index", name, used)
+            raise unknown_column(name, used)
         return cells[name]
 
     def _is_used(self, cell: str) -> bool:

@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['Value', 'Filter', 'MAX_CHARACTERS', 'MAX_LEVELS', 'KEYWORDS', 'Compare', 'In', 'Like', 'Missing', 'Not', 'And', 'Or',
-           'parse_filter', 'columns_of', 'with_lists', 'to_sql', 'to_milvus']
+           'parse_filter', 'unknown_column', 'columns_of', 'with_lists', 'to_sql', 'to_milvus']
 
 # %% ../../../nbs/search/stores/00_filters.ipynb #a1f05903
 import json
 import re
 from dataclasses import dataclass
 from itertools import chain
-from typing import Callable, Collection, Optional, Union
+from typing import Callable, Collection, Iterable, Optional, Union
 
 from ...data.products import SEPARATOR
-from ...errors import ErnError
+from ...errors import ErnError, unknown_name
 
 # %% ../../../nbs/search/stores/00_filters.ipynb #a1f05907
 Value = Union[str, int, float]  # what a column is compared with
@@ -161,6 +161,9 @@ class _Parser:
         if token is None:
             unexpected = self.tokens[self.at]
             problem = f"expected {expected}, found {_described(unexpected, 'text' in kinds)}"
+            before = self.tokens[self.at - 1] if self.at else unexpected
+            if before.kind == unexpected.kind == "word":
+                problem += f'. A column name of several words needs double quotes: "{before.value} {unexpected.value}"'
             raise _error(unexpected.position, problem)
         return token
 
@@ -265,6 +268,18 @@ def parse_filter(
     tree = grammar.parse_or(0)
     grammar.need("'and', 'or' or the end", "end")
     return tree
+
+# %% ../../../nbs/search/stores/00_filters.ipynb #842faefc
+_NAME = re.compile(r"[A-Za-z_]\w*")  # of a column that needs no quotes
+
+
+def unknown_column(name: str, known: Iterable[str]) -> ErnError:
+    "The error for a filter on a column that the index does not have."
+    known = list(known)
+    error = unknown_name("column in this index", name, known)
+    if all(_NAME.fullmatch(column) for column in known):
+        return error
+    return ErnError(f"{error} In a filter, put a column name of several words in double quotes.")
 
 # %% ../../../nbs/search/stores/00_filters.ipynb #a1f05921
 def columns_of(f: Filter) -> set[str]:

@@ -36,7 +36,7 @@ from fashionern.search.stores.base import (
     check_known,
     check_vectors,
 )
-from .filters import Filter, columns_of, to_milvus
+from .filters import Filter, columns_of, to_milvus, unknown_column
 
 # %% ../../../nbs/search/stores/03_milvus.ipynb #a1f06106
 TIMEOUT_SECONDS = 60  # of a request
@@ -761,5 +761,5 @@ class MilvusStore(_Tuned):
                 known: set[str] = set()
                 for row in self._all("columns"):
                     known.update(row["columns"])
-                raise unknown_name("column in this index", name, known)
+                raise unknown_column(name, known)
             self._known_columns.add(name)

@@ -130,11 +130,11 @@ function addressOf({ references, box, texts, weight, where, filter, keep, order,
 
 function photoUrl(name) {
   const base64 = btoa(String.fromCharCode(...new TextEncoder().encode(name)));
-  return `/photo/${base64.replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "")}`;
+  return `photo/${base64.replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "")}`;
 }
 
 const indexed = (name) => ({ name, photo: photoUrl(name) });
-const uploaded = (key) => ({ upload: key, name: "your photo", photo: `/upload/${encodeURIComponent(key)}` });
+const uploaded = (key) => ({ upload: key, name: "your photo", photo: `upload/${encodeURIComponent(key)}` });
 
 function stateOf(address) {
   const parts = new URLSearchParams(address);
@@ -248,7 +248,7 @@ async function resultsOf(query, signal) {
       $("status").textContent = "Searching…";
     }
     if (!$("grid").children.length) showPlaceholders();
-    const results = await post("/api/search", query, signal);
+    const results = await post("api/search", query, signal);
     if (cache.size > MAX_CACHED) cache.delete(cache.keys().next().value);
     cache.set(key, results);
   }
@@ -508,7 +508,7 @@ async function send(file) { // the uploaded file as a reference
     throw new Error(`The file is ${size} MB. The limit is ${limits.upload / 1e6} MB. Make the image smaller first.`);
   }
   const headers = { "content-type": "application/octet-stream" };
-  const kept = await fetchJson("/api/upload", { method: "POST", headers, body });
+  const kept = await fetchJson("api/upload", { method: "POST", headers, body });
   return { upload: kept.upload, name: file.name || "your photo", photo: kept.photo };
 }
 
@@ -790,7 +790,7 @@ async function galleryPhotos(signal) { // as many as the state shows, and how ma
   const gallery = galleries.get(key);
   while (gallery.photos.length < Math.min(k, gallery.total - first)) {
     const page = { offset: first + gallery.photos.length, count: PAGE_SIZE };
-    const { photos, total } = await fetchJson(`/api/gallery?${new URLSearchParams({ ...parts, ...page })}`, { signal });
+    const { photos, total } = await fetchJson(`api/gallery?${new URLSearchParams({ ...parts, ...page })}`, { signal });
     gallery.photos.push(...photos);
     gallery.total = photos.length ? total : first + gallery.photos.length;
   }
@@ -1053,7 +1053,7 @@ async function explain(hit) {
   $("why").dataset.of = hit.name;
   let content;
   try {
-    content = explanation(await post("/api/why", { ...queryOf(query), hit: hit.name }), hit, query);
+    content = explanation(await post("api/why", { ...queryOf(query), hit: hit.name }), hit, query);
   } catch (error) {
     content = [make("p", { className: "problem", textContent: error.message, role: "alert" })];
   }
@@ -1089,7 +1089,7 @@ async function enlarge(hit) {
   $("view-body").replaceChildren(make("div", { className: "viewer" }, make("div", {}, photo, strip), side));
   if (!hit.product) return;
   try {
-    const { photos } = await fetchJson(hit.photo.replace("/photo/", "/api/product/"));
+    const { photos } = await fetchJson(hit.photo.replace("photo/", "api/product/"));
     if ($("view").dataset.of !== hit.name || photos.length < 2) return;
     strip.replaceChildren(...photos.map((one, index) => make("button", { type: "button",
       aria: { label: `Photo ${index + 1} of ${photos.length}` }, onclick: () => { photo.src = one.photo; } },
@@ -1309,7 +1309,7 @@ async function start() {
   listen();
   showPlaceholders();
   try {
-    about = await fetchJson("/api/about");
+    about = await fetchJson("api/about");
   } catch (error) {
     $("grid").replaceChildren();
     return showProblem(error.message, () => location.reload());
