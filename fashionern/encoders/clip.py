@@ -70,6 +70,7 @@ class ClipEncoder(nn.Module):
         tower = self.tower
         self.context = tower.context
         self.width = tower.width
+        self.causal = tower.causal
         self.dim = tower.dim
 
     @property

@@ -35,6 +35,7 @@ class TextTower:
     style: str = ""  # of the layers: 'pre-norm' or 'post-norm'
     no_tme: Optional[str] = None  # what rules out TME, such as 'has other layers'; None if TME can be added
     takes_vectors: bool = False  # whether `last_hidden` takes vectors in place of the tokens' own
+    causal: bool = False  # whether a token knows only what stands before it
     has_head: bool = False  # whether `pooled` and `project` exist
     head: nn.Module  # the projection behind the pooled layers, if there is one
 
@@ -201,6 +202,7 @@ class OwnTower(TextTower):
         self.masked_id = getattr(tower, "pad_id", 0)  # what attention masks
         self.pad_id = self.masked_id if padding.pad_id is None else padding.pad_id
         self.ends_text = padding.ends_text
+        self.causal = tower.attn_mask is not None
         self.layers = tower.transformer.resblocks
         self.context, self.width = tower.positional_embedding.shape
         self.vocabulary = tower.token_embedding.num_embeddings
@@ -249,7 +251,7 @@ class OwnTower(TextTower):
     def trim(self, tokens: Tensor) -> Tensor:
         if not ends_at_pooled_token(self.tower):
             return tokens
-        if self.tower.attn_mask is not None:
+        if self.causal:
             return tokens[:, : int(pool_index(self.tower, tokens).max()) + 1]
         if self.masks_padding:
             return cut_padding(tokens, self.mask(tokens) | (tokens != self.masked_id))

@@ -59,6 +59,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # name → settings that differ from th
     "fashionern": {"mask_padding": True, "by_place": True, "mixture": True, "last_token": True},
 }
 _SINCE = {"last_token": (0, 3)}  # the version that gave a name this setting, if later than 0.2
+_FOR_CAUSAL = {"last_token"}  # settings of a name that are off where every token knows the whole text
 
 
 def list_models() -> list[str]:
@@ -161,6 +162,7 @@ def create_model(
     name: str,  # such as 'fashionern', 'tme+dvr+refine' or 'fashionern@ask=words'
     dim: Optional[int] = None,  # D of the encoders; must be given
     captions: Optional[str] = None,  # the rule for modification texts; None: 'stripped', and not recorded
+    causal: bool = True,  # whether a text token knows only what stands before it, as in CLIP: encoders.clip.causal
     **settings: Any,  # for the parts that take them; those after an @ take precedence, a name's own do not
 ) -> ComposedRetriever:
     "The model with newly initialised weights; raises `ErnError` for an unknown name or setting."
@@ -173,7 +175,9 @@ def create_model(
     _check_bases(composer, head)
     _check_reader(name, text_encoder, composer)
     _check_settings(settings)
-    settings = SETTINGS.get(name.lower().partition("@")[0], {}) | settings | named
+    own = SETTINGS.get(name.lower().partition("@")[0], {})
+    own = {key: value for key, value in own.items() if causal or key not in _FOR_CAUSAL}
+    settings = own | settings | named
     parts = COMPOSERS.get(composer), TARGET_HEADS.get(head)
     taken = settings_of(parts[0]) | settings_of(parts[1])
     used = {k: v for k, v in settings.items() if k in taken}

@@ -221,7 +221,8 @@ def _train_row(
     queries = {result.protocol: result.queries}
     queries |= {protocol: results[-1].queries for protocol, results in run.further.items()}
     save_ranks(comparison.cfg.run_dir, run.cfg.run_dir, queries)
-    model = create_model(row.model, base.encoders.clip.dim, ffn=run.cfg.ffn, width=base.encoders.clip.width)
+    clip = base.encoders.clip
+    model = create_model(row.model, clip.dim, causal=clip.causal, ffn=run.cfg.ffn, width=clip.width)
     outcome = Outcome(
         label=row.label,
         model=row.model,

@@ -340,7 +340,7 @@ def _train_start(run: Run, model: ComposedRetriever, encoders: Encoders, store: 
 def _create(cfg: TrainConfig, name: str, clip: ClipEncoder) -> ComposedRetriever:
     "The model before training. Without a caption rule, the run began in an early version, whose rules it keeps."
     own = registry.settings_of_version(name, record.version_of_run(cfg))
-    model = create_model(name, clip.dim, captions=cfg.captions, ffn=cfg.ffn, width=clip.width, **own)
+    model = create_model(name, clip.dim, cfg.captions, clip.causal, ffn=cfg.ffn, width=clip.width, **own)
     if cfg.captions is None:
         use_earlier_lengths(model, cfg.run_dir)
     return model

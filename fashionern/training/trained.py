@@ -77,7 +77,7 @@ def load_trained_model(
     "The model of that name with its weights, in eval mode; an `ErnError` if it needs weights."
     own = {} if path is None else own_settings(name, path)
     clip = encoders.clip
-    model = create_model(name, clip.dim, captions, ffn=ffn, width=clip.width, **own).to(clip.device)
+    model = create_model(name, clip.dim, captions, clip.causal, ffn=ffn, width=clip.width, **own).to(clip.device)
     header: dict[str, str] = {}
     if next(model.parameters(), None) is not None:
         if path is None:

@@ -67,6 +67,15 @@ def test_a_text_does_not_depend_on_the_others_in_its_batch(clip):
     assert (alone - clip.encode_text(clip.trim(tokens)).embedding[:1]).abs().max() < 1e-6
 
 
+@torch.no_grad()
+def test_causal_towers_are_those_whose_tokens_know_only_what_stands_before_them(clip):
+    tokens = token_ids(clip, (CONTEXT, CONTEXT))
+    changed = tokens.clone()
+    changed[:, CONTEXT - 2] = changed[:, 1]  # before the end of the text
+    gaps = (clip.encode_text(tokens).tokens - clip.encode_text(changed).tokens).abs().amax(-1)
+    assert (gaps[:, : CONTEXT - 2].max() < 1e-6) == clip.causal
+
+
 def test_sizes_and_names(clip):
     tower = clip.tower
     assert (clip.context, clip.dim, tower.vocabulary) == (CONTEXT, 64, VOCABULARY)
