@@ -20,7 +20,7 @@ from .evaluate import RankedQuery, by_number, hits_of, length_of
 from .metrics import average_precision
 from .protocols import PROTOCOLS
 from .rankings import REWRITE, Rankings
-from .significance import Difference, paired_difference
+from .significance import Difference, mean_over, paired_difference
 
 # %% ../../nbs/evaluation/10_comparison.ipynb #2df4b3a5
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Group:
     queries: int
     won: int  # better rank in the second file
     lost: int
-    recall: tuple[float, float]  # R@k in the first and the second file, in per cent
+    recall: tuple[float, float]  # R@k in the first and the second file, in per cent; of `all`: mean over categories
     difference: Difference  # of the recalls
 
     def as_dict(self) -> dict:
@@ -100,7 +100,7 @@ def compare(
         first,
         second,
         k,
-        _group("all", pairs, k),
+        _group("all", pairs, k, [a.category for a, _ in pairs]),
         categories,
         sorted(words, key=lambda g: g.lost - g.won),
         _kinds(pairs, k),
@@ -144,29 +144,40 @@ def _kinds(pairs: Sequence[_Pair], k: int) -> list[Group]:
     return found
 
 
-def _group(name: str, pairs: Sequence[_Pair], k: int) -> Group:
+def _group(
+    name: str,
+    pairs: Sequence[_Pair],
+    k: int,
+    categories: Optional[Sequence[str]] = None,  # of the queries; the recalls are means over these
+) -> Group:
     a = np.array([q.rank for q, _ in pairs], dtype=np.int64)
     b = np.array([q.rank for _, q in pairs], dtype=np.int64)
     hits = (100.0 * (a <= k), 100.0 * (b <= k))
-    recall = (float(hits[0].mean()), float(hits[1].mean()))
-    return Group(name, len(pairs), int((b < a).sum()), int((b > a).sum()), recall, _difference(*hits, pairs))
+    recall = (mean_over(hits[0], categories), mean_over(hits[1], categories))
+    difference = _difference(*hits, pairs, categories)
+    return Group(name, len(pairs), int((b < a).sum()), int((b > a).sum()), recall, difference)
 
 
-def _difference(first: np.ndarray, second: np.ndarray, pairs: Sequence[_Pair]) -> Difference:
-    "Over all queries; those with the same reference, or with the same targets, are resampled together."
+def _difference(
+    first: np.ndarray,  # (Q,)
+    second: np.ndarray,  # (Q,)
+    pairs: Sequence[_Pair],
+    categories: Optional[Sequence[str]],
+) -> Difference:
+    "Queries with the same reference, or with the same targets, are resampled together."
     references = [a.reference for a, _ in pairs]
     targets = ["\n".join(sorted(a.targets)) for a, _ in pairs]
-    return paired_difference(first, second, references, targets)
+    return paired_difference(first, second, references, targets, categories=categories)
 
 
 def _precision(pairs: Sequence[_Pair], k: int) -> Optional[Difference]:
-    "The difference of the average precision at k, in per cent; None where each query has one positive."
+    "The difference of the mean average precision at k, in per cent; None where each query has one positive."
     if not any(a.positives > 1 for a, _ in pairs):
         return None
     both = []
     for number in (0, 1):
         both.append(100.0 * average_precision(*hits_of([pair[number] for pair in pairs]), k).numpy())
-    return _difference(both[0], both[1], pairs)
+    return _difference(both[0], both[1], pairs, [a.category for a, _ in pairs])
 
 # %% ../../nbs/evaluation/10_comparison.ipynb #a1bdb457
 def _check_comparable(first: Rankings, second: Rankings) -> None:
@@ -212,8 +223,12 @@ def comparison_tables(
     title = f"{models} · protocol {a.protocol}"
     categories = comparison.categories if len(comparison.categories) > 1 else []
     tables = [_table(title, [comparison.all, *categories], comparison.k)]
+    notes = [_LEGEND.format(k=comparison.k)]
+    if categories:
+        notes.append("all: recalls and difference are means over the categories, as in ern_eval")
     if comparison.precision:
-        tables[0].caption = f"mAP@{comparison.k}, second minus first: {comparison.precision}"
+        notes.append(f"mAP@{comparison.k}, second minus first: {comparison.precision}")
+    tables[0].caption = "\n".join(notes)
     if comparison.kinds:
         tables.append(_table("groups of queries", comparison.kinds, comparison.k))
     winning = [g for g in comparison.words if g.won > g.lost][:words]
@@ -222,19 +237,25 @@ def comparison_tables(
         if groups:
             title = f"words of the queries that the second model {outcome} most"
             tables.append(_table(title, groups, comparison.k))
+            tables[-1].caption = "picked from many words: some have a small p by chance"
     return tables
 
 
+_LEGEND = """won, lost: queries that the second model ranks better, worse
+difference: R@{k} of the second minus the first ± half the 95 % interval
+p: of a paired test that the models are equal; (noise): p ≥ 0.05, or 0 is in the interval"""
+
+
 def _table(title: str, groups: Sequence[Group], k: int) -> Table:
-    table = Table(title=escape_markup(title), title_justify="left")
-    table.add_column("")
-    for column in ("queries", "won", "lost", "net", f"R@{k} first", f"R@{k} second", "difference", "p"):
-        table.add_column(column, justify="right")
+    table = Table(title=escape_markup(title), title_justify="left", caption_justify="left")
+    table.add_column("", overflow="fold")
+    for column in ("queries", "won", "lost", f"R@{k}\nfirst", f"R@{k}\nsecond", "difference", "p"):
+        table.add_column(column, justify="right", no_wrap=True)
     for g in groups:
-        counts = (f"{g.queries:,}", f"{g.won:,}", f"{g.lost:,}", f"{g.won - g.lost:+,}")
+        counts = (f"{g.queries:,}", f"{g.won:,}", f"{g.lost:,}")
         recalls = (f"{g.recall[0]:.2f}", f"{g.recall[1]:.2f}")
         d = g.difference
-        change = f"{d.mean:+.2f} ± {d.margin:.2f}" + (" (noise)" if d.is_noise else "")
+        change = f"{d.mean:+.2f} ± {d.margin:.2f}" + ("\n(noise)" if d.is_noise else "")
         table.add_row(escape_markup(g.name), *counts, *recalls, change, d.p_text.removeprefix("p ").removeprefix("= "))
     return table
 

@@ -6,6 +6,7 @@
 __all__ = ['coverage_report', 'results_table', 'fill_table', 'category_table', 'metrics_table', 'groups_table']
 
 # %% ../../nbs/evaluation/03_tables.ipynb #bb7073b3
+import textwrap
 from typing import Optional, Sequence
 
 from rich.markup import escape
@@ -108,14 +109,26 @@ def _dominance_line(result: Result) -> str:
 
 # %% ../../nbs/evaluation/03_tables.ipynb #303f82bd
 def fill_table(table: Table, heads: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
-    "Add names and numbers by column. Narrow terminals fold names and headings, never numbers."
+    "Add names and numbers by column. Headings take two lines; narrow terminals fold names, never numbers."
     for i, head in enumerate(heads):
         widest = max(len(part) for line in lines for part in line[i].split())
-        width = widest if i else min(widest, 10)
-        table.add_column(head, justify="right" if i else "left", min_width=width, overflow="fold")
+        if i:
+            longest = max(len(part) for line in lines for part in line[i].splitlines())
+            wanted = max(longest, _two_lines(head))
+            table.add_column(head, justify="right", min_width=widest, max_width=wanted, overflow="fold")
+        else:
+            table.add_column(head, min_width=min(widest, 10), overflow="fold")
     for line in lines:
         table.add_row(*line)
     return table
+
+
+def _two_lines(head: str) -> int:
+    "The smallest width at which a heading takes at most two lines."
+    width = max(len(word) for word in head.split())
+    while len(textwrap.wrap(head, width)) > 2:
+        width += 1
+    return width
 
 # %% ../../nbs/evaluation/03_tables.ipynb #7addd58f
 def category_table(results: Sequence[Result]) -> Table:
@@ -142,7 +155,9 @@ def metrics_table(results: Sequence[Result]) -> Optional[Table]:
         return None
     shown = list(first.metrics) if several else ["MRR", HARD_NEGATIVES]
     lines = [[r.model, *(f"{r.metrics[name]:.2f}" for name in shown)] for r in results]
-    caption = "in per cent; ties count against the model; P@k: positives among the first k"
+    caption = "in per cent; ties count against the model"
+    if several:
+        caption += "; P@k: positives among the first k"
     if HARD_NEGATIVES in shown:
         caption += "; hard negatives: results that contradict the text"
     table = Table(

@@ -18,6 +18,7 @@ from fashionern.evaluation.evaluate import RankedQuery, Result
 from fashionern.evaluation.obedience import Obedience
 from fashionern.evaluation.published import PUBLISHED
 from fashionern.files import write_json
+from fashionern.models.registry import list_models
 from fashionern.training.flags import parse_ablate, parse_methods
 from fashionern.training.outcomes import Outcome, RankedRows, groups_chart, methods_chart, read_ranked, save_ranks, write_outcomes  # noqa: E501
 
@@ -391,3 +392,9 @@ def test_prose_about_tiny_encoders_is_true():
     assert (lead(rows, "fashionern", headless, NEW), lead(rows, "fashionern", headless, TWO)) == (3.0, 2.9)
     cost = {label: rows[label]["table"] - rows[label][NEW] for label in ("fashionern", *peers)}
     assert round(cost.pop("fashionern"), 1) == 3.3 and all(1 <= c < 2.1 for c in cost.values())
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guides/08_provenance.md"])
+def test_the_number_of_methods_is_the_number_of_models(page):
+    row = re.search(r"^\| methods \| ([^|]*)\|", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.findall(r"\b\d{2}\b", row[1]) == [str(len(list_models()))], page
