@@ -59,6 +59,8 @@ class AppConfig:
     link: str = ""
     """Address of a product's page, with columns in braces, such as https://shop.example/products/{Handle}.
     Default: the column link or url of the product table."""
+    scores: bool = False
+    "Show the score of each result. Customers need none, and a score is no probability."
     open: bool = False
     "Open the page in a browser."
     model: Optional[str] = None
