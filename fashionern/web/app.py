@@ -435,14 +435,22 @@ class Endpoints:
         query = await self._resolved(parse_query(body, self.uploads)) if is_query(body) else None
 
         def count() -> dict[str, list[tuple[str | float, int]]]:
-            left_out: set[str] = set()
-            if query is not None:
-                photos = self.searcher.store.get(self.catalogue.may_be_left_out(query))
-                left_out = self.searcher.left_out(query, photos)
+            left_out = set() if query is None else self._left_out(query)
             conditions = {column: self.searcher.condition(text) for column, text in others.items()}
             return self.catalogue.facets(self.searcher.condition(where), conditions, left_out)
 
         return JSONResponse({"facets": await asyncio.wrap_future(self.batcher.run_alone(count))})
+
+    def _left_out(self, query: Query) -> set[str]:
+        "Photos that are no results of the query; call it on the batcher's thread."
+        names = self.catalogue.may_be_left_out(query)
+        try:
+            photos = self.searcher.store.get(names)
+        except StoreUnavailableError:
+            raise
+        except ErnError:  # one of them was removed after the start
+            return set(names)
+        return self.searcher.left_out(query, photos)
 
     async def product(self, request: Request) -> Response:
         "All photos of the product that a photo shows, this one first."
