@@ -427,11 +427,12 @@ function setFilter(column, value) {
 }
 
 function filterControl(control) {
-  const summary = make("summary", { textContent: control.column.replaceAll("_", " ") });
+  const { column, kind } = control;
+  const summary = make("summary", { textContent: column.replaceAll("_", " ") });
   const chosen = make("span", { className: "badge", hidden: true });
   summary.append(" ", chosen);
   const body = make("div", { className: "options" });
-  const details = make("details", { className: "control", data: { column: control.column } }, summary, body);
+  const details = make("details", { className: "control", data: { column, kind } }, summary, body);
   const showCount = (count) => {
     chosen.textContent = count;
     chosen.hidden = !count;
@@ -443,7 +444,7 @@ function filterControl(control) {
     details.open = false;
     summary.focus();
   };
-  const fill = control.kind === "values" ? valuesControl : rangeControl;
+  const fill = kind === "values" ? valuesControl : rangeControl;
   details.showValue = fill(control, body, showCount);
   return details;
 }
@@ -517,7 +518,9 @@ async function showFacets() { // the numbers next to the values follow the other
   }
   if (key !== JSON.stringify(facetQueryOf(state))) return;
   facets = isPlain ? null : counted.get(key);
-  for (const control of $("controls").children) control.showValue(state.where[control.dataset.column]);
+  for (const control of $("controls").children) { // a range may hold what the visitor is typing
+    if (control.dataset.kind === "values") control.showValue(state.where[control.dataset.column]);
+  }
 }
 
 // Words of a text that are values of the table, such as a brand, make filters: the model may not know them.
