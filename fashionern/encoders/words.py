@@ -85,7 +85,7 @@ def what_is_ignored(
         sentences.append(f"The text is too long: {_rest(read)} is ignored.")
     if is_known and (refusal := refusal_in(read)):
         shown = refusal if len(refusal) <= _MAX_LENGTH else f"{refusal[:_MAX_LENGTH]}…"
-        sentences.append(f"I may take '{shown}' for a request. Say what you want instead.")
+        sentences.append(f"I may miss a refusal such as '{shown}'. Say what you want instead.")
     return sentences
 
 

@@ -22,7 +22,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from ..data.images import IMAGE_SUFFIXES, id_path, scan_images
-from ..data.products import SEPARATOR, split_values
+from ..data.products import CURRENCY, HIGHEST, SEPARATOR, split_values
 from ..data.tables import currency_of, match_rows, numbers_of, plain_number, warn_doubled
 from ..errors import ErnError, escape_markup, is_valid_text, listed, plural, unknown_name
 from ..files import check_path, locked, read_json
@@ -157,8 +157,14 @@ def read_rows(
     for column in frame.columns.drop(id_column):
         texts = frame[column].tolist()
         columns[column] = texts if column in frame.attrs["texts"] else _cells(table, column, texts)
-        if columns[column] is not texts and (currency := _common_currency(table, column, texts)):
-            rows.currencies[column] = currency
+        if columns[column] is not texts:
+            currencies = _currencies(texts)
+            named = sorted(set(currencies) - {""})
+            if len(named) == 1:
+                rows.currencies[column] = named[0]
+            elif named and column + CURRENCY not in frame and not column.endswith(HIGHEST):
+                columns[column + CURRENCY] = currencies
+                _warn_mixed(table, column, named)
     seen = set()
     for i, given in enumerate(ids):
         for name in [given] if names_photos else split_values(given):
@@ -201,14 +207,16 @@ def _cells(table: str | Path, column: str, texts: list[str]) -> Sequence[str | f
     return numbers.values
 
 
-def _common_currency(table: str | Path, column: str, texts: Iterable[str]) -> str:
-    "The currency of a column of prices; '' if no cell names one, or if they differ, which is printed."
-    found = dict.fromkeys(currency_of(text) for text in set(texts))
-    found.pop("", None)
-    if len(found) > 1:
-        named = ", ".join(sorted(found))
-        tqdm.write(f"{table}: column {column} has several currencies ({named}). Only its numbers are kept.", sys.stderr)
-    return next(iter(found)) if len(found) == 1 else ""
+def _currencies(texts: Sequence[str]) -> list[str]:
+    "The currency that each cell names, or ''."
+    found = {text: currency_of(text) for text in set(texts)}
+    return [found[text] for text in texts]
+
+
+def _warn_mixed(table: str | Path, column: str, currencies: Sequence[str]) -> None:
+    named = ", ".join(currencies)
+    kept = f"They are in the column {column + CURRENCY!r}; sorting and ranges compare the numbers alone"
+    tqdm.write(f"{table}: column {column} has several currencies ({named}). {kept}.", sys.stderr)
 
 # %% ../../nbs/search/01_inventory.ipynb #3a245de8
 def _json_rows(table: Path) -> ProductRows:

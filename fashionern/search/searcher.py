@@ -82,7 +82,7 @@ class _Products:
         "The k best hits from names and scores, without the references."
         column = self.group_column(query)
         photos = self.store.get([name for name, _ in pairs])
-        left_out = self._left_out(query, photos, column)
+        left_out = self.left_out(query, photos)
         groups: dict[str, list[tuple[Photo, float]]] = {}
         for photo, (_, score) in zip(photos, pairs):
             if photo.name not in left_out:
@@ -96,8 +96,9 @@ class _Products:
         names = tuple(other.name for other, _ in found) if product else ()
         return Hit(photo.name, score, photo.path, photo.columns, product, self.card(photo.columns), names)
 
-    def _left_out(self, query: Query, photos: Sequence[Photo], column: str) -> set[str]:
-        "Names of photos that are no results."
+    def left_out(self, query: Query, photos: Sequence[Photo]) -> set[str]:
+        "Names of those among the photos that are no results of the query, whatever their scores."
+        column = self.group_column(query)
         refused = {_product_of(photo, column) for photo in self.store.get(query.unlike)}
         unlike = {photo.name for photo in photos if _product_of(photo, column) in refused}
         if query.keep_reference:

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['MAX_UPLOAD_BYTES', 'MAX_UPLOAD_PIXELS', 'MAX_UPLOADING', 'MAX_HEADER_SECONDS', 'MAX_TEXT', 'MAX_HITS', 'MAX_PAGE',
            'MAX_PHOTOS', 'MAX_JUDGED', 'PHOTO_SIDES', 'GENERAL_EXAMPLES', 'PAGE_FILES', 'read_text', 'filter_literal',
-           'read_weight', 'build_filter', 'find_upload', 'read_names', 'read_box', 'read_references', 'parse_query',
-           'photo_name', 'hit_as_json', 'Photos', 'offered_examples', 'index_facts', 'explanation_as_json',
-           'client_address', 'Endpoints', 'create_app', 'listen', 'make_server', 'serve', 'run_app']
+           'read_weight', 'build_filter', 'find_upload', 'read_names', 'read_box', 'read_references', 'is_query',
+           'read_where', 'filters_on_others', 'parse_query', 'photo_name', 'hit_as_json', 'Photos', 'offered_examples',
+           'index_facts', 'explanation_as_json', 'client_address', 'Endpoints', 'create_app', 'listen', 'make_server',
+           'serve', 'run_app']
 
 # %% ../../nbs/web/04_app.ipynb #a9900003
 import asyncio
@@ -162,6 +163,31 @@ def read_references(
     return tuple(names), tuple(find_upload(uploads, key)[0] for key in keys)
 
 
+def is_query(body: dict[str, Any]) -> bool:
+    "Whether a request has a photo, a text or results to be like; else it only browses."
+    return any(body.get(field) for field in ("upload", "name", "text", "like", "references"))
+
+
+def read_where(body: dict[str, Any]) -> str:
+    "All filters of a request as one; raises `RequestError` or `ErnError`."
+    choices = body.get("where") or {}
+    if isinstance(choices, str):
+        return build_filter({}, read_text(body, "where"), read_text(body, "filter"))
+    return build_filter(choices, read_text(body, "filter"))
+
+
+def filters_on_others(body: dict[str, Any]) -> dict[str, str]:
+    "Column with a choice → all filters of the request without that choice; raises `RequestError` or `ErnError`."
+    choices = body.get("where") or {}
+    if isinstance(choices, str):
+        return {}
+    text = read_text(body, "filter")
+    return {
+        column: build_filter({other: value for other, value in choices.items() if other != column}, text)
+        for column in choices
+    }
+
+
 def parse_query(body: dict[str, Any], uploads: Uploads) -> Query:
     "The query of a request, with every field checked; raises `RequestError` or `ErnError`."
     k = body.get("k", 24)
@@ -174,11 +200,7 @@ def parse_query(body: dict[str, Any], uploads: Uploads) -> Query:
     name = read_text(body, "name")
     if upload and name:
         raise RequestError(400, "Give either 'name' or 'upload', not both.")
-    choices = body.get("where") or {}
-    if isinstance(choices, str):
-        where = build_filter({}, read_text(body, "where"), read_text(body, "filter"))
-    else:
-        where = build_filter(choices, read_text(body, "filter"))
+    where = read_where(body)
     text = read_text(body, "text").strip()
     like, unlike = (read_names(body, field, MAX_JUDGED) for field in ("like", "unlike"))
     names, images = read_references(body, uploads)
@@ -291,6 +313,7 @@ def index_facts(
     examples: Sequence[str],
     labels: Sequence[str],
     title: str,
+    scores: bool = False,  # whether the page shows the scores of results
 ) -> dict[str, Any]:
     "Facts about the index that the page needs; raises `ErnError` for an unknown label."
     columns = sorted(searcher.store.values(1_000_000))
@@ -302,6 +325,8 @@ def index_facts(
         "products": len(catalogue) if catalogue.column else None,
         "controls": [asdict(control) for control in catalogue.controls],
         "orders": catalogue.orders,
+        "dates": catalogue.dates,
+        "scores": scores,
         "model": searcher.store.about.get("model_name", ""),
         "answered_by": searcher.describe(full=False),
         "text_weight": searcher.text_weight,
@@ -381,9 +406,10 @@ class Endpoints:
         labels: Sequence[str] = (),  # columns shown under each photo; default: title and price, or the first two
         seed: int = 0,  # of the order of the gallery
         title: str = "FashionERN",
+        scores: bool = False,  # whether the page shows the scores of results
     ):
         self.catalogue = Catalogue(searcher.store, seed)
-        self.facts = index_facts(searcher, self.catalogue, examples, labels, title)
+        self.facts = index_facts(searcher, self.catalogue, examples, labels, title, scores)
         self.searcher = searcher
         self.batcher = Batcher(searcher.search_many)
         self.photos = Photos(searcher.store, self.batcher)
@@ -408,6 +434,31 @@ class Endpoints:
 
         photos, total = await asyncio.wrap_future(self.batcher.run_alone(browse))
         return JSONResponse({"photos": photos, "total": total})
+
+    async def facets(self, request: Request) -> Response:
+        "The values of each column with their numbers of products, among what the query and other filters leave."
+        body = await read_json_body(request)
+        where = read_where(body)
+        others = filters_on_others(body)
+        query = await self._resolved(parse_query(body, self.uploads)) if is_query(body) else None
+
+        def count() -> dict[str, list[tuple[str | float, int]]]:
+            left_out = set() if query is None else self._left_out(query)
+            conditions = {column: self.searcher.condition(text) for column, text in others.items()}
+            return self.catalogue.facets(self.searcher.condition(where), conditions, left_out)
+
+        return JSONResponse({"facets": await asyncio.wrap_future(self.batcher.run_alone(count))})
+
+    def _left_out(self, query: Query) -> set[str]:
+        "Photos that are no results of the query; call it on the batcher's thread."
+        names = self.catalogue.may_be_left_out(query)
+        try:
+            photos = self.searcher.store.get(names)
+        except StoreUnavailableError:
+            raise
+        except ErnError:  # one of them was removed after the start
+            return set(names)
+        return self.searcher.left_out(query, photos)
 
     async def product(self, request: Request) -> Response:
         "All photos of the product that a photo shows, this one first."
@@ -536,13 +587,15 @@ def create_app(
     seed: int = 0,  # of the order of the gallery
     title: str = "FashionERN",
     accent: str = "",  # colour such as '#0f766e'
+    scores: bool = False,  # whether the page shows the scores of results
 ) -> Starlette:
     "The search page over an index, as an ASGI application."
-    endpoints = Endpoints(searcher, examples, labels, seed, title)
+    endpoints = Endpoints(searcher, examples, labels, seed, title, scores)
     routes = [Route(path, _page_file(*file, title, accent)) for path, file in PAGE_FILES.items()]
     routes += [
         Route("/api/about", endpoints.about),
         Route("/api/gallery", endpoints.gallery),
+        Route("/api/facets", endpoints.facets, methods=["POST"]),
         Route("/api/product/{id}", endpoints.product),
         Route("/api/search", endpoints.search, methods=["POST"]),
         Route("/api/upload", endpoints.upload, methods=["POST"]),
@@ -636,6 +689,7 @@ def serve(
     labels: Sequence[str] = (),  # columns shown under each photo; default: title and price, or the first two
     title: str = "FashionERN",
     accent: str = "",  # colour such as '#0f766e'
+    scores: bool = False,  # whether the page shows the scores of results
     report: Callable[[str], Any] = print,  # called with the page's address
 ) -> None:
     "Serve the search page until Ctrl-C."
@@ -643,7 +697,7 @@ def serve(
     address, port = bound.getsockname()[:2]
     if allowed_hosts is None:
         allowed_hosts = (*LOOPBACK, host) if address in LOOPBACK else ("*",)
-    app = create_app(searcher, examples, allowed_hosts, labels, title=title, accent=accent)
+    app = create_app(searcher, examples, allowed_hosts, labels, title=title, accent=accent, scores=scores)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     report(f"Search page over {plural(len(searcher), 'photo')}: {url} (stop with Ctrl-C)")
     if address in ALL_ADDRESSES:
@@ -659,4 +713,5 @@ def run_app(cfg: AppConfig) -> None:
     location = index_location(cfg.index, cfg.store, token=cfg.store_token)
     searcher = Searcher.load(location, cfg.model, cfg.device, cfg.link, cfg.where)
     hosts = cfg.allowed_hosts or None
-    serve(searcher, cfg.host, cfg.port, cfg.examples, hosts, cfg.open, cfg.labels, cfg.title, cfg.accent)
+    look = (cfg.labels, cfg.title, cfg.accent, cfg.scores)
+    serve(searcher, cfg.host, cfg.port, cfg.examples, hosts, cfg.open, *look)

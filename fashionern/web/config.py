@@ -62,6 +62,8 @@ class AppConfig:
     where: str = ""
     """Filter on the columns of the product table, such as "Status = 'active'". Visitors see only the photos that match.
     The number of photos and the filter menus leave the others out too."""
+    scores: bool = False
+    "Show the score of each result. Customers need none, and a score is no probability."
     open: bool = False
     "Open the page in a browser."
     model: Optional[str] = None

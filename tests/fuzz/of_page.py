@@ -84,6 +84,11 @@ def _(body: bytes, folder: Path) -> None:
     _answered("POST", "/api/search", body=body)
 
 
+@target("page-facets", BODIES, 0.1, ready=_searcher)
+def _(body: bytes, folder: Path) -> None:
+    _answered("POST", "/api/facets", body=body)
+
+
 @target("page-why", BODIES, 0.05, ready=_searcher)
 def _(body: bytes, folder: Path) -> None:
     _answered("POST", "/api/why", body=body)

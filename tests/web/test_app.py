@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import zlib
+from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,7 @@ def test_about_and_page(client):
     about = client.get("/api/about").json()
     assert (about["size"], about["model"], about["examples"]) == (40, "dvr@mask_padding", [{"text": "is red"}])
     assert about["columns"] == ["brand", "colour", "length", "price"] and about["orders"] == ["name", "price"]
+    assert about["dates"] == [] and about["scores"] is False
     controls = {control["column"]: control for control in about["controls"]}
     assert controls["brand"]["values"] == [["O'Neill", 20], ["Été & fils", 20]]
     assert (controls["price"]["kind"], controls["price"]["low"], controls["price"]["high"]) == ("range", 10, 14)
@@ -266,6 +268,51 @@ def test_the_gallery_is_filtered_and_sorted(client):
     assert total == len(prices) == 8 and prices == [10] * 4 + [11] * 4
     assert gallery(filter="price = 12", order="price", descending=1) == (8, [12] * 8)
     assert gallery(filter="price = 99") == (0, [])
+
+
+def facets_of(client, **query) -> dict[str, dict]:
+    response = client.post("/api/facets", json=query)
+    assert response.status_code == 200, response.text
+    return {column: dict(values) for column, values in response.json()["facets"].items()}
+
+
+@pytest.mark.parametrize(
+    "where", [{}, {"price": {"max": 12}}, {"brand": ["O'Neill"]}, {"brand": ["O'Neill"], "colour": ["red", "blue"]}]
+)
+def test_the_number_of_a_value_is_what_choosing_it_alone_would_show(client, where):
+    values = {control["column"]: control["values"] for control in client.get("/api/about").json()["controls"]}
+    facets = facets_of(client, where=where, filter="price > 10")
+    assert facets.keys() == {column for column, offered in values.items() if offered}
+    for column, counts in facets.items():
+        for value, _ in values[column]:
+            chosen = json.dumps(where | {column: [value]})
+            found = client.get("/api/gallery", params={"where": chosen, "filter": "price > 10"}).json()
+            assert counts.get(value, 0) == found["total"], (column, value)
+
+
+def test_what_is_no_result_is_not_counted(client, searcher, shop):
+    where = {"brand": ["Été & fils"]}
+    for more in ({}, {"unlike": ["women/03.png"]}, {"keep_reference": True}):
+        query = {"name": "women/01.png", "where": where, "k": 480} | more
+        hits = client.post("/api/search", json=query).json()["hits"]
+        found = Counter(hit["columns"]["colour"] for hit in hits)
+        assert facets_of(client, **query)["colour"] == found
+    products, of_shop = shop
+    name = sorted(of_shop.store.marks())[0]
+    for query in ({"name": name}, {"text": "a dress", "unlike": [name]}):
+        hits = products.post("/api/search", json=query | {"k": 480}).json()["hits"]
+        sizes = Counter(size for hit in hits for size in hit["columns"]["Size"].split(" | "))
+        assert facets_of(products, **query)["Size"] == sizes
+    data = Path(searcher.store.get(["women/01.png"])[0].path).read_bytes()
+    upload = client.post("/api/upload", content=data).json()["upload"]
+    assert sum(facets_of(client, upload=upload)["brand"].values()) == 39, "a copy of the photo is no result"
+
+
+def test_wrong_requests_for_facets(client):
+    assert "no column" in error_of(client.post("/api/facets", json={"where": {"prize": ["a"]}}), 400)
+    assert "'where'" in error_of(client.post("/api/facets", json={"where": [1]}), 400)
+    assert "no such photo" in error_of(client.post("/api/facets", json={"name": "gone.png"}), 404)
+    error_of(client.post("/api/facets", json={"filter": "price <"}), 400)
 
 
 @pytest.fixture(scope="module")
@@ -374,6 +421,7 @@ def test_an_index_that_is_gone_is_status_503(searcher, tmp_path, caplog):
             "search": lambda: client.post("/api/search", json=query),
             "gallery": lambda: client.get("/api/gallery"),
             "filtered gallery": lambda: client.get("/api/gallery?filter=price > 1"),
+            "facets": lambda: client.post("/api/facets", json={"filter": "price > 1"}),
             "product": lambda: client.get(f"/api/product/{photo_id('women/03.png')}"),
             "photo": lambda: client.get(f"/photo/{photo_id('women/05.png')}"),
         }

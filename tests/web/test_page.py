@@ -57,7 +57,7 @@ def address(tmp_path_factory):
 @pytest.fixture(scope="module")
 def untrained_address(tmp_path_factory):
     "The same over an encoder alone, which has a weight between photo and text."
-    with served(tiny_searcher(tmp_path_factory.mktemp("untrained"), untrained=True)) as address:
+    with served(tiny_searcher(tmp_path_factory.mktemp("untrained"), untrained=True), scores=True) as address:
         yield address
 
 
@@ -588,11 +588,201 @@ def test_a_filter_with_many_values_is_searched(shop):
     assert values.all_inner_texts()[0].startswith("Maker 11") and values.count() == 1
 
 
+def counts(page, column: str) -> dict[str, str]:
+    "Value → number of products, as shown in a filter."
+    items = page.locator(f"details[data-column='{column}'] li").all_inner_texts()
+    return dict(item.rsplit("\n", 1) for item in items)
+
+
+def wait_for_counts(page, column: str, expected: dict[str, str]) -> None:
+    for _ in range(100):
+        if counts(page, column) == expected:
+            return
+        page.wait_for_timeout(100)
+    assert counts(page, column) == expected
+
+
+def test_the_numbers_of_a_filter_follow_the_other_filters_and_the_query(shop):
+    shop.evaluate("document.querySelectorAll('#filters, #filters details').forEach(one => { one.open = true; })")
+    sizes = {"M": "14", "S": "7", "L": "7", "XL": "6"}
+    assert counts(shop, "Size") == sizes and len(counts(shop, "Vendor")) == 12
+    choose(shop, "Size", "XL")
+    see(shop, "#title", "6 products")
+    of_xl = {"Maker 2": "2", "Maker 5": "2", "Maker 11": "1", "Maker 8": "1"}
+    wait_for_counts(shop, "Vendor", of_xl)
+    assert counts(shop, "Size") == sizes, "the other sizes are alternatives"
+    assert shop.evaluate("document.activeElement.value") == "XL", "the focus stays on the value"
+    choose(shop, "Vendor", "Maker 8")
+    see(shop, "#title", "1 product")
+    wait_for_counts(shop, "Size", {"XL": "1"})
+    assert counts(shop, "Vendor") == of_xl
+    search(shop, "a dress")
+    see(shop, "#status", "1 result")
+    press(shop.locator(".tile").first, "Less like")
+    see(shop, "#empty", "No products match these filters.")
+    wait_for_counts(shop, "Vendor", {"Maker 2": "2", "Maker 5": "2", "Maker 11": "1", "Maker 8": "0"})
+    shop.get_by_label("Remove the filter Vendor: Maker 8").click()
+    see(shop, "#status", "5 results")
+    wait_for_counts(shop, "Size", sizes | {"XL": "5"})
+    shop.click("#reset")
+    see(shop, "#status", "19 results")
+    wait_for_counts(shop, "Size", sizes | {"XL": "5"})
+    shop.locator("#judged button").click()
+    see(shop, "#status", "20 results")
+    wait_for_counts(shop, "Size", sizes)
+
+
+def test_scores_are_shown_on_the_operators_wish_alone(shop, browser, untrained_address):
+    search(shop, "a dress")
+    see(shop, "#status", "20 results")
+    assert scores(shop) == []
+    assert "score" not in shop.locator(".tile .pick").first.get_attribute("aria-label")
+    page = browser.new_page()
+    page.goto(untrained_address)
+    search(page, "a dress")
+    see(page, "#status", "24 results")
+    assert len(scores(page)) == 24 and float(scores(page)[0]) <= 1
+    page.close()
+
+
+def test_products_are_sorted_by_date(shop):
+    shop.select_option("#order", label="Added, newest first")
+    shop.locator(".tile .labels", has_text="Dress 11").first.wait_for()
+    see(shop, "#title", "20 products")
+    assert titles(shop)[0] == "Dress 11" and set(titles(shop)[-2:]) == {"Dress 00", "Dress 12"}
+    search(shop, "a dress")
+    see(shop, "#status", "20 best matches")
+    assert titles(shop)[0] == "Dress 11"
+    shop.select_option("#order", label="Added, oldest first")
+    see(shop, "#status", "20 best matches")
+    assert set(titles(shop)[:2]) == {"Dress 00", "Dress 12"} and titles(shop)[-1] == "Dress 11"
+
+
+def test_a_text_that_names_a_value_offers_it_as_a_filter(shop):
+    search(shop, "something by makers 11, please")
+    see(shop, "#ignored", "I don't know the words")
+    offered = shop.get_by_role("group", name="Filters that the text names")
+    assert offered.get_by_role("button").all_inner_texts() == ["Vendor: Maker 11"]
+    offered.get_by_role("button").click()
+    see(shop, "#status", "1 result")
+    assert titles(shop) == ["Dress 11"] and offered.is_hidden()
+    assert shop.input_value("#text") == "something by makers 11, please"
+
+
+def test_a_range_the_wrong_way_round_is_turned(shop):
+    shop.evaluate("document.querySelectorAll('#filters, #filters details').forEach(one => { one.open = true; })")
+    shop.get_by_label("Variant Price, from").fill("30")
+    shop.get_by_label("Variant Price, to").fill("25")
+    shop.get_by_label("Variant Price, to").press("Enter")
+    see(shop, "#title", "6 products")
+    see(shop, "#applied", "Variant Price: 25 – 30")
+    assert shop.get_by_label("Variant Price, from").input_value() == "25"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_long_names_leave_everything_in_its_place(browser, shop_address, tmp_path, width):
+    def long(route):
+        gallery = route.fetch().json()
+        gallery["photos"][0]["title"] = "Donaudampfschifffahrtsgesellschaftskapitänsmützenüberzugspulloverkollektion"
+        gallery["photos"][1]["title"] = "Long-sleeved everyday pullover of organic cotton, with contrast stitching"
+        gallery["photos"][2]["title"] = "Hat"
+        route.fulfill(json=gallery)
+
+    page = browser.new_page(viewport={"width": width, "height": 860})
+    page.set_default_timeout(15_000)
+    page.route("**/api/gallery**", long)
+    page.goto(shop_address)
+    page.locator(".tile .pick img").first.wait_for()
+    names = page.locator(".labels > div:first-child")
+    heights = [names.nth(i).bounding_box()["height"] for i in range(3)]
+    assert heights[0] == pytest.approx(2 * heights[2], abs=2) and heights[1] == pytest.approx(heights[0], abs=2)
+    page.locator(".tile .pick").nth(1).click()
+    see(page, "#title", "Photos like this one")
+    form = page.locator("#search").bounding_box()
+    for part in ("#go", "#chosen-photo", "#clear"):
+        box = page.locator(part).bounding_box()
+        assert box["x"] >= form["x"] and box["x"] + box["width"] <= form["x"] + form["width"] + 1, part
+    search(page, "x" * 600)
+    see(page, "#title", "xxx")
+    assert page.locator("#title").bounding_box()["height"] < 70, "two lines"
+    page.close()
+
+
+@pytest.mark.parametrize(["width", "height"], [(390, 844), (640, 430)])  # a phone; a laptop at 200 %
+def test_a_new_text_leads_to_the_results_below_the_form(browser, shop_address, width, height):
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(15_000)
+    page.goto(shop_address)
+    page.locator(".tile .pick img").first.wait_for()
+    assert page.locator("#results").bounding_box()["y"] > 0.45 * height
+    search(page, "a dress")
+    see(page, "#status", "20 results")
+    assert 0 <= page.locator("#title").bounding_box()["y"] < height / 3
+    assert page.locator(".tile").first.bounding_box()["y"] < height / 2
+    page.close()
+
+
+def test_a_new_visit_starts_again(shop, shop_address):
+    search(shop, "is red")
+    shop.get_by_label("Keep refining").check()
+    search(shop, "is long")
+    see(shop, "#title", "is red and is long")
+    shop.reload()
+    see(shop, "#title", "is red and is long")
+    assert shop.locator("#texts li").count() == 2, "a reload goes on"
+    shop.goto(shop_address)
+    search(shop, "a dress")
+    see(shop, "#title", "a dress")
+    search(shop, "a skirt")
+    see(shop, "#title", "a skirt")
+    assert shop.locator("#title", has_text="a dress and").count() == 0
+
+
+def test_a_photo_that_is_gone_can_be_left_out(shop, shop_address):
+    shop.goto(f"{shop_address}?name=gone.jpg&text=is+red")
+    see(shop, "#problem", "no such photo")
+    shop.get_by_role("button", name="Search without it").click()
+    see(shop, "#title", "is red")
+    see(shop, "#status", "20 results")
+    assert shop.locator("#problem").is_hidden() and "gone" not in shop.url
+    shop.goto(f"{shop_address}?upload=gone")
+    see(shop, "#problem", "no longer available")
+    shop.get_by_role("button", name="Show all photos").click()
+    see(shop, "#title", "Start from a photo")
+
+
+def test_the_grid_is_one_stop_for_the_tab_key(shop):
+    search(shop, "a dress")
+    see(shop, "#status", "20 results")
+    stops = "[...document.querySelectorAll('#grid :is(a, button, input)')].filter(one => one.tabIndex >= 0)"
+    assert shop.evaluate(f"new Set({stops}.map(one => one.closest('.tile'))).size") == 1
+    shop.locator(".tile .pick").first.focus()
+    shop.keyboard.press("ArrowRight")
+    assert shop.evaluate(f"{stops}.map(one => one.closest('.tile').dataset.name)[0]") == names(shop)[1]
+    assert shop.evaluate(f"{stops}.some(one => one.tagName === 'A')"), "the link of the product too"
+
+
+def test_a_photo_of_too_many_pixels_is_made_smaller(page, tmp_path):
+    Image.new("RGB", (7000, 6000), "crimson").save(tmp_path / "large.png")
+    assert (tmp_path / "large.png").stat().st_size < 3e6
+    page.set_input_files("#file", tmp_path / "large.png")
+    see(page, "#title", "Photos like this one")
+    assert page.locator("#problem").is_hidden()
+
+
+def test_a_file_that_is_no_photo_leaves_the_results(page, tmp_path):
+    search(page, "is red")
+    see(page, "#status", "24 results")
+    (tmp_path / "list.pdf").write_bytes(b"%PDF-1.4")
+    page.set_input_files("#file", tmp_path / "list.pdf")
+    see(page, "#problem", "not a readable image")
+    see(page, "#status", "24 results")
+
+
 def test_more_and_less_like_a_result(shop):
     search(shop, "a dress")
     see(shop, "#status", "20 results")
     before = titles(shop)
-    scores_before = scores(shop)
     tile = shop.locator(".tile").first
     box = tile.bounding_box()
     for button in tile.locator(".actions button").all():
@@ -601,7 +791,7 @@ def test_more_and_less_like_a_result(shop):
     press(shop.locator(".tile").nth(19), "More like")
     see(shop, "#judged", "more like")
     see(shop, "#status", "20 results")
-    assert scores(shop) != scores_before and "like=" in shop.url
+    assert titles(shop) != before and "like=" in shop.url
     assert shop.locator(".judge[aria-pressed=true]").count() == 1
     press(shop.locator(".tile", has_text=before[0]), "Less like")
     see(shop, "#status", "19 results")
@@ -753,6 +943,7 @@ def test_a_selection_is_saved_as_csv(shop):
         shop.click("#save")
     rows = list(csv.DictReader(download.value.path().read_text(encoding="utf-8-sig").splitlines()))
     assert [row["title"] for row in rows] == [titles(shop)[0], titles(shop)[2]]
+    assert 1 >= float(rows[0]["score"]) > float(rows[1]["score"]), "scores are for the operator, not for the page"
     assert rows[0]["price as shown"].endswith("€") and rows[0]["Size"] and rows[0]["link"].startswith("https://shop.example")
     shop.click("#unselect")
     assert shop.locator("#selection").is_hidden() and not shop.locator(".select input:checked").count()
@@ -804,6 +995,7 @@ def test_a_phone_takes_a_photo(phone, shop, tmp_path):
     assert camera.get_attribute("capture") == "environment" and camera.get_attribute("accept") == "image/*"
     chooser.value.set_files(tmp_path / "shot.jpg")
     see(phone, "#title", "Photos like this one")
+    assert phone.locator("#camera").is_hidden(), "Change and Add photo offer the camera too"
     assert phone.evaluate("document.activeElement.id") != "text", "the keyboard would cover the results"
     search(phone, "is red")
     see(phone, "#title", "Like this, but: is red")
@@ -859,7 +1051,7 @@ def walk(page, photo):
     yield "filters"
     page.fill("#filter-text", '"Variant Price" < 1')
     page.press("#filter-text", "Enter")
-    see(page, "#empty", "No photos match these filters.")
+    see(page, "#empty", "No products match these filters.")
     yield "nothing found"
     page.fill("#filter-text", "price <")
     page.press("#filter-text", "Enter")

@@ -7,6 +7,7 @@ const PAGE_SIZE = 24; // results added at a time
 const MAX_TRAIL = 12; // steps of a search that are shown
 const MAX_CACHED = 60; // queries whose results are kept
 const MAX_OFFERED = 100; // values of a filter that are shown at a time
+const MAX_SUGGESTED = 6; // filters offered for a text
 const MAX_UPLOAD_SIDE = 1600; // pixels; a larger file is made smaller before it is sent
 const MAX_PLAIN_UPLOAD = 3e6; // bytes; a smaller file is sent as it is
 const MAX_REFERENCES = 8;
@@ -17,15 +18,18 @@ const EMPTY = {
 };
 const cache = new Map(); // query → results, so that the back button shows them at once
 const galleries = new Map(); // filter and order → photos of the gallery
+const counted = new Map(); // filters and photos left out → facets, as below
 const selection = new Map(); // name → result, for a CSV file
 let about = {
-  text_weight: null, columns: [], controls: [], orders: [], examples: [], labels: [], title: "",
+  text_weight: null, columns: [], controls: [], orders: [], dates: [], examples: [], labels: [], title: "",
+  scores: false,
   limits: { upload: 1e7, text: 2000, hits: 480 },
 };
 let state = structuredClone(EMPTY);
 let pending = null; // the AbortController of the request in progress
 let galleryOffset = 0;
 let refining = false; // whether a new text is added to the last one
+let facets = null; // column → value → number of products under the other filters; null: those of the whole index
 
 // ---------------------------------------------------------------- helpers
 
@@ -54,8 +58,9 @@ async function fetchJson(url, options = {}) {
     throw Object.assign(new Error("The server does not respond. Check your connection."), { passing: true });
   }
   if (!response.ok) {
-    const passing = response.status === 503; // busy, for example
-    throw Object.assign(new Error(value.error || "Something went wrong."), { passing });
+    const { status } = response;
+    const passing = status === 503; // busy, for example
+    throw Object.assign(new Error(value.error || "Something went wrong."), { status, passing });
   }
   return value;
 }
@@ -73,12 +78,15 @@ const plural = (count, word) => {
   return `${count.toLocaleString("en")} ${word}${count === 1 ? "" : ending}`;
 };
 
-function showProblem(message = "", retry = null) { // `retry` does again what failed
+function showProblem(message = "", retry = null, words = "Try again") { // `retry` does again what failed
   $("problem-text").textContent = message;
   $("problem").hidden = !message;
   $("retry").hidden = !retry;
+  $("retry").textContent = words;
   $("retry").onclick = retry;
 }
+
+const nounOf = () => (about.products === null ? "photo" : "product");
 
 // On a phone, the keyboard would cover the results.
 const hasMouse = () => matchMedia("(hover: hover)").matches;
@@ -109,6 +117,13 @@ const isShare = (weight) => typeof weight === "number" && weight >= 0 && weight 
 const isWeighted = (given) => about.text_weight !== null && given.references.length > 0 && textOf(given) !== "";
 
 const filterCount = ({ where, filter }) => Object.keys(where).length + Boolean(filter);
+// What decides the numbers next to the values of a filter: the filters, and whatever leaves photos out of the results.
+function facetQueryOf(given) {
+  const { where, filter, references, unlike } = given;
+  const query = references.length || unlike.length ? queryOf({ ...given, k: PAGE_SIZE }) : {};
+  return { ...query, where, filter };
+}
+
 const isQuery = ({ references, texts, like }) => references.length + texts.length + like.length > 0;
 
 function addressOf({ references, box, texts, weight, where, filter, keep, order, descending, like, unlike }) {
@@ -205,8 +220,11 @@ function judge(hit, field) { // more like this, less like this; a second time ta
   return go({ [field]: names, [other]: without(state[other], hit.name) });
 }
 
-function showTop() { // the form stays in sight, so a visitor may search from far down the page
-  if ($("results").getBoundingClientRect().top < 0) $("results").scrollIntoView();
+// The form stays in sight, so a visitor may search from far down the page. Where it is above the results, on a phone
+// or when the page is enlarged, the results of a new text would be out of sight.
+function showTop({ fromForm = false } = {}) {
+  const { top } = $("results").getBoundingClientRect();
+  if (top < 0 || (fromForm && top > 0.4 * innerHeight)) $("results").scrollIntoView();
 }
 
 const without = (items, item) => items.filter((one) => one !== item);
@@ -216,6 +234,7 @@ async function show() {
   const mine = (pending = new AbortController());
   showProblem();
   $("ignored").textContent = "";
+  showSuggestions();
   showForm();
   showTrail();
   if (!isQuery(state)) return showGallery();
@@ -229,7 +248,10 @@ async function show() {
   } catch (error) {
     if (error.name !== "AbortError" && mine === pending) showFailure(error);
   } finally {
-    if (mine === pending) setBusy(false);
+    if (mine === pending) {
+      setBusy(false);
+      showFacets();
+    }
   }
 }
 
@@ -237,7 +259,10 @@ function showFailure(error) {
   fillGrid([], hitTile);
   $("more").hidden = true;
   $("status").textContent = "";
-  showProblem(error.message, error.passing ? show : null);
+  const isGone = error.status === 404; // a photo of an old link, for example
+  const withoutPhotos = () => go({ references: [], box: null, like: [], unlike: [] });
+  if (isGone) showProblem(error.message, withoutPhotos, state.texts.length ? "Search without it" : "Show all photos");
+  else showProblem(error.message, error.passing ? show : null);
 }
 
 async function resultsOf(query, signal) {
@@ -377,8 +402,8 @@ function buildForm() {
 
 function orderOptions(column) {
   const words = column.replaceAll("_", " ");
-  const numbers = [`${words}, lowest first`, `${words}, highest first`];
-  const labels = column === "name" ? ["Name, A to Z", "Name, Z to A"] : numbers;
+  const ends = about.dates.includes(column) ? ["oldest first", "newest first"] : ["lowest first", "highest first"];
+  const labels = column === "name" ? ["Name, A to Z", "Name, Z to A"] : ends.map((end) => `${words}, ${end}`);
   const option = (textContent, down) => make("option", { value: JSON.stringify([column, down === 1]), textContent });
   return labels.map(option);
 }
@@ -402,11 +427,12 @@ function setFilter(column, value) {
 }
 
 function filterControl(control) {
-  const summary = make("summary", { textContent: control.column.replaceAll("_", " ") });
+  const { column, kind } = control;
+  const summary = make("summary", { textContent: column.replaceAll("_", " ") });
   const chosen = make("span", { className: "badge", hidden: true });
   summary.append(" ", chosen);
   const body = make("div", { className: "options" });
-  const details = make("details", { className: "control", data: { column: control.column } }, summary, body);
+  const details = make("details", { className: "control", data: { column, kind } }, summary, body);
   const showCount = (count) => {
     chosen.textContent = count;
     chosen.hidden = !count;
@@ -418,7 +444,7 @@ function filterControl(control) {
     details.open = false;
     summary.focus();
   };
-  const fill = control.kind === "values" ? valuesControl : rangeControl;
+  const fill = kind === "values" ? valuesControl : rangeControl;
   details.showValue = fill(control, body, showCount);
   return details;
 }
@@ -436,17 +462,29 @@ function valuesControl({ column, values }, body, showCount) {
   const find = make("input", { type: "text", placeholder: "Find a value", aria });
   const list = make("ul", { aria: { label: column } });
   const rest = make("p", { className: "quiet" });
+  const items = new Map(); // value → its line, made when it is first shown
+  const itemOf = (value) => {
+    if (!items.has(value)) items.set(value, valueItem(column, value));
+    return items.get(value);
+  };
   const showValues = () => {
     const wanted = find.value.trim().toLowerCase();
     const chosen = listOf(state.where[column]);
-    const fitting = values.filter(([value]) => String(value).toLowerCase().includes(wanted));
+    const countOf = (value, count) => (facets ? facets.get(column)?.get(value) || 0 : count);
+    const left = values.filter(([value, count]) => countOf(value, count) || chosen.includes(value));
+    const fitting = left.filter(([value]) => String(value).toLowerCase().includes(wanted));
     const offered = fitting.filter(([value], index) => index < MAX_OFFERED || chosen.includes(value));
     const names = JSON.stringify(offered.map(([value]) => value));
-    if (list.names !== names) list.replaceChildren(...offered.map(([value, count]) => valueItem(column, value, count)));
+    if (list.names !== names) list.replaceChildren(...offered.map(([value]) => itemOf(value)));
     list.names = names;
-    list.querySelectorAll("input").forEach((box, index) => { box.checked = chosen.includes(offered[index][0]); });
+    for (const [value, count] of offered) {
+      const item = itemOf(value);
+      item.querySelector("input").checked = chosen.includes(value);
+      item.querySelector(".quiet").textContent = countOf(value, count).toLocaleString("en");
+    }
     const more = fitting.length - offered.length;
     rest.textContent = more ? `${plural(more, "more value")}: type to find them` : "";
+    if (!left.length) rest.textContent = "Nothing to choose from with the other filters.";
   };
   find.oninput = showValues;
   body.append(...(values.length > 8 ? [find] : []), list, rest);
@@ -456,12 +494,57 @@ function valuesControl({ column, values }, body, showCount) {
   };
 }
 
-function valueItem(column, value, count) {
+function valueItem(column, value) {
   const box = make("input", { type: "checkbox", value });
   box.onchange = () =>
     (box.checked ? setFilter(column, [...listOf(state.where[column]), value]) : withoutValue(column, value));
-  const number = make("span", { className: "quiet", textContent: count.toLocaleString("en") });
+  const number = make("span", { className: "quiet" });
   return make("li", {}, make("label", {}, box, make("span", { textContent: value }), number));
+}
+
+async function showFacets() { // the numbers next to the values follow the other filters and the query
+  if (!$("filters").open) return;
+  const query = facetQueryOf(state);
+  const key = JSON.stringify(query);
+  const isPlain = key === JSON.stringify(facetQueryOf(EMPTY));
+  if (!isPlain && !counted.has(key)) {
+    try {
+      const found = await post("api/facets", query);
+      if (counted.size > MAX_CACHED) counted.delete(counted.keys().next().value);
+      counted.set(key, new Map(Object.entries(found.facets).map(([column, values]) => [column, new Map(values)])));
+    } catch {
+      return; // the search shows what went wrong
+    }
+  }
+  if (key !== JSON.stringify(facetQueryOf(state))) return;
+  facets = isPlain ? null : counted.get(key);
+  for (const control of $("controls").children) { // a range may hold what the visitor is typing
+    if (control.dataset.kind === "values") control.showValue(state.where[control.dataset.column]);
+  }
+}
+
+// Words of a text that are values of the table, such as a brand, make filters: the model may not know them.
+const withoutEnding = (word) => word.replace(/(ss|sh|ch|x)es$/, "$1").replace(/([^s])s$/, "$1");
+const wordsOf = (text) => String(text).toLowerCase().normalize("NFD").replace(/[\p{M}'’-]/gu, "")
+  .split(/[^\p{L}\p{N}]+/u).filter(Boolean).map(withoutEnding);
+
+function suggestionsFor(text) { // [column, value] for each value that the text names and that is not chosen yet
+  const wanted = ` ${wordsOf(text).join(" ")} `;
+  return about.controls.flatMap(({ column, kind, values }) => {
+    if (kind !== "values" || state.where[column] !== undefined) return [];
+    const named = values.map(([value]) => [value, wordsOf(value).join(" ")])
+      .filter(([, words]) => words.length > 2 && wanted.includes(` ${words} `));
+    const isPart = (words) => named.some(([, other]) => other !== words && ` ${other} `.includes(` ${words} `));
+    return named.filter(([, words]) => !isPart(words)).map(([value]) => [column, value]);
+  }).slice(0, MAX_SUGGESTED);
+}
+
+function showSuggestions() {
+  const found = isQuery(state) ? suggestionsFor(textOf(state)) : [];
+  const buttons = found.map(([column, value]) => make("button", { type: "button",
+    textContent: `${column.replaceAll("_", " ")}: ${value}`, onclick: () => setFilter(column, [value]) }));
+  $("suggested").hidden = !found.length;
+  $("suggested").replaceChildren(make("span", { className: "quiet", textContent: "Show only" }), ...buttons);
 }
 
 function rangeControl({ column, kind, low, high }, body, showCount) {
@@ -471,8 +554,11 @@ function rangeControl({ column, kind, low, high }, body, showCount) {
     input.setAttribute("aria-label", `${column}, ${words.toLowerCase()}`);
     input.onchange = () => {
       const limitOf = (one) => (kind === "dates" ? one.value : Number(one.value));
-      const given = ends.filter((one) => one.value !== "").map((one) => [one.dataset.end, limitOf(one)]);
-      return setFilter(column, given.length ? Object.fromEntries(given) : undefined);
+      const given = ends.filter((one) => one.value !== "").map(limitOf);
+      if (given.length === 2 && given[0] > given[1]) given.reverse(); // from 40 to 30 can only mean from 30 to 40
+      const names = ends.filter((one) => one.value !== "").map((one) => one.dataset.end);
+      const range = Object.fromEntries(names.map((name, index) => [name, given[index]]));
+      return setFilter(column, given.length ? range : undefined);
     };
     return input;
   });
@@ -501,19 +587,34 @@ async function shrunk(file, side = MAX_UPLOAD_SIDE, quality = 0.9) {
 }
 
 async function send(file) { // the uploaded file as a reference
-  const { limits } = about;
-  const body = file.size > MAX_PLAIN_UPLOAD ? (await shrunk(file)) || file : file;
-  if (body.size > limits.upload) {
-    const size = (body.size / 1e6).toFixed(1);
-    throw new Error(`The file is ${size} MB. The limit is ${limits.upload / 1e6} MB. Make the image smaller first.`);
-  }
-  const headers = { "content-type": "application/octet-stream" };
-  const kept = await fetchJson("api/upload", { method: "POST", headers, body });
+  const kept = await sent(file);
   return { upload: kept.upload, name: file.name || "your photo", photo: kept.photo };
+}
+
+async function sent(file) { // the server's answer; a file that it refuses is sent again as the browser reads it
+  const { limits } = about;
+  const headers = { "content-type": "application/octet-stream" };
+  const put = (body) => fetchJson("api/upload", { method: "POST", headers, body });
+  let refusal = null;
+  if (file.size <= MAX_PLAIN_UPLOAD) {
+    try {
+      return await put(file);
+    } catch (error) {
+      if (error.status !== 400) throw error;
+      refusal = error; // too many pixels, or a format that only the browser reads
+    }
+  }
+  const smaller = await shrunk(file);
+  if (smaller) return put(smaller);
+  if (refusal) throw refusal;
+  if (file.size <= limits.upload) return put(file);
+  const size = (file.size / 1e6).toFixed(1);
+  throw new Error(`The file is ${size} MB. The limit is ${limits.upload / 1e6} MB. Make the image smaller first.`);
 }
 
 async function upload(file, { add = false } = {}) {
   showProblem();
+  const before = $("status").textContent;
   $("status").textContent = "Uploading…";
   setBusy(true);
   try {
@@ -523,7 +624,7 @@ async function upload(file, { add = false } = {}) {
     await go({ references, box: add ? state.box : null, texts: refining ? state.texts : [typed].filter(Boolean) });
     if (hasMouse()) $("text").focus();
   } catch (error) {
-    $("status").textContent = "";
+    $("status").textContent = before; // the results stay
     showProblem(error.message, error.passing ? () => upload(file, { add }) : null);
   } finally {
     setBusy(false);
@@ -651,23 +752,26 @@ function photoButton(photo, index, label) {
   const loading = index < 12 ? "eager" : "lazy";
   const image = make("img", { src: small(photo.photo), alt: nameOf(photo), loading, decoding: "async" });
   const onclick = () => searchFrom({ name: photo.name, photo: photo.photo, title: photo.title });
-  const properties = { type: "button", className: "pick", tabIndex: index ? -1 : 0, title: nameOf(photo), onclick };
+  const title = `Search from this photo: ${nameOf(photo)}`;
+  const properties = { type: "button", className: "pick", tabIndex: index ? -1 : 0, title, onclick };
   return make("button", { ...properties, aria: { label } }, image);
 }
 
-function productFacts(hit) { // the name, as a link if the shop has a page for it, and the price
-  const link = { href: hit.link, textContent: hit.title, target: "_blank", rel: "noopener" };
+function productFacts(hit, tabIndex) { // the name, as a link if the shop has a page for it, and the price
+  const link = { href: hit.link, textContent: hit.title, target: "_blank", rel: "noopener", tabIndex };
   return [make("div", {}, hit.link ? make("a", link) : hit.title),
     make("div", { className: "price", textContent: hit.price || "" })];
 }
 
-function factsOf(hit, score) {
+function factsOf(hit, index, score) {
   const own = labelsOf(hit);
-  const lines = own.length || !hit.title ? own.map((textContent) => make("div", { textContent })) : productFacts(hit);
+  const lines = own.length || !hit.title ? own.map((textContent) => make("div", { textContent }))
+    : productFacts(hit, index ? -1 : 0);
   const labels = make("div", { className: "labels", title: detailsOf(hit) }, ...lines);
   const title = "Score: higher is better, 1 is the maximum";
+  const shown = about.scores && score !== undefined;
   return make("div", { className: "facts" }, labels,
-    score === undefined ? null : make("span", { className: "score", textContent: score, title }));
+    shown ? make("span", { className: "score", textContent: score.toFixed(3), title }) : null);
 }
 
 function tileTools(hit, index) {
@@ -688,14 +792,14 @@ function tileTools(hit, index) {
 
 function galleryTile(photo, index) {
   const pick = photoButton(photo, index, `Start from ${nameOf(photo)}`);
-  const facts = photo.title || about.labels.length ? factsOf(photo) : null;
+  const facts = photo.title || about.labels.length ? factsOf(photo, index) : null;
   return make("li", { className: "tile", data: { name: photo.name } }, pick, tileTools(photo, index), facts);
 }
 
 function hitTile(hit, index) {
   const name = nameOf(hit);
-  const score = hit.score.toFixed(3);
-  const label = `Result ${hit.rank}: ${name}, score ${score}. Press Enter to search from this photo.`;
+  const score = about.scores ? `, score ${hit.score.toFixed(3)}` : "";
+  const label = `Result ${hit.rank}: ${name}${score}. Press Enter to search from this photo.`;
   const pick = photoButton(hit, index, label);
   const rank = make("span", { className: "rank", textContent: hit.rank, aria: { hidden: true } });
   const action = { type: "button", tabIndex: index ? -1 : 0 };
@@ -712,7 +816,7 @@ function hitTile(hit, index) {
   const actions = make("div", { className: "actions" }, like, why,
     judged("like", "+", "More like"), judged("unlike", "−", "Less like"));
   const properties = { className: "tile", data: { name: hit.name } };
-  return make("li", properties, pick, rank, tileTools(hit, index), factsOf(hit, score), actions);
+  return make("li", properties, pick, rank, tileTools(hit, index), factsOf(hit, index, hit.score), actions);
 }
 
 function labelsOf(hit) { // one line for each column in --labels; without a title, the first two columns in one line
@@ -754,7 +858,7 @@ function showTiles(photos, makeTile, hasMore) {
   const filtered = filterCount(state) > 0;
   $("empty").hidden = photos.length > 0;
   $("reset-empty").hidden = $("empty-hint").hidden = !filtered;
-  $("empty-title").textContent = filtered ? "No photos match these filters." : "No results.";
+  $("empty-title").textContent = filtered ? `No ${nounOf()}s match these filters.` : "No results.";
   $("more").hidden = !hasMore;
   watchMore();
   if (focused < 0 || $("grid").contains(document.activeElement)) return;
@@ -804,8 +908,7 @@ async function showGallery() {
   try {
     const { photos, total, more, plainView } = await galleryPhotos(mine.signal);
     if (mine !== pending) return;
-    const noun = about.products === null ? "photo" : "product";
-    $("title").textContent = plainView ? "Start from a photo" : plural(total, noun);
+    $("title").textContent = plainView ? "Start from a photo" : plural(total, nounOf());
     $("status").textContent = plainView ? "or describe what you are looking for" : "";
     showTiles(photos, galleryTile, more);
     $("shuffle").hidden = !plainView || total <= PAGE_SIZE;
@@ -816,7 +919,10 @@ async function showGallery() {
   } catch (error) {
     if (error.name !== "AbortError" && mine === pending) showFailure(error);
   } finally {
-    if (mine === pending) setBusy(false);
+    if (mine === pending) {
+      setBusy(false);
+      showFacets();
+    }
   }
 }
 
@@ -863,9 +969,9 @@ function csvCell(value) { // quoted, and never a formula for a spreadsheet
 
 function csvOf(hits) {
   const columns = [...new Set(hits.flatMap((hit) => Object.keys(hit.columns)))];
-  const head = ["photo", "product", "title", "price as shown", "link", ...columns];
+  const head = ["photo", "product", "title", "price as shown", "link", "score", ...columns];
   const cellsOf = (hit) => columns.map((column) => hit.columns[column]);
-  const lines = hits.map((hit) => [hit.name, hit.product, hit.title, hit.price, hit.link, ...cellsOf(hit)]);
+  const lines = hits.map((hit) => [hit.name, hit.product, hit.title, hit.price, hit.link, hit.score, ...cellsOf(hit)]);
   return [head, ...lines].map((cells) => cells.map(csvCell).join(",")).join("\r\n") + "\r\n";
 }
 
@@ -920,14 +1026,14 @@ async function restoreLinkPhotos(given) { // photos of a link are uploaded again
     if (photo === undefined) references.push(reference);
     else {
       const bytes = Uint8Array.from(atob(photo.replaceAll("-", "+").replaceAll("_", "/")), (one) => one.charCodeAt(0));
-      references.push(await send(new File([bytes], "photo of the link.jpg", { type: "image/jpeg" })));
+      references.push(await send(new File([bytes], "shared photo", { type: "image/jpeg" })));
     }
   }
   return { ...given, references, trail: [stepOf({ ...given, references })] };
 }
 
 function focusTile(tile) {
-  for (const control of $("grid").querySelectorAll("button, input")) {
+  for (const control of $("grid").querySelectorAll("a, button, input")) {
     control.tabIndex = tile.contains(control) ? 0 : -1;
   }
   tile.querySelector(".pick").focus();
@@ -1177,7 +1283,7 @@ function listenToForm() {
     if (refining) $("text").value = "";
     go({ texts, filter: filter() });
     if (!hasMouse()) $("text").blur();
-    showTop();
+    showTop({ fromForm: true });
   };
   let add = false; // whether the file is a further reference
   const choose = (input, further) => () => {
@@ -1212,6 +1318,7 @@ function listenToForm() {
     showTop();
   };
   $("reset").onclick = $("reset-empty").onclick = () => go({ where: {}, filter: "", keep: false });
+  $("filters").ontoggle = showFacets;
   $("to-results").onclick = () => {
     $("filters").open = false;
     $("results").focus({ preventScroll: true });
@@ -1248,7 +1355,6 @@ function listenToDrops() {
 
 function setRefining(on) {
   refining = on;
-  try { localStorage.setItem("refining", on ? "1" : ""); } catch { /* storage is disabled */ }
   showForm();
   $("text").focus();
 }
@@ -1305,7 +1411,6 @@ function restoreTheme() {
 
 async function start() {
   restoreTheme();
-  try { refining = localStorage.getItem("refining") === "1"; } catch { /* storage is disabled */ }
   listen();
   showPlaceholders();
   try {
@@ -1323,6 +1428,7 @@ async function start() {
     state = { ...structuredClone(EMPTY) };
     showProblem(error.message);
   }
+  refining = state.texts.length > 1; // a link or a reload goes on with several texts, a new visit starts with none
   history.replaceState(state, "", addressOf(state));
   await show();
 }
