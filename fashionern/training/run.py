@@ -312,7 +312,7 @@ def _start_of(model: ComposedRetriever) -> ComposedRetriever:
     return start
 
 
-def _width_of(model: ComposedRetriever) -> dict[str, int]:
+def _width_of(model: ComposedRetriever) -> dict[str, Any]:
     return {key: value for key, value in model.settings.items() if key == "width"}
 
 
