@@ -11,7 +11,7 @@ import random
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Callable, Iterator, Optional, Sequence, cast
+from typing import Any, Callable, Iterator, Optional, Sequence, cast
 
 import torch
 from rich.console import Console
