@@ -3,7 +3,6 @@
 python tests/milvus_server.py COMMAND …    run a command with the address of a new server in FASHIONERN_MILVUS
 """
 
-import ctypes
 import importlib
 import os
 import shutil
@@ -62,9 +61,16 @@ def _listen(port: int) -> Optional[socket.socket]:
     return found
 
 
-def _end_with_parent() -> None:
-    "Have Linux kill this process when the thread that started it ends, even if that is killed."
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+def _ending_with_parent(program: Path, *arguments: str) -> list[str]:
+    """A command that runs a program, which Linux kills when the thread that started it ends, even if that is killed.
+
+    A process of its own asks for that and then becomes the program. `preexec_fn` would ask in a fork of this process,
+    and a fork while another thread sends requests can die of gRPC's handlers."""
+    if sys.platform != "linux":
+        return [str(program), *arguments]
+    ask = f"ctypes.CDLL(None).prctl(1, {int(signal.SIGKILL)})"
+    code = f"import ctypes, os, sys; {ask}; os.execv(sys.argv[1], sys.argv[1:])"
+    return [sys.executable, "-c", code, str(program), *arguments]
 
 
 class MilvusServer:
@@ -114,12 +120,11 @@ class MilvusServer:
         }
         with open(self.folder / "server.log", "ab") as log:
             self.process = subprocess.Popen(
-                [WHEEL / "bin" / "milvus", "run", "standalone"],
+                _ending_with_parent(WHEEL / "bin" / "milvus", "run", "standalone"),
                 cwd=self.folder,
                 env=environment,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  it takes no lock
             )
         self._wait(f"http://127.0.0.1:{config.get('health_port')}/healthz")
         return self
