@@ -25,7 +25,7 @@ $(VENV)/.installed $(VENV)/.installed-app $(VENV)/.installed-shop $(VENV)/.insta
 	$(BIN)/python -c "import fashionern.search.results, fashionern.training.run"  # compiles what the commands import
 	@touch $(VENV)/.installed $@
 
-demo: $(VENV)/.installed  ## install, draw garments, train FashionERN and show its results (10 to 15 minutes on two cores)
+demo: $(VENV)/.installed  ## install, draw garments, train FashionERN and show its results (10 to 18 minutes on two cores)
 	$(BIN)/ern_demo
 
 app: $(VENV)/.installed-app  ## open the search page with the demo's garments (after make demo; builds the index the first time)

@@ -36,7 +36,7 @@ class DemoConfig:
 
 # %% ../../nbs/cli/11_demo.ipynb #3d54052d
 _DESCRIPTION = """Draw garments, train FashionERN and its baselines on them, and show what FashionERN
-retrieves and why. Takes 10 to 15 minutes on two cores."""
+retrieves and why. Takes 10 to 18 minutes on two cores."""
 
 
 def parse_demo(args: Optional[Sequence[str]] = None) -> DemoConfig:

@@ -262,7 +262,7 @@ def test_prose_about_the_demo_is_true():
         assert least == "fashionern", "README: FashionERN ranks the reference first, and above the target, least often"
     shares = figures.read(figures.RESULTS / "obedience.json")["shares"]
     said = {model: round(100 * share) for model, share in shares.items()}
-    assert said == {"fashionern": 76, "combiner": 76, "sum": 43}, "README: as the text asks"
+    assert said == {"fashionern": 77, "combiner": 76, "sum": 43}, "README: as the text asks"
     assert all(r["mean"]["R@1"] <= 50 for r in made["results"]), (
         "README: two images of each design, of which one is the target"
     )
