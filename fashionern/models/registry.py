@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'SETTINGS', 'list_models', 'parse_model', 'settings_of', 'source_of', 'without_tme', 'settings_in',
-           'create_model', 'has_pseudo_word', 'try_model', 'earlier_settings', 'settings_of_version', 'save_model',
-           'load_model', 'own_settings', 'recorded_lengths', 'use_earlier_lengths', 'restore_lengths']
+           'create_model', 'has_pseudo_word', 'try_model', 'earlier_settings', 'settings_of_version',
+           'settings_for_identity', 'save_model', 'load_model', 'own_settings', 'recorded_lengths',
+           'use_earlier_lengths', 'restore_lengths']
 
 # %% ../../nbs/models/01_registry.ipynb #235aa7f2
 import inspect
@@ -176,8 +177,8 @@ def create_model(
     _check_reader(name, text_encoder, composer)
     _check_settings(settings)
     own = SETTINGS.get(name.lower().partition("@")[0], {})
-    own = {key: value for key, value in own.items() if causal or key not in _FOR_CAUSAL}
-    settings = own | settings | named
+    read_all = {} if causal else dict.fromkeys(_FOR_CAUSAL & own.keys(), False)
+    settings = own | read_all | settings | named
     parts = COMPOSERS.get(composer), TARGET_HEADS.get(head)
     taken = settings_of(parts[0]) | settings_of(parts[1])
     used = {k: v for k, v in settings.items() if k in taken}
@@ -296,6 +297,11 @@ def settings_of_version(
     "The paper's values of those settings that the model's name did not have yet in that version."
     own = SETTINGS.get(name.lower().partition("@")[0], {})
     return {key: type(value)() for key, value in own.items() if version < _SINCE.get(key, (0, 2))}
+
+
+def settings_for_identity(settings: dict[str, Any]) -> dict[str, Any]:
+    "The settings that an index knows its model by: without those that are off and that earlier versions did not record."
+    return {key: value for key, value in settings.items() if value or key not in _SINCE}
 
 
 def save_model(

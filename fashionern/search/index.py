@@ -25,6 +25,7 @@ from ..encoders.feature_store import ImageViews, photo_loader, photo_mark, read_
 from ..errors import ErnError, check_text_weight
 from ..models.embedder import check_searchable, global_features, own_text_weight
 from ..models.hub import Retriever
+from ..models.registry import settings_for_identity
 from ..models.untrained import EncoderSpec, moved_spec, read_spec, untrained_retriever
 from .inventory import check_rows, find_photos, store_class
 from .stores.base import Photo, Store, batched
@@ -37,6 +38,7 @@ _NOT_OF_THE_MODEL = ("about", "version", "text_config", "encoder_weights")  # of
 def model_identity(retriever: Retriever) -> str:
     "16 hex digits that identify all weights and the image transform."
     record = {k: v for k, v in retriever.record().items() if k not in _NOT_OF_THE_MODEL}
+    record["settings"] = settings_for_identity(record["settings"])
     record["clip_model_name"] = retriever.encoders.clip.architecture  # without the path of a folder, which may move
     digest = hashlib.sha256(repr(sorted(record.items())).encode())
     for key, value in sorted(retriever.parts().state_dict().items()):

@@ -200,6 +200,21 @@ def test_unit_lengths_leave_no_trace_in_a_record():
     assert "lengths" not in retriever.record() and retriever.record()["settings"] == {}
 
 
+def test_a_later_setting_that_is_off_leaves_no_trace_in_the_identity():
+    "As above: a fashionern of version 0.2 recorded no last_token."
+    encoders = Encoders(create_clip(TINY))
+    D = encoders.clip.dim
+    torch.manual_seed(0)
+    today = create_model("fashionern", D, ffn=32)
+    models = {value: create_model("fashionern", D, ffn=32, last_token=value) for value in (True, False)}
+    earlier = create_model("fashionern", D, ffn=32, last_token=False)
+    del earlier.settings["last_token"]
+    for model in (*models.values(), earlier):
+        model.load_state_dict(today.state_dict())
+    identity = {value: model_identity(Retriever(encoders, model)) for value, model in models.items()}
+    assert identity[False] == model_identity(Retriever(encoders, earlier)) != identity[True]
+
+
 def test_other_lengths_than_those_of_the_weights_are_reported(tmp_path, capsys):
     save_model(create_model("combiner", 16, lengths="10x8"), tmp_path / "best.safetensors")
     model = create_model("combiner", 16, lengths="unit")
