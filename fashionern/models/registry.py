@@ -300,7 +300,7 @@ def settings_of_version(
 
 
 def settings_for_identity(settings: dict[str, Any]) -> dict[str, Any]:
-    "The settings that an index knows its model by: without those that are off and that earlier versions did not record."
+    "The settings that an index knows its model by: without what is off and was not recorded earlier."
     return {key: value for key, value in settings.items() if value or key not in _SINCE}
 
 
