@@ -34,6 +34,7 @@ WITHOUT_INTERVALS = (
     "a small difference may be noise."
 )
 EARLIER = "fashionern-published@mask_padding,by_place,gate_noise=0.3"  # the model of the preset until version 0.2
+LEAST_QUERIES = 20  # of a group that gets a column
 WORST = "R@10 worst wording"  # key of `metrics.wording_spread`
 SHORT = ("fashionern", "vtf", "combiner", "sum", "text-only")  # rows of the README
 
@@ -297,7 +298,10 @@ def difference_cell(made: dict, label: str) -> str:
 def group_tables(made: dict, labels: list[str]) -> list[str]:
     "R@10 by changed attribute, length of the text and wording, each with its interval."
     parts = []
-    for kind, groups in made.get("groups", {}).items():
+    for kind, all_groups in made.get("groups", {}).items():
+        groups = {name: of_group for name, of_group in all_groups.items() if of_group["queries"] >= LEAST_QUERIES}
+        small = [f"{name} ({all_groups[name]['queries']})" for name in all_groups if name not in groups]
+        left_out = f"; too few queries: {', '.join(small)}" if small else ""
         rows = []
         for label in labels:
             cells = []
@@ -307,7 +311,7 @@ def group_tables(made: dict, labels: list[str]) -> list[str]:
                 cells.append(f"{interval['mean']:.1f} ± {interval['margin']:.1f}{' ≈' if is_noise else ''}")
             rows.append([label, *cells])
         heads = ["model", *(f"{group} ({of_group['queries']:,})" for group, of_group in groups.items())]
-        about = f"R@10 by {kind} (± 95 % interval over queries; ≈ within noise of {made['best']}):"
+        about = f"R@10 by {kind} (± 95 % interval over queries; ≈ within noise of {made['best']}{left_out}):"
         parts.append(f"{about}\n\n{table(heads, rows)}")
     return parts
 

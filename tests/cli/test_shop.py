@@ -101,7 +101,8 @@ def test_one_command_from_table_to_index_and_a_second_call_that_only_reads(shop,
     store.close()
     assert description["photos"] == description["with_a_row"] == PRODUCTS
     assert description["columns"].keys() == set(COLUMNS) - {"sku"}
-    assert f"ern_app --index {tmp_path / 'index'} --open" in out
+    shown = "--labels title --title 'Ann & Co' --link 'https://shop.example/{sku}' --open --device cpu"
+    assert f"ern_app --index {tmp_path / 'index'} {shown}" in out
     load_retriever(tmp_path / "run").save_pretrained(tmp_path / "hub")
     triplets = read_json(tmp_path / "data" / "report.json")["splits"]["train"]["triplets"]
     card = (tmp_path / "hub" / "README.md").read_text()

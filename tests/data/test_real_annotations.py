@@ -88,6 +88,7 @@ def test_fashioniq_val_under_all_protocols(monkeypatch, capsys, annotations, tmp
                 )
     single = results[-1]["found"]
     assert (single["empty_dropped"], single["reference_masked"]) == (3, sum(CAPTIONS))
+    said = " ".join(said.split())  # without the breaks of its lines
     assert "ranked without their reference: 12,029" in said and "Empty captions: 3." in said
     assert results[0]["dominance"]["nearest"] > 99, "the reference is in the gallery and takes the first place"
 

@@ -117,9 +117,9 @@ def last_of(
     mask: Tensor,  # (B, L) with at least one True per row
 ) -> Tensor:
     "(B, D): the last vector of each row at which the mask is True."
-    places = torch.arange(mask.shape[1], device=mask.device)
-    last = torch.where(mask, places, 0).amax(1)
-    return x.gather(1, last[:, None, None].expand(-1, 1, x.shape[2])).squeeze(1)
+    left = mask.flip(1).cumsum(1).flip(1)  # number of True from here on
+    is_last = mask & (left == 1)
+    return (x * is_last.to(x.dtype)[..., None]).sum(1)
 
 # %% ../../../nbs/models/composers/13_layers.ipynb #37b57c2e
 class ByPlace(nn.Module):
