@@ -34,7 +34,6 @@ WITHOUT_INTERVALS = (
     "a small difference may be noise."
 )
 EARLIER = "fashionern-published@mask_padding,by_place,gate_noise=0.3"  # the model of the preset until version 0.2
-LEAST_QUERIES = 20  # of a group that gets a column
 WORST = "R@10 worst wording"  # key of `metrics.wording_spread`
 SHORT = ("fashionern", "vtf", "combiner", "sum", "text-only")  # rows of the README
 
@@ -297,6 +296,8 @@ def difference_cell(made: dict, label: str) -> str:
 
 def group_tables(made: dict, labels: list[str]) -> list[str]:
     "R@10 by changed attribute, length of the text and wording, each with its interval."
+    from fashionern.training.outcomes import LEAST_QUERIES
+
     parts = []
     for kind, all_groups in made.get("groups", {}).items():
         groups = {name: of_group for name, of_group in all_groups.items() if of_group["queries"] >= LEAST_QUERIES}
