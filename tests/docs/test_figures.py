@@ -181,15 +181,25 @@ def test_the_csv_of_a_comparison_holds_plain_numbers(tmp_path):
         tmp_path,
     )
     made = pd.read_csv(tmp_path / "methods.csv", index_col="method")
-    assert list(made.index) == ["combiner", "sum"] and made["seeds"].tolist() == [2, 1] and made["parameters"].tolist() == [7, 7]
-    assert made.loc["combiner", "R@10"] == 41 and abs(made.loc["combiner", "R@10 sd"] - 2**0.5) < 1e-3 and made.loc["combiner", "stage 2 s"] == 1
+    assert (
+        list(made.index) == ["combiner", "sum"]
+        and made["seeds"].tolist() == [2, 1]
+        and made["parameters"].tolist() == [7, 7]
+    )
+    assert (
+        made.loc["combiner", "R@10"] == 41
+        and abs(made.loc["combiner", "R@10 sd"] - 2**0.5) < 1e-3
+        and made.loc["combiner", "stage 2 s"] == 1
+    )
 
 
 def test_each_row_records_the_command_that_reproduces_it():
     for row in figures.read(figures.RESULTS / "catalogue.json")["rows"]:
         program, *flags = shlex.split(row["command"])
         cfg = {"ern_methods": parse_methods, "ern_ablate": parse_ablate}[program](flags)
-        assert list(cfg.seeds) == row["seeds"] and all(len(v) == min(2, len(row["seeds"])) for v in row["figures"].values())
+        assert list(cfg.seeds) == row["seeds"] and all(
+            len(v) == min(2, len(row["seeds"])) for v in row["figures"].values()
+        )
 
 
 def test_a_run_of_the_demo_becomes_the_table(results, tmp_path):
@@ -203,7 +213,9 @@ def test_a_run_of_the_demo_becomes_the_table(results, tmp_path):
     write_json(drawn / "designs.json", {str(i): {} for i in range(1234)})
     figures.take_demo(run)
     said = figures.demo()
-    assert "1,234 drawn images" in said and "5 queries over 8 images in each of 2 categories" in said and "seed 7" in said
+    assert (
+        "1,234 drawn images" in said and "5 queries over 8 images in each of 2 categories" in said and "seed 7" in said
+    )
     name = "**fashionern** (after Chen 2024)"
     assert f"| {name} | 4.0 | 30.0 | 70.0 | 9.0 | 60.0 | +0.100 |" in said
 
@@ -251,7 +263,9 @@ def test_prose_about_the_demo_is_true():
     shares = figures.read(figures.RESULTS / "obedience.json")["shares"]
     said = {model: round(100 * share) for model, share in shares.items()}
     assert said == {"fashionern": 77, "combiner": 76, "sum": 43}, "README: as the text asks"
-    assert all(r["mean"]["R@1"] <= 50 for r in made["results"]), "README: two images of each design, of which one is the target"
+    assert all(r["mean"]["R@1"] <= 50 for r in made["results"]), (
+        "README: two images of each design, of which one is the target"
+    )
 
 
 def test_prose_about_the_catalogue_is_true():
@@ -264,25 +278,55 @@ def test_prose_about_the_catalogue_is_true():
         "tme+combiner+refine@by_place,gate_noise=0.3",
     )
     less = (without, less_dvr, f"tme+dvr+identity{noisy.removeprefix('fashionern-published')}")
-    assert all(r10[noisy, ""] - r10[m, ""] > 1 for m in less), "catalogue guide: at equal settings each part contributes"
+    assert all(r10[noisy, ""] - r10[m, ""] > 1 for m in less), (
+        "catalogue guide: at equal settings each part contributes"
+    )
     others = [f["outranks"][0] for (_, variant), f in rows.items() if not variant.startswith("loss ")]
     assert ours["outranks"][0] == min(others), "catalogue guide: it outranks the positives least often"
-    assert abs(r10["dvr@mask_padding,by_place", ""] - r10[noisy, ""]) < 1, "catalogue guide: DVR without TME, gates as published, reaches as much"
-    assert round(r10[noisy, ""] - r10[MODEL, ""]) == 3 and 1.5 < r10["dvr@mask_padding,by_place", ""] - r10[without, ""] < 2, "catalogue guide: what noise is worth"
-    assert all(2 <= round(r10[m, "4 epochs"] - r10[m, ""]) <= 3 for m in ("combiner", "tirg", "vtf")), "catalogue guide: twice the epochs"
-    inject, align, tuned = ((noisy, f"less {part}") for part in ("inject branch", "align branch", "both branches, text tower tuned"))
-    assert round(r10[inject] - r10[noisy, ""], 1) == 0.7 and rows[inject]["outranks"][0] > ours["outranks"][0], "catalogue guide: without the inject branch"
+    assert abs(r10["dvr@mask_padding,by_place", ""] - r10[noisy, ""]) < 1, (
+        "catalogue guide: DVR without TME, gates as published, reaches as much"
+    )
+    assert (
+        round(r10[noisy, ""] - r10[MODEL, ""]) == 3
+        and 1.5 < r10["dvr@mask_padding,by_place", ""] - r10[without, ""] < 2
+    ), "catalogue guide: what noise is worth"
+    assert all(2 <= round(r10[m, "4 epochs"] - r10[m, ""]) <= 3 for m in ("combiner", "tirg", "vtf")), (
+        "catalogue guide: twice the epochs"
+    )
+    inject, align, tuned = (
+        (noisy, f"less {part}") for part in ("inject branch", "align branch", "both branches, text tower tuned")
+    )
+    assert round(r10[inject] - r10[noisy, ""], 1) == 0.7 and rows[inject]["outranks"][0] > ours["outranks"][0], (
+        "catalogue guide: without the inject branch"
+    )
     assert all(len(rows[row]["R@10"]) == 2 for row in (inject, align, tuned)), "catalogue guide: three seeds"
-    assert r10[align] < r10[without, ""] and rows[align]["outranks"][0] > rows[without, ""]["outranks"][0], "catalogue guide: without the alignment branch"
-    assert abs(r10[tuned] - r10[noisy, ""]) < 0.5 and rows[tuned]["outranks"][0] > ours["outranks"][0] + 2, "catalogue guide: the text tower tuned instead"
-    options = {option: r10[f"{noisy},{option}", ""] for option in ("ask=image", "train_cls", "norm=layer", "gate_floor=0.1", "ask=words", "lengths=published")}
+    assert r10[align] < r10[without, ""] and rows[align]["outranks"][0] > rows[without, ""]["outranks"][0], (
+        "catalogue guide: without the alignment branch"
+    )
+    assert abs(r10[tuned] - r10[noisy, ""]) < 0.5 and rows[tuned]["outranks"][0] > ours["outranks"][0] + 2, (
+        "catalogue guide: the text tower tuned instead"
+    )
+    options = {
+        option: r10[f"{noisy},{option}", ""]
+        for option in ("ask=image", "train_cls", "norm=layer", "gate_floor=0.1", "ask=words", "lengths=published")
+    }
     assert options.pop("lengths=published") < min(options.values()) - 1, "catalogue guide: lengths as published"
-    assert round(options.pop("ask=image") - r10[noisy, ""], 1) == 0.5 and len(rows[f"{noisy},ask=image", ""]["R@10"]) == 2, "catalogue guide: ask=image, three seeds"
+    assert (
+        round(options.pop("ask=image") - r10[noisy, ""], 1) == 0.5 and len(rows[f"{noisy},ask=image", ""]["R@10"]) == 2
+    ), "catalogue guide: ask=image, three seeds"
     assert all(abs(r - r10[noisy, ""]) < 0.5 for r in options.values()), "catalogue guide: options"
-    symmetric, told, *worse = (rows[noisy, f"loss {loss}"] for loss in ("symmetric-infonce", "caption-reconstruction", "text-relevance", "cyclip", "triplet"))
-    assert told["outranks"][0] + 1 < symmetric["outranks"][0] < ours["outranks"][0] and abs(told["R@10"][0] - r10[noisy, ""]) < 0.2, "catalogue guide: losses"
+    symmetric, told, *worse = (
+        rows[noisy, f"loss {loss}"]
+        for loss in ("symmetric-infonce", "caption-reconstruction", "text-relevance", "cyclip", "triplet")
+    )
+    assert (
+        told["outranks"][0] + 1 < symmetric["outranks"][0] < ours["outranks"][0]
+        and abs(told["R@10"][0] - r10[noisy, ""]) < 0.2
+    ), "catalogue guide: losses"
     assert all(len(f["R@10"]) == 2 for f in (symmetric, told)), "catalogue guide: losses, three seeds"
-    assert min(symmetric["R@10"][0], told["R@10"][0]) > r10[noisy, ""] - 1 and all(f["R@10"][0] < r10[noisy, ""] - 3 for f in worse), "catalogue guide: losses"
+    assert min(symmetric["R@10"][0], told["R@10"][0]) > r10[noisy, ""] - 1 and all(
+        f["R@10"][0] < r10[noisy, ""] - 3 for f in worse
+    ), "catalogue guide: losses"
 
 
 def test_published_figures_are_the_tables():
