@@ -151,6 +151,9 @@ def test_visitors_see_only_what_the_filter_of_the_page_shows(tmp_path):
         hits = client.post("/api/search", json={"text": "is red", "k": 40, "group_by": ""}).json()["hits"]
         assert tiles and {one["name"] for one in tiles + hits} <= set(names[6:-1])
         assert {hit["name"] for hit in hits} == set(names[6:-1])
+        offered = {one["column"]: dict(one["values"]) for one in about["controls"] if one["values"]}
+        assert offered and facets_of(client) == offered
+        assert not any(facets_of(client, filter="Status = 'draft'").values())
         for hidden in (drafts[0], names[-1]):
             error_of(client.get(f"/photo/{photo_id(hidden)}"), 404)
             error_of(client.get(f"/api/product/{photo_id(hidden)}"), 404)
