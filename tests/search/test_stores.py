@@ -1,6 +1,7 @@
 "Every store returns what NumPy returns, filters as plain Python does, and survives a kill intact."
 
 import importlib.util
+import json
 import os
 import random
 import shutil
@@ -633,6 +634,20 @@ def test_milvus_lite_is_open_in_one_process_at_a_time(tmp_path):
     second.close()
     assert subprocess.run(other, capture_output=True, text=True, check=True).stdout.strip() == "3"
     assert "was closed" in sentence(len, second)
+
+
+@needs_milvus
+def test_recall_is_measured_where_filters_are_hardest_for_a_graph():
+    from fashionern.search.stores import milvus
+
+    keys = [milvus._key(f"{i}.jpg") for i in range(20_000)]
+    for matching, share in milvus._SHARES.items():
+        field, operator, bound = matching.split()
+        assert (field, operator) == ("id", "<")
+        assert sum(key < json.loads(bound) for key in keys) / len(keys) == pytest.approx(share, abs=0.01)
+    assert 0.07 < min(milvus._SHARES.values()) < 0.08, "a server compares less than 7 % one by one"
+    assert milvus._random_filters(2_000) == [""], "narrower filters are always compared"
+    assert milvus._random_filters(100_000) == ["", *milvus._SHARES]
 
 
 @needs_milvus
