@@ -32,9 +32,11 @@ PARTS = {  # name → module
     "store": "benchmark.workloads",
     "memory": "benchmark.workloads",
     "startup": "benchmark.workloads",
+    "towers": "benchmark.towers",
     "gpu": "benchmark.gpu",
 }
-_USUAL = [part for part in PARTS if part != "gpu"]  # benchmarks/gpu.sh runs that one
+_RARE = ("towers", "gpu")  # compiles for minutes; needs a GPU
+_USUAL = [part for part in PARTS if part not in _RARE]
 
 # %% ../../nbs/benchmark/06_main.ipynb #0cf3c287
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ class TrainConfig:
     device: str = "auto"
     "cpu, cuda, cuda:1 …; auto uses a GPU if there is one."
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
-    "Mixed precision. auto: bf16 or fp16 on a GPU, bf16 on a CPU that is fast at it (AMX, Zen 5), otherwise off."
+    "Mixed precision. auto: bf16 or fp16 on a GPU, bf16 on a CPU that is fast at it (AMX, Zen 4), otherwise off."
     num_workers: int = 4
     "Number of processes that read images."
     plugin: Plugin = ()
