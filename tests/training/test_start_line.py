@@ -44,6 +44,22 @@ def test_automatic_precision_asks_the_cpu_only_on_a_cpu(fast, monkeypatch):
     assert loop.amp_dtype("auto", torch.device("mps")) is None
 
 
+@pytest.mark.parametrize(
+    ("amx", "features", "fast"),
+    [
+        (True, {}, True),
+        (False, {"avx512_bf16": True, "sse4a": True}, True),  # Zen 4
+        (False, {"avx512_bf16": True}, False),  # Cooper Lake
+        (False, {"sse4a": True}, False),  # Zen 3
+        (False, {}, False),
+    ],
+)
+def test_cpus_that_are_fast_in_bf16(amx, features, fast, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
+    assert loop._is_fast_in_bf16() == fast
+
+
 def test_a_gpu_that_the_machine_does_not_have(monkeypatch):
     monkeypatch.setitem(distributed._GPUS, "cuda", lambda: 1)
     assert distributed.pick_device("cuda") == distributed.pick_device("cuda:0") == torch.device("cuda:0")
