@@ -21,12 +21,44 @@ from typing import Any, Iterator, Optional, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_nn
 from torch import Tensor, nn
 
 from .errors import ErnError, plural
 from .files import locked
 from .records import ImageFeatures, TextFeatures
+
+# %% ../nbs/05_distributed.ipynb #7d81ea48
+class _Sum(torch.autograd.Function):
+    "The sum over all ranks; its gradient is the sum of theirs."
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.clone()
+        dist.all_reduce(total)
+        return total
+
+
+class _Gather(torch.autograd.Function):
+    "(B, D) of each rank → (size·B, D); the gradient of a rank's rows is the sum of all ranks'."
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rows = len(x)
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.clone()
+        dist.all_reduce(total)
+        return total.split(ctx.rows)[dist.get_rank()]
 
 # %% ../nbs/05_distributed.ipynb #b8289387
 @dataclass(frozen=True)
@@ -78,11 +110,11 @@ class World:
 
     def gather(self, x: Tensor) -> Tensor:
         "(B, D) on each rank → (size·B, D) on every rank, in the order of ranks, with gradients."
-        return torch.cat(dist_nn.all_gather(to_device(x, self.device))) if self.size > 1 else x
+        return _Gather.apply(to_device(x, self.device)) if self.size > 1 else x
 
     def sum(self, x: Tensor) -> Tensor:
         "The sum of x over all ranks, with gradients."
-        return dist_nn.all_reduce(x) if self.size > 1 else x
+        return _Sum.apply(x) if self.size > 1 else x
 
     def mean(self, value: float) -> float:
         "The mean of a number over all ranks."

@@ -648,6 +648,10 @@ def test_recall_is_measured_where_filters_are_hardest_for_a_graph():
     assert 0.07 < min(milvus._SHARES.values()) < 0.08, "a server compares less than 7 % one by one"
     assert milvus._random_filters(2_000) == [""], "narrower filters are always compared"
     assert milvus._random_filters(100_000) == ["", *milvus._SHARES]
+    nearest = [[("a", 0.9), ("b", 0.8)]] * 4
+    recalls = milvus._recalls([nearest[0], [("b", 0.8), ("a", 0.9)], [("a", 0.9), ("c", 0.7)], []], nearest)
+    assert recalls.tolist() == [1.0, 1.0, 0.5, 0.0]
+    assert milvus._at_least(np.array([1.0, 1.0, 0.9, 0.9])) == pytest.approx(0.95 - 2 * 0.05 / 2)
 
 
 @needs_milvus

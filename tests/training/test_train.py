@@ -100,7 +100,8 @@ def test_two_ranks_end_with_the_same_weights_and_rank_0_alone_writes(unbroken_of
 
 
 def test_two_ranks_have_the_loss_and_gradients_of_one_rank_with_twice_the_batch(tmp_path):
-    run([*TORCHRUN, Path(__file__).parent / "all_negatives.py", tmp_path / "differences.json"])
+    done = run([*TORCHRUN, Path(__file__).parent / "all_negatives.py", tmp_path / "differences.json"])
+    assert "FutureWarning" not in done.stderr
     differences = json.loads((tmp_path / "differences.json").read_text())
     assert len(differences) == 2 + 6 + 4
     for case, (loss, gradient, buffer) in differences.items():
