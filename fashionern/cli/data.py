@@ -120,8 +120,12 @@ def _draw(cfg: DrawConfig) -> None:
         splits = draw_dataset(cfg.dataset, cfg.root, cfg.images, cfg.seed, cfg.size, cfg.num_workers)
     except OSError as e:
         raise ErnError(f"{cfg.root} cannot be written ({e.strerror}). Choose another --root.") from None
-    for split, counts in splits.items():
-        console.print(f"{split}: {counts}")
+    for split, categories in splits.items():
+        parts = []
+        for category, counts in categories.items():
+            numbers = " and ".join(plural(number, what.removesuffix("s")) for what, number in counts.items() if number)
+            parts.append(f"{category} {numbers}".strip())
+        console.print(f"{split}: {', '.join(parts)}", markup=False)
     check = f"ern_data check --dataset {cfg.dataset} --root {cfg.root}"
     console.print(f"{cfg.root} is ready. Check it with {check}", markup=False)
 
