@@ -44,6 +44,9 @@ from ..records import ImageFeatures, TextFeatures
 from ..weights import check_state, read_header, read_weights, script_classes
 
 # %% ../../nbs/encoders/05_clip.ipynb #8626b53a
+_VIEWS_ON_CPU = 128  # views in one forward pass
+
+
 class ClipEncoder(nn.Module):
     "An open_clip model that returns `ImageFeatures` and `TextFeatures`."
 
@@ -142,8 +145,10 @@ class ClipEncoder(nn.Module):
             embedding, local = grid_features(self.model.visual, self._pixels(views), source)
             return ImageFeatures(F.normalize(embedding.float(), dim=-1), F.normalize(local.float(), dim=-1))
         crops = self.preprocess.crops(source)
-        pixels = torch.cat([views[:, None], crops], 1)
-        embeddings = self.encode_image(pixels.flatten(0, 1)).view(len(views), -1, self.dim)
+        pixels = torch.cat([views[:, None], crops], 1).flatten(0, 1)
+        at_once = _VIEWS_ON_CPU if self.device.type == "cpu" else len(pixels)
+        embeddings = torch.cat([self.encode_image(part) for part in pixels.split(at_once)])
+        embeddings = embeddings.view(len(views), -1, self.dim)
         return ImageFeatures(embeddings[:, 0], embeddings[:, 1:])
 
     def encode_text(self, tokens: Tensor) -> TextFeatures:

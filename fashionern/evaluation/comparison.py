@@ -124,20 +124,21 @@ def _by_word(pairs: Sequence[_Pair]) -> dict[str, list[_Pair]]:
     return by_word
 
 # %% ../../nbs/evaluation/10_comparison.ipynb #a3fb19bd
-_KINDS: dict[str, Callable[[RankedQuery], str]] = {
-    "changed": lambda query: " and ".join(query.changed),
-    "text": length_of,
-    "wording": lambda query: query.family,
+_KINDS: dict[str, Callable[[RankedQuery], Sequence[str]]] = {
+    "changed": lambda query: query.changed,
+    "text": lambda query: (length_of(query),),
+    "wording": lambda query: (query.family,),
 }
 
 
 def _kinds(pairs: Sequence[_Pair], k: int) -> list[Group]:
     "Queries by what is known of them; a kind with a single group is left out."
     found = []
-    for label, group_of in _KINDS.items():
+    for label, groups_of in _KINDS.items():
         groups: dict[str, list[_Pair]] = {}
         for pair in pairs:
-            groups.setdefault(group_of(pair[0]), []).append(pair)
+            for name in groups_of(pair[0]):
+                groups.setdefault(name, []).append(pair)
         if len(groups) > 1:
             names = sorted(groups.keys() - {""}, key=by_number)
             found += [_group(f"{label}: {name}", groups[name], k) for name in names]

@@ -148,7 +148,7 @@ def save_ranks(
 def _query_row(query: RankedQuery) -> list[str]:
     "What a query is, in the columns of `RankedRows.queries`."
     about = [query.id, query.category, query.reference, _digest(sorted(query.targets))]
-    return [*about, " and ".join(query.changed), length_of(query), query.family]
+    return [*about, "\n".join(query.changed), length_of(query), query.family]
 
 
 def _digest_of_queries(rows: Sequence[Sequence[str]]) -> str:
@@ -166,9 +166,11 @@ class RankedRows:
     "The queries of one protocol, and how often each row has a target among the first 10."
 
     protocol: str
-    queries: list[list[str]]  # id, category, reference, digest of the targets; then changed, length, wording
+    # id, category, reference, digest of the targets; then changed attributes (one a line), length, wording
+    queries: list[list[str]]
     hits: dict[str, list[np.ndarray]]  # label → (Q,) 100 or 0 for each seed
     against: str = ""  # label of the row that the others are compared with; '': the one with the highest recall
+    is_group: bool = False  # whether these are the queries of a group
 
     def recall(self, label: str) -> float:
         "Mean over the categories of a row's R@10."
@@ -211,12 +213,14 @@ class RankedRows:
     @cached_property
     def groups(self) -> dict[str, dict[str, "RankedRows"]]:
         "Kind → group → its queries, compared with the best row over all queries; no kind with a single group."
-        kinds = {}
+        kinds: dict[str, dict[str, RankedRows]] = {}
+        if self.is_group:
+            return kinds
         for column, kind in enumerate(_KINDS, 4):
-            names = [row[column] if len(row) > column else "" for row in self.queries]
-            groups = sorted(set(names) - {""}, key=by_number)
+            names = [row[column].splitlines() if len(row) > column else [] for row in self.queries]
+            groups = sorted({name for of_query in names for name in of_query}, key=by_number)
             if len(groups) > 1:
-                kinds[kind] = {group: self._only([name == group for name in names]) for group in groups}
+                kinds[kind] = {group: self._only([group in of_query for of_query in names]) for group in groups}
         return kinds
 
     def _only(self, chosen: Sequence[bool]) -> "RankedRows":
@@ -224,7 +228,7 @@ class RankedRows:
         queries = [[row[0], "", *row[2:]] for row, is_chosen in zip(self.queries, chosen) if is_chosen]
         mask = np.array(chosen)
         hits = {label: [values[mask] for values in seeds] for label, seeds in self.hits.items()}
-        return RankedRows(self.protocol, queries, hits, self.best)
+        return RankedRows(self.protocol, queries, hits, self.best, is_group=True)
 
     def as_dict(self) -> dict[str, Any]:
         "For JSON."
