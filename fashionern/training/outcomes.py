@@ -420,6 +420,8 @@ def groups_chart(
         _draw_group(ax, name, of_group, order)
     for ax in axes[len(panels) :]:
         ax.axis("off")
+    for ax in axes[max(len(panels) - across, 0) : len(panels)]:  # the lowest panel of each column
+        ax.tick_params(labelbottom=True)
     legend = f"R@10 with 95 % intervals over queries; grey: within noise of {rows.best}"
     fig.suptitle(f"{title}protocol {rows.protocol}; {legend}", fontsize=9)
     return fig
