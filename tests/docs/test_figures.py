@@ -383,6 +383,27 @@ def test_prose_about_the_pretrained_encoder_is_true():
     assert 8 < seconds["fashionern"] / seconds["combiner"] < 9
 
 
+def test_prose_about_every_method_is_true():
+    compared = figures.read(figures.RESULTS / "methods.json")["differences"]
+    apart = {protocol: made["differences"] for protocol, made in compared.items()}
+    assert compared[NEW]["best"] == compared[TWO]["best"] == "fashionern"
+    said = {label: [(-round(apart[p][label]["mean"], 1), round(apart[p][label]["margin"], 1)) for p in (NEW, TWO)]
+            for label in ("vtf", "combiner")}  # fmt: skip
+    assert said == {"vtf": [(0.1, 0.8), (0.8, 1.1)], "combiner": [(1.5, 0.9), (3.9, 1.0)]}
+    assert [label for label, d in apart[NEW].items() if d["within_noise"]] == ["vtf"]
+    by_attribute = compared[NEW]["groups"]["changed attribute"]
+    clear = {a for a, group in by_attribute.items() if not group["differences"]["combiner"]["within_noise"]}
+    assert clear == {"gender", "articleType"}
+    recall = compared[NEW]["R@10"]
+    assert round(recall["weighted-sum"] - recall["sum"], 1) == 4.0 and abs(recall["pic2word"] - recall["sum"]) < 0.5
+    assert round(recall["combiner"] - recall["weighted-sum"], 1) == 17.5
+    warm = apart[NEW]["dvr-from-weighted-sum"]
+    assert (round(warm["mean"], 1), round(warm["margin"], 1), warm["within_noise"]) == (-1.1, 0.9, False)
+    lose = compared[NEW]["groups"]["wording"]["lose"]["R@10"]
+    assert [label for label in recall if lose[label] > recall[label]] == ["image-only"]
+    assert [round(recall[label] - lose[label]) for label in ("fashionern", "combiner")] == [8, 10]
+
+
 def test_prose_about_tiny_encoders_is_true():
     rows = means("tiny")
     without = "dvr@mask_padding,by_place,mixture"
