@@ -5,7 +5,6 @@ python docs/figures.py --demo runs/demo              after make demo: use its fi
 python docs/figures.py --obedience runs/demo         after ern_eval --obedience: how often results are as the text asks
 python docs/figures.py --laptop runs/methods         after ern_methods --preset catalogue: its table
 python docs/figures.py --methods runs/methods        the same with every method and one seed
-python docs/figures.py --crops runs/crops            the same with --regions crops
 python docs/figures.py --tiny runs/methods           after ern_methods --preset catalogue-tiny: its table
 python docs/figures.py --garments runs/methods       after ern_methods --preset demo: its table
 python docs/figures.py --check                       write nothing; status 1 if a block differs from its file
@@ -33,7 +32,6 @@ LABELS = {"published": "reference"}  # implementation in benchmark.json → its 
 TABLES = {  # file in nbs/results → preset
     "laptop": "catalogue",
     "methods": "catalogue",
-    "crops": "catalogue",
     "tiny": "catalogue-tiny",
     "garments": "demo",
 }
@@ -387,6 +385,9 @@ def take_methods(name: str, run: Path) -> None:
     }
     if (run / "differences.json").is_file():
         made["differences"] = read(run / "differences.json")
+        for protocol, compared in made["differences"].items():
+            if protocol != made["protocol"]:
+                compared.pop("groups", None)  # no table shows them
     write(RESULTS / f"{name}.json", made)
     take_chart(run / "methods.png", name)
     take_chart(run / f"groups.{made['protocol']}.png", f"{name}-groups")
@@ -485,33 +486,7 @@ def speed_of_regions() -> str:
         for c in made["cases"]
         if "page" in c["seconds"]
     ]
-    bare = [
-        f"{c['what'].rsplit(', ')[-1]} {c['times_ours']['in memory']['median']:.2f}"
-        for c in made["cases"]
-        if "in memory" in c["seconds"]
-    ]
-    return (
-        f"{timings(made)}\n\n"
-        f"Compared with the bare forward pass on views that are in memory already, extraction has this share of the "
-        f"speed: {', '.join(bare)}. "
-        f"The same query through the page, from one client: {', '.join(pages)}."
-    )
-
-
-def speed_of_towers() -> str:
-    "How many times as fast other ways to run an image tower are; '' if unmeasured."
-    if not (RESULTS / "towers.json").exists():
-        return ""
-    made = read(RESULTS / "towers.json")
-    ways = list(dict.fromkeys(way for c in made["cases"] for way in c["times_ours"]))
-    rows = []
-    for c in made["cases"]:
-        rate = 1 / statistics.median(c["seconds"]["ours"])
-        faster = [f"{1 / c['times_ours'][way]['median']:.2f}" if way in c["times_ours"] else "" for way in ways]
-        rows.append([c["what"].removeprefix("image tower, "), f"{rate:,.{0 if rate >= 10 else 1}f} image/s", *faster])
-    about = made["machine"]
-    where = f"{about['cpu']}, {about['threads']} threads, torch {about['torch']}: times as fast as this project's way."
-    return f"{where}\n\n{table(['image tower', 'this project', *ways], rows)}"
+    return f"{timings(made)}\n\nThe same query through the page, from one client: {', '.join(pages)}."
 
 
 def _stores(name: str) -> tuple[dict[str, Any], dict[tuple[str, int, int], dict[str, Any]]]:
@@ -636,7 +611,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "laptop-short": partial(methods, "laptop", SHORT, True),
     "catalogue-all": catalogue_all,
     "methods": partial(methods, "methods"),
-    "crops": partial(methods, "crops"),
     "tiny": partial(methods, "tiny"),
     "garments": partial(methods, "garments"),
     "obedience": obedience,
@@ -644,7 +618,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "published": published,
     "speed": speed,
     "speed-regions": speed_of_regions,
-    "speed-towers": speed_of_towers,
     "sizing": sizing,
     "milvus": milvus,
 }

@@ -11,7 +11,6 @@ import threading
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from .inputs import Sizes, drawn_images, random_unit_vectors
 from .timing import Case, side_by_side
@@ -24,7 +23,6 @@ from ..encoders.tme import Encoders
 from ..errors import ErnError
 from ..models.hub import Retriever
 from ..models.registry import create_model
-from ..records import CROPS, ImageFeatures
 from ..search.index import begin_store
 from ..search.query import Query
 from ..search.searcher import Searcher
@@ -53,21 +51,10 @@ def make_encoder(name: str, kind: str, sizes: Sizes) -> ClipEncoder:
     return create_clip(name, device=sizes.device, regions=kind)
 
 
-def _bare(clip: ClipEncoder) -> ClipEncoder:
-    "The encoder without regions: one forward pass, whose embedding is stored in the place of each region."
-
-    def encode_views(views: Tensor, source: Tensor) -> ImageFeatures:
-        embedding = clip.encode_image(views)
-        return ImageFeatures(embedding, embedding[:, None].expand(-1, CROPS, -1))
-
-    clip.encode_views = encode_views  # type: ignore[method-assign]
-    return clip
-
 # %% ../../nbs/benchmark/08_regions.ipynb #7aedf0eb
 def _regions_case(name: str, sizes: Sizes) -> Case:
     count = sizes.scaled(48, 8)
     clips = {kind: make_encoder(name, kind, sizes) for kind in ("grid", "crops")}
-    clips["bare"] = _bare(make_encoder(name, "grid", sizes))
     side = clips["grid"].preprocess.size
     views = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, device=sizes.device)
     with tempfile.TemporaryDirectory() as tmp:
@@ -78,16 +65,15 @@ def _regions_case(name: str, sizes: Sizes) -> Case:
                 return len(extract_features(clips[kind], ImageFinder(tmp), names[:number], root))
 
         @torch.no_grad()
-        def in_memory() -> int:
+        def floor() -> int:
             for batch in views.split(32):
                 clips["grid"].encode_image(batch)
             return count
 
         ways = {
             "ours": lambda: extract("grid", count),
-            "floor": lambda: extract("bare", count),
+            "floor": floor,
             "published": lambda: extract("crops", count // 4),
-            "in memory": in_memory,
         }
         seconds = side_by_side(ways, sizes.rounds)
     return Case("regions", f"extraction, one pass (grid) against 14 views (crops), {name}", "image", seconds)
