@@ -41,7 +41,7 @@ def tower_ways(tower: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
     "Way → outputs for (B, 3, S, S) channels-last pixels; 'ours' is how this project runs the tower."
     plain = deepcopy(tower).to(memory_format=torch.contiguous_format)
     compiled = torch.compile(tower, dynamic=False)
-    ways = {
+    ways: dict[str, Callable[[Tensor], Tensor]] = {
         "ours": partial(_forward, tower, False),
         "contiguous": lambda pixels: _forward(plain, False, pixels.contiguous()),
         "bf16": partial(_forward, tower, True),

@@ -556,7 +556,9 @@ def recall_by(
     "Group → number of queries and their R@k."
     ranks: dict[str, list[int]] = {}
     for query in queries:
-        for group in groups_of(query) if query.rank is not None else ():
+        if query.rank is None:
+            continue
+        for group in groups_of(query):
             ranks.setdefault(group, []).append(query.rank)
     groups = {}
     for group in sorted(ranks.keys() - {""}, key=by_number):
