@@ -5,12 +5,14 @@ python docs/figures.py --demo runs/demo              after make demo: use its fi
 python docs/figures.py --obedience runs/demo         after ern_eval --obedience: how often results are as the text asks
 python docs/figures.py --laptop runs/methods         after ern_methods --preset catalogue: its table
 python docs/figures.py --methods runs/methods        the same with every method and one seed
+python docs/figures.py --regions runs/grid runs/crops ern_methods with --regions grid and crops; may be repeated
 python docs/figures.py --tiny runs/methods           after ern_methods --preset catalogue-tiny: its table
 python docs/figures.py --garments runs/methods       after ern_methods --preset demo: its table
 python docs/figures.py --check                       write nothing; status 1 if a block differs from its file
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import re
@@ -71,6 +73,60 @@ def spread(
 
 def dominance(of: dict[str, list[float]]) -> list[str]:
     return [spread(of[k], 3 if k == "margin" else 1, "+" if k == "margin" else "") for k in DOMINANCE]
+
+
+def take_regions(pairs: list[list[Path]]) -> None:
+    "Write regions-recall.json from pairs of finished ern_methods: --regions grid and --regions crops."
+    made = []
+    for grid, crops in pairs:
+        outcomes = read(grid / "methods.json")
+        made.append(
+            {
+                "encoder": read(grid / "config.json")["clip_model_name"],
+                "seeds": len({o["seed"] for o in outcomes}),
+                "queries": outcomes[0]["counts"]["all"]["queries"],
+                "gallery": outcomes[0]["counts"]["all"]["gallery"],
+                "rows": {label: compare_regions(grid, crops, label) for label in by_label(outcomes)},
+            }
+        )
+    write(RESULTS / "regions-recall.json", made)
+
+
+def compare_regions(grid: Path, crops: Path, label: str) -> dict[str, dict[str, Any]]:
+    "Protocol → R@10 of a row with both kinds, and the difference of grid to crops with its interval over queries."
+    sys.path.insert(0, str(ROOT))
+    from fashionern.training.outcomes import read_ranked
+
+    folders = {}
+    for kind, run in (("grid", grid), ("crops", crops)):
+        for file in run.glob("seed-*/*/outcome.json"):
+            outcome = read(file)
+            if outcome["label"] == label:
+                folders[kind, outcome["seed"]] = file.parent
+    found = {}
+    for rows in read_ranked(grid, folders):
+        difference = dataclasses.replace(rows, against="crops").differences["grid"].as_dict()
+        found[rows.protocol] = {"grid": rows.recall("grid"), "crops": rows.recall("crops"), "difference": difference}
+    return found
+
+
+def regions() -> str:
+    "Recall with one forward pass and with 14 views, side by side; '' if unmeasured."
+    if not (RESULTS / "regions-recall.json").is_file():
+        return ""
+    lines = []
+    protocols: dict[str, None] = {}
+    for of_encoder in read(RESULTS / "regions-recall.json"):
+        for label, by_protocol in of_encoder["rows"].items():
+            protocols |= dict.fromkeys(by_protocol)
+            cells = []
+            for kinds in by_protocol.values():
+                d = kinds["difference"]
+                cells.append(f"{kinds['grid']:.1f} / {kinds['crops']:.1f}; {d['mean']:+.1f} ± {d['margin']:.1f}")
+            lines.append([of_encoder["encoder"], label, *cells])
+    about = "R@10 with grid / with crops; the difference with its 95 % interval over queries:"
+    heads = ["encoder", "model", *(f"`{name}`" for name in protocols)]
+    return f"{about}\n\n{table(heads, lines, left=2)}"
 
 
 def demo() -> str:
@@ -486,7 +542,33 @@ def speed_of_regions() -> str:
         for c in made["cases"]
         if "page" in c["seconds"]
     ]
-    return f"{timings(made)}\n\nThe same query through the page, from one client: {', '.join(pages)}."
+    bare = [
+        f"{c['what'].rsplit(', ')[-1]} {c['times_ours']['in memory']['median']:.2f}"
+        for c in made["cases"]
+        if "in memory" in c["seconds"]
+    ]
+    return (
+        f"{timings(made)}\n\n"
+        f"Compared with the bare forward pass on views that are in memory already, extraction has this share of the "
+        f"speed: {', '.join(bare)}. "
+        f"The same query through the page, from one client: {', '.join(pages)}."
+    )
+
+
+def speed_of_towers() -> str:
+    "How many times as fast other ways to run an image tower are; '' if unmeasured."
+    if not (RESULTS / "towers.json").exists():
+        return ""
+    made = read(RESULTS / "towers.json")
+    ways = list(dict.fromkeys(way for c in made["cases"] for way in c["times_ours"]))
+    rows = []
+    for c in made["cases"]:
+        rate = 1 / statistics.median(c["seconds"]["ours"])
+        faster = [f"{1 / c['times_ours'][way]['median']:.2f}" if way in c["times_ours"] else "" for way in ways]
+        rows.append([c["what"].removeprefix("image tower, "), f"{rate:,.{0 if rate >= 10 else 1}f} image/s", *faster])
+    about = made["machine"]
+    where = f"{about['cpu']}, {about['threads']} threads, torch {about['torch']}: times as fast as this project's way."
+    return f"{where}\n\n{table(['image tower', 'this project', *ways], rows)}"
 
 
 def _stores(name: str) -> tuple[dict[str, Any], dict[tuple[str, int, int], dict[str, Any]]]:
@@ -611,6 +693,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "laptop-short": partial(methods, "laptop", SHORT, True),
     "catalogue-all": catalogue_all,
     "methods": partial(methods, "methods"),
+    "regions": regions,
     "tiny": partial(methods, "tiny"),
     "garments": partial(methods, "garments"),
     "obedience": obedience,
@@ -618,6 +701,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "published": published,
     "speed": speed,
     "speed-regions": speed_of_regions,
+    "speed-towers": speed_of_towers,
     "sizing": sizing,
     "milvus": milvus,
 }
@@ -634,12 +718,16 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--obedience", type=Path, help="run folder of ern_eval --obedience")
     for name, preset in TABLES.items():
         parser.add_argument(f"--{name}", type=Path, help=f"run folder of ern_methods with the preset {preset}")
+    about = "run folders of ern_methods with --regions grid and --regions crops; may be repeated"
+    parser.add_argument("--regions", type=Path, nargs=2, action="append", metavar=("GRID", "CROPS"), help=about)
     parser.add_argument("--check", action="store_true", help="compare and write nothing")
     given = parser.parse_args(args)
     if given.demo:
         take_demo(given.demo)
     if given.obedience:
         take_obedience(given.obedience)
+    if given.regions:
+        take_regions(given.regions)
     for name in TABLES:
         if run := getattr(given, name):
             take_methods(name, run)

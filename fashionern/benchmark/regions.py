@@ -9,15 +9,17 @@ __all__ = ['measured_encoders', 'make_encoder', 'regions', 'query']
 import tempfile
 import threading
 from pathlib import Path
+from typing import Iterable
 
 import torch
+from torch import Tensor
 
 from .inputs import Sizes, drawn_images, random_unit_vectors
 from .timing import Case, side_by_side
 from ..data.images import ImageFinder
 from ..distributed import set_seed
 from ..encoders.clip import ClipEncoder, create_clip
-from ..encoders.feature_store import extract_features
+from ..encoders.feature_store import ImageViews, extract_features, photo_loader
 from ..encoders.laptop import LAPTOP, check_packages
 from ..encoders.tme import Encoders
 from ..errors import ErnError
@@ -64,15 +66,19 @@ def _regions_case(name: str, sizes: Sizes) -> Case:
             with tempfile.TemporaryDirectory() as root:
                 return len(extract_features(clips[kind], ImageFinder(tmp), names[:number], root))
 
+        bare = clips["grid"]
+        photos = photo_loader(ImageViews(names, ImageFinder(tmp), bare.preprocess, regions=False), 32, 2, bare.device)
+
         @torch.no_grad()
-        def floor() -> int:
-            for batch in views.split(32):
-                clips["grid"].encode_image(batch)
+        def forward(batches: Iterable[Tensor]) -> int:
+            for pixels in batches:
+                bare.encode_image(pixels.to(bare.device))
             return count
 
         ways = {
             "ours": lambda: extract("grid", count),
-            "floor": floor,
+            "floor": lambda: forward(pixels for _, pixels in photos),
+            "in memory": lambda: forward(views.split(32)),
             "published": lambda: extract("crops", count // 4),
         }
         seconds = side_by_side(ways, sizes.rounds)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .inputs import Sizes
 from .regions import make_encoder, measured_encoders
 from .timing import Case, side_by_side
+from ..training.loop import amp_dtype
 
 # %% ../../nbs/benchmark/09_towers.ipynb #129f0264
 BATCHES = (1, 8, 64)  # images
@@ -37,17 +38,21 @@ def in_int8(tower: nn.Module) -> nn.Module:
     return quantize_dynamic(tower, layers, dtype=torch.qint8)
 
 
-def tower_ways(tower: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
+def tower_ways(
+    tower: nn.Module,
+    bf16: bool = True,  # False: leave out bfloat16, which a CPU without instructions for it only emulates
+) -> dict[str, Callable[[Tensor], Tensor]]:
     "Way → outputs for (B, 3, S, S) channels-last pixels; 'ours' is how this project runs the tower."
     plain = deepcopy(tower).to(memory_format=torch.contiguous_format)
     compiled = torch.compile(tower, dynamic=False)
     ways: dict[str, Callable[[Tensor], Tensor]] = {
         "ours": partial(_forward, tower, False),
         "contiguous": lambda pixels: _forward(plain, False, pixels.contiguous()),
-        "bf16": partial(_forward, tower, True),
         "compiled": partial(_forward, compiled, False),
-        "bf16, compiled": partial(_forward, compiled, True),
     }
+    if bf16:
+        ways["bf16"] = partial(_forward, tower, True)
+        ways["bf16, compiled"] = partial(_forward, compiled, True)
     if any("mlp" in name for name, _ in tower.named_modules()):
         ways["int8"] = partial(_forward, in_int8(tower), False)
     return ways
@@ -68,9 +73,10 @@ def _tower_case(name: str, ways: dict[str, Callable[[Tensor], Tensor]], side: in
 
 def towers(sizes: Sizes) -> list[Case]:
     "Image towers in batches of 1, 8 and 64, each in several ways."
+    bf16 = amp_dtype("auto", sizes.device) is not None
     cases = []
     for name in measured_encoders(sizes):
         clip = make_encoder(name, "grid", sizes)
-        ways = tower_ways(clip.model.visual)
+        ways = tower_ways(clip.model.visual, bf16)
         cases += [_tower_case(name, ways, clip.preprocess.size, count, sizes) for count in BATCHES]
     return cases

@@ -56,6 +56,11 @@ class ImageViews(Dataset):
         image = load_image(self.images(self.names[i]))
         return i, *self.views_of(image)
 
+    def __getitems__(self, numbers: Sequence[int]) -> list[tuple]:
+        "A batch, read by as many threads as torch computes with; a `DataLoader` calls this."
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            return list(pool.map(self.__getitem__, numbers))
+
     def views_of(self, image: Image.Image) -> tuple[Tensor, ...]:
         "The global view, and `Preprocess.region_source` unless it is left out."
         view = self.preprocess.global_view(image)
