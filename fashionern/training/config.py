@@ -292,6 +292,7 @@ _TINY_SHOP = replace(
     dataset="folder",
     root=Path("data/catalogue"),
     run_dir=Path("runs/catalogue"),
+    regions="grid",
     lr=3e-3,
     batch_size=256,
     num_epochs=2,

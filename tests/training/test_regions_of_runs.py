@@ -105,6 +105,12 @@ def test_the_papers_presets_have_crops():
     assert TrainConfig().regions is None
 
 
+def test_the_presets_of_product_tables_have_the_grid():
+    for name in ("catalogue", "catalogue-tiny"):
+        assert PRESETS[name].regions == "grid"
+        assert parse_train(["--preset", name, "--clip-model-name", "ViT-B-32"]).regions == "grid"
+
+
 def test_a_model_that_the_run_lacks_is_reported_with_those_it_has(runs):
     with pytest.raises(ErnError, match=r"--models vtf: .* has no such model\. It has .*combiner"):
         FinishedRun(EvalConfig(run_dir=runs["grid"], models=("vtf",), num_workers=0, device="cpu"))
