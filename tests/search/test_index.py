@@ -163,7 +163,7 @@ def test_update_follows_the_folder(kind, shop, photos, tmp_path, capsys):
 def test_an_update_encodes_photos_whose_vectors_are_damaged(shop, photos, tmp_path, capsys, with_table):
     table = ["--table", str(shop / "t.csv")]  # its ids are without folder and suffix
     index("build", "folder", tmp_path, "--model", str(shop / "model0"), *table)
-    before = search("folder", tmp_path, "--name", "1.png", "-k", "5")[0]
+    before = {h.name: h for h in search("folder", tmp_path, "--name", "1.png", "-k", "50")[0]}
     path = tmp_path / "index" / "vectors.f32"
     path.write_bytes(bytes(1_000) + path.read_bytes()[1_000:])
     with pytest.raises(ErnError, match="Run ern_index update"):
@@ -171,9 +171,11 @@ def test_an_update_encodes_photos_whose_vectors_are_damaged(shop, photos, tmp_pa
     capsys.readouterr()
     assert index("update", "folder", tmp_path, *(table if with_table else [])) == 0
     assert " whose vectors were damaged on disk, " in capsys.readouterr().out
-    after = search("folder", tmp_path, "--name", "1.png", "-k", "5")[0]
-    assert [(h.name, h.columns) for h in after] == [(h.name, h.columns) for h in before]
-    assert [h.score for h in after] == pytest.approx([h.score for h in before], abs=1e-4)
+    after = {h.name: h for h in search("folder", tmp_path, "--name", "1.png", "-k", "50")[0]}
+    assert len(after) == COUNT - 1 and after.keys() == before.keys()  # photos that look alike may change places
+    for name, hit in after.items():
+        assert hit.columns == before[name].columns
+        assert hit.score == pytest.approx(before[name].score, abs=1e-4)
     assert rows_in(tmp_path) == COUNT
 
 
