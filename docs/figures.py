@@ -79,14 +79,14 @@ def take_regions(pairs: list[list[Path]]) -> None:
     "Write regions-recall.json from pairs of finished ern_methods: --regions grid and --regions crops."
     made = []
     for grid, crops in pairs:
-        outcomes = read(grid / "methods.json")
+        outcomes = read(crops / "methods.json")
         made.append(
             {
                 "encoder": read(grid / "config.json")["clip_model_name"],
                 "seeds": len({o["seed"] for o in outcomes}),
                 "queries": outcomes[0]["counts"]["all"]["queries"],
                 "gallery": outcomes[0]["counts"]["all"]["gallery"],
-                "rows": {label: compare_regions(grid, crops, label) for label in by_label(read(crops / "methods.json"))},
+                "rows": {label: compare_regions(grid, crops, label) for label in by_label(outcomes)},
             }
         )
     write(RESULTS / "regions-recall.json", made)

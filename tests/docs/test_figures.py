@@ -419,6 +419,17 @@ def test_prose_about_tiny_encoders_is_true():
     assert round(cost.pop("fashionern"), 1) == 3.3 and all(1 <= c < 2.1 for c in cost.values())
 
 
+def test_prose_about_one_pass_or_14_views_is_true():
+    tiny, laptop = figures.read(figures.RESULTS / "regions-recall.json")
+    assert (tiny["encoder"], laptop["encoder"]) == ("ern-tiny", "ern-laptop")
+    assert all(kinds["difference"]["within_noise"] for kinds in laptop["rows"]["fashionern"].values())
+    rows = tiny["rows"]["fashionern"]
+    lower = {protocol: round(-kinds["difference"]["mean"], 1) for protocol, kinds in rows.items()}
+    assert (lower[NEW], lower[TWO]) == (1.1, 1.9)
+    assert rows[NEW]["difference"]["within_noise"] and not rows[TWO]["difference"]["within_noise"]
+    assert round(rows[NEW]["crops"], 1) == 47.6
+
+
 def test_prose_about_drawn_garments_is_true():
     made = figures.read(figures.RESULTS / "garments.json")
     compared = made["differences"]["fashioniq-original"]
