@@ -83,9 +83,6 @@ def take_regions(pairs: list[list[Path]]) -> None:
         made.append(
             {
                 "encoder": read(grid / "config.json")["clip_model_name"],
-                "seeds": len({o["seed"] for o in outcomes}),
-                "queries": outcomes[0]["counts"]["all"]["queries"],
-                "gallery": outcomes[0]["counts"]["all"]["gallery"],
                 "rows": {label: compare_regions(grid, crops, label) for label in by_label(outcomes)},
             }
         )
