@@ -552,6 +552,20 @@ def speed_of_regions() -> str:
     )
 
 
+def speed_of_towers() -> str:
+    "How many times as fast other ways to run an image tower are."
+    made = read(RESULTS / "towers.json")
+    ways = list(dict.fromkeys(way for c in made["cases"] for way in c["times_ours"]))
+    rows = []
+    for c in made["cases"]:
+        rate = 1 / statistics.median(c["seconds"]["ours"])
+        faster = [f"{1 / c['times_ours'][way]['median']:.2f}" if way in c["times_ours"] else "" for way in ways]
+        rows.append([c["what"].removeprefix("image tower, "), f"{rate:,.{0 if rate >= 10 else 1}f} image/s", *faster])
+    about = made["machine"]
+    where = f"{about['cpu']}, {about['threads']} threads, torch {about['torch']}: times as fast as this project's way."
+    return f"{where}\n\n{table(['image tower', 'this project', *ways], rows)}"
+
+
 def _stores(name: str) -> tuple[dict[str, Any], dict[tuple[str, int, int], dict[str, Any]]]:
     "The machine of benchmarks/stores.py, and its results by kind of index, photos and dimension."
     made = read(RESULTS / f"stores-{name}.json")
@@ -682,6 +696,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "published": published,
     "speed": speed,
     "speed-regions": speed_of_regions,
+    "speed-towers": speed_of_towers,
     "sizing": sizing,
     "milvus": milvus,
 }

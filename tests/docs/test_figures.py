@@ -430,6 +430,16 @@ def test_prose_about_one_pass_or_14_views_is_true():
     assert round(rows[NEW]["crops"], 1) == 47.6
 
 
+def test_prose_about_image_towers_is_true():
+    cases = figures.read(figures.RESULTS / "towers.json")["cases"]
+    gains = {(c["what"], way): 1 / ratio["median"] for c in cases for way, ratio in c["times_ours"].items()}
+    of = lambda way, encoder: [gain for (what, which), gain in gains.items() if which == way and encoder in what]
+    assert min(of("compiled", "ern-laptop")) > 1.25
+    assert max(gain for (what, way), gain in gains.items() if way == "compiled" and "ern-laptop" not in what) < 1.15
+    assert [round(f(of("int8", "ViT")), 1) for f in (min, max)] == [1.2, 1.4]
+    assert max(of("contiguous", "")) < 1.1
+
+
 def test_prose_about_drawn_garments_is_true():
     made = figures.read(figures.RESULTS / "garments.json")
     compared = made["differences"]["fashioniq-original"]
