@@ -106,6 +106,32 @@ _TRAIN |= {
     "seems": ("seems to be {be}", "it is more {adj}", "is a bit more {adj}", "is much more {adj}"),
 }
 
+# %% ../../../nbs/data/language/01_frames.ipynb #234aec5a
+_TRAIN |= {
+    "exchange": (
+        "exchange {old_word} with {word}",
+        "exchange {old_one} with {one}",
+        "switch from {old_word} to {word}",
+        "convert {old_word} to {word}",
+    ),
+    "in_place": ("{word} in place of {old_word}", "{one} in place of {old_one}", "in place of {old_word}, {word}"),
+    "out_in": ("{old_word} out, {word} in", "{word} in, {old_word} out", "out with the {old_word}, in with the {word}"),
+    "goodbye": ("goodbye {old_word}, hello {word}", "hello {word}, goodbye {old_word}", "bye {old_word}, {word} now"),
+    "enough": ("enough of {old_word}, {word} now", "had enough of {old_one}, {one}", "enough {old_word}, now {word}"),
+    "forget": ("forget the {old_word}, {one}", "forget about {old_word}, {word} it is", "forget {old_one}, find {one}"),
+    "already": ("i already have {old_one}, now {one}", "i own {old_one}, so {one}"),
+    "dislike": (
+        "i don't like {old_word}, {word} is better",
+        "i hate {old_word}, {word} is fine",
+        "{word} is nicer than {old_word}",
+        "{word} beats {old_word}",
+    ),
+    "was": ("it was {old_be}, now {be}", "was {old_be}, should be {be}", "it was {old_like}, now {like}"),
+    "take_away": ("take away the {old_word}, add {word}", "remove the {old_word}, put {word}"),
+    "sooner": ("sooner {be} than {old_be}", "sooner {one} than {old_one}"),
+    "cannot": ("it can't be {old_be}, it has to be {be}", "can't be {old_be}, {be} it is"),
+}
+
 # %% ../../../nbs/data/language/01_frames.ipynb #640d634e
 _VAL = {
     "swap": (

@@ -16,12 +16,15 @@ from .values import Value, singular
 REFUSING = (  # before a value
     r"instead of|rather than|not|no|no longer|no more|never|without|less|too|than|lose|ditch|drop|leave out|minus|skip|"
     r"hold|free of|remove|take|over|except|but not|avoid|tired of|don't want|isn't|nothing|anything but|any [\w ]+ but|"
+    r"in place of|out with|goodbye|bye|enough|enough of|forget|forget about|already have|own|hate|"
+    r"beats|was|take away|can't be|"
     r"get rid of|other than|don't like|not keen on|not a fan of|turn this|i prefer .* to|no longer"
 )
 ARTICLES = r"(?: (?:the|a|an|any|as|in|for|with|one|ones|it|more|this|of|is|being|pair))*"
 _BEFORE = re.compile(rf"(?:^|.* )(?<!why )(?:{REFUSING}){ARTICLES}$")
-_EXCHANGE = re.compile(rf"(?:^|.* )(?:change|swap|replace|from|trade){ARTICLES}$")  # refuses if another value follows
-_AFTER = re.compile(r"^(?: thing| one)* (?:is not for me|is out|no more)\b")
+# refuses if another value follows
+_EXCHANGE = re.compile(rf"(?:^|.* )(?:change|swap|replace|from|trade|exchange|convert){ARTICLES}$")
+_AFTER = re.compile(r"^(?: thing| one)* (?:is not for me|is out|out(?! of)|no more)\b")
 
 # %% ../../../nbs/data/language/03_parser.ipynb #8d3e9c19
 @dataclass
