@@ -262,7 +262,7 @@ def test_prose_about_the_demo_is_true():
         assert least == "fashionern", "README: FashionERN ranks the reference first, and above the target, least often"
     shares = figures.read(figures.RESULTS / "obedience.json")["shares"]
     said = {model: round(100 * share) for model, share in shares.items()}
-    assert said == {"fashionern": 77, "combiner": 76, "sum": 43}, "README: as the text asks"
+    assert said == {"fashionern": 81, "combiner": 80, "sum": 44}, "README: as the text asks"
     attributes = figures.read(figures.RESULTS / "obedience.json")["attributes"].values()
     moved = [abs(of_one["orders"]["difference"]) for of_one in attributes]
     assert round(max(moved), 2) == 0.04, "search guide: the order of two changes"
