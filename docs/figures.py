@@ -7,6 +7,7 @@ python docs/figures.py --laptop runs/methods         after ern_methods --preset 
 python docs/figures.py --methods runs/methods        the same with every method and one seed
 python docs/figures.py --regions runs/grid runs/crops ern_methods with --regions grid and crops; may be repeated
 python docs/figures.py --tiny runs/methods           after ern_methods --preset catalogue-tiny: its table
+python docs/figures.py --tiny-grid runs/methods      the same with the preset's own setting, the grid
 python docs/figures.py --garments runs/methods       after ern_methods --preset demo: its table
 python docs/figures.py --check                       write nothing; status 1 if a block differs from its file
 """
@@ -35,6 +36,7 @@ TABLES = {  # file in nbs/results → preset
     "laptop": "catalogue",
     "methods": "catalogue",
     "tiny": "catalogue-tiny",
+    "tiny-grid": "catalogue-tiny",
     "garments": "demo",
 }
 WITHOUT_INTERVALS = (
@@ -690,6 +692,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "methods": partial(methods, "methods"),
     "regions": regions,
     "tiny": partial(methods, "tiny"),
+    "tiny-grid": partial(methods, "tiny-grid"),
     "garments": partial(methods, "garments"),
     "obedience": obedience,
     "obedience-short": obedience_short,
@@ -724,7 +727,7 @@ def main(args: list[str] | None = None) -> int:
     if given.regions:
         take_regions(given.regions)
     for name in TABLES:
-        if run := getattr(given, name):
+        if run := getattr(given, name.replace("-", "_")):
             take_methods(name, run)
     stale = [
         page

@@ -419,6 +419,18 @@ def test_prose_about_tiny_encoders_is_true():
     assert round(cost.pop("fashionern"), 1) == 3.3 and all(1 <= c < 2.1 for c in cost.values())
 
 
+def test_prose_about_tiny_encoders_with_the_grid_is_true():
+    rows = means("tiny-grid")
+    compared = figures.read(figures.RESULTS / "tiny-grid.json")["differences"]
+    behind = [compared[protocol]["differences"]["combiner"] for protocol in (NEW, TWO)]
+    assert [(-round(d["mean"], 1), round(d["margin"], 1)) for d in behind] == [(1.6, 1.2), (6.5, 1.3)]
+    assert [label for label, d in compared[NEW]["differences"].items() if d["within_noise"]] == ["tirg"]
+    tirg = compared[NEW]["differences"]["tirg"]
+    assert (-round(tirg["mean"], 1), round(tirg["margin"], 1)) == (1.0, 1.0)
+    cost = {label: rows[label]["table"] - rows[label][NEW] for label in ("fashionern", "tirg", "vtf", "combiner")}
+    assert round(cost.pop("fashionern"), 1) == 2.1 and max(cost.values()) < 0
+
+
 def test_prose_about_one_pass_or_14_views_is_true():
     tiny, laptop = figures.read(figures.RESULTS / "regions-recall.json")
     assert (tiny["encoder"], laptop["encoder"]) == ("ern-tiny", "ern-laptop")
